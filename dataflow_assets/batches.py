@@ -1,0 +1,238 @@
+"""Rows as Arrow record batches: their size in motion, and their order-free checksum.
+
+Here: what is true of any stream of batches. Not here: where batches come from (`connectors`) or rest (`storage.stages`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dataflow_assets.errors import ValueRefused
+
+BATCH_ROWS = 65_536
+BATCH_BYTES = 16 * 1024 * 1024
+CHECKSUM_VERSION = 1
+
+Hashes = NDArray[np.uint64]
+_K1, _K2, _K3 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
+_NULL = np.uint64(0x6E756C6C6E756C6C)
+_S27, _S29, _S30, _S31 = np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
+
+
+def resize(batches: Iterable[pa.RecordBatch], *, rows: int = BATCH_ROWS, bytes_: int = BATCH_BYTES) -> Iterator[pa.RecordBatch]:
+    """Cut large batches and join small ones, so that each has about `rows` rows and at most about `bytes_` bytes; none is empty."""
+    held: list[pa.RecordBatch] = []
+    held_rows = held_bytes = 0
+    for batch in batches:
+        for piece in _cut(batch, rows=rows, bytes_=bytes_):
+            held.append(piece)
+            held_rows += piece.num_rows
+            held_bytes += piece.nbytes
+            if held_rows >= rows // 2 or held_bytes >= bytes_ // 2:
+                yield _join(held)
+                held, held_rows, held_bytes = [], 0, 0
+    if held:
+        yield _join(held)
+
+
+def _cut(batch: pa.RecordBatch, *, rows: int, bytes_: int) -> Iterator[pa.RecordBatch]:
+    if batch.num_rows == 0:
+        return
+    per_row = max(batch.nbytes // batch.num_rows, 1)
+    step = max(min(rows, bytes_ // per_row), 1)
+    for start in range(0, batch.num_rows, step):
+        yield batch.slice(start, step)
+
+
+def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """Row count and order-free checksum of a set of rows.
+
+    The sum, modulo 2^64, of a 64-bit hash of each row in canonical form: integers of any width, timestamps of any unit and
+    decimals of any scale hash by value, so a table read back from another system compares equal. Not XOR: equal pairs cancel.
+    The string hash reads eight bytes at a time with a multiply-xorshift round; the finaliser is splitmix64
+    (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+    """
+
+    rows: int = 0
+    value: int = 0
+
+    def add(self, batch: pa.RecordBatch) -> Checksum:
+        """The checksum of these rows and those of `batch`; column order does not matter, names do."""
+        if batch.num_rows == 0:
+            return self
+        total = int(np.add.reduce(hash_rows(batch), dtype=np.uint64))
+        return Checksum(self.rows + batch.num_rows, (self.value + total) % 2**64)
+
+    def __str__(self) -> str:
+        return f"{self.rows}:{self.value:016x}"
+
+
+def hash_rows(batch: pa.RecordBatch) -> Hashes:
+    """A 64-bit hash of each row, shape (rows,); depends on column names and values, not on column order or physical width."""
+    with np.errstate(over="ignore"):
+        total = np.zeros(batch.num_rows, dtype=np.uint64)
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            salt = np.uint64(int(_hash_bytes([name.encode()])[0]))
+            total += _mix(hash_column(column) ^ salt)
+        return _mix(total)
+
+
+def hash_column(column: pa.Array) -> Hashes:
+    """A 64-bit hash of each value, shape (rows,); null has a hash of its own. Raises ValueRefused for a type without a canonical form."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if isinstance(column.type, pa.DictionaryType):
+        column = column.dictionary_decode()
+    with np.errstate(over="ignore"):
+        hashes = _hash_values(column)
+    if column.null_count:
+        hashes = np.where(_is_null(column), _NULL, hashes)
+    return hashes
+
+
+def _is_null(column: pa.Array) -> NDArray[np.bool_]:
+    return column.is_null().to_numpy(zero_copy_only=False)
+
+
+def _hash_values(column: pa.Array) -> Hashes:
+    kind = column.type
+    if pa.types.is_null(kind):
+        return np.full(len(column), _NULL, dtype=np.uint64)
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
+        wide = pa.uint64() if kind == pa.uint64() else pa.int64()
+        return _mix(_fixed(column.cast(wide)))
+    if pa.types.is_floating(kind):
+        values = column.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
+        return _mix(np.where(np.isnan(values), np.nan, values).view(np.uint64))
+    if pa.types.is_decimal(kind):
+        return _hash_decimal(column)
+    if pa.types.is_temporal(kind):
+        return _hash_temporal(column)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return _hash_variable(column.cast(pa.large_binary()))
+    if pa.types.is_fixed_size_binary(kind):
+        return _hash_variable(column.cast(pa.binary()).cast(pa.large_binary()))
+    if str(kind) in {"string_view", "binary_view"}:
+        return _hash_variable(column.cast(pa.large_binary() if str(kind) == "binary_view" else pa.large_string()).cast(pa.large_binary()))
+    if pa.types.is_nested(kind):
+        return _hash_bytes([repr(value).encode() for value in column.to_pylist()])
+    raise ValueRefused(f"rows with a column of type {kind} have no checksum", hint="cast the column in the query")
+
+
+def _fixed(column: pa.Array) -> Hashes:
+    """The 8-byte values of a fixed-width column as they lie in memory; what stands under a null is arbitrary."""
+    buffer = column.buffers()[1]
+    return np.frombuffer(buffer, dtype=np.uint64)[column.offset : column.offset + len(column)]
+
+
+def _hash_temporal(column: pa.Array) -> Hashes:
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        return _mix(_as_nanoseconds(column.cast(pa.timestamp(kind.unit)).cast(pa.int64()), kind.unit))
+    if pa.types.is_date(kind):
+        return _mix(_fixed(column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())))
+    if pa.types.is_time(kind):
+        integers = column.cast(pa.int32() if kind.bit_width == 32 else pa.int64()).cast(pa.int64())
+        return _mix(_as_nanoseconds(integers, kind.unit))
+    if pa.types.is_duration(kind):
+        return _mix(_as_nanoseconds(column.cast(pa.int64()), kind.unit))
+    return _hash_bytes([repr(value).encode() for value in column.to_pylist()])
+
+
+def _as_nanoseconds(integers: pa.Array, unit: str) -> Hashes:
+    factor = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[unit]
+    return _fixed(integers) * np.uint64(factor)  # wraps around for far dates, equally on both sides
+
+
+def _hash_decimal(column: pa.Array) -> Hashes:
+    """Hash by value: 1.5 and 1.500 are equal. Fast where every value fits 64 bits unscaled, text otherwise."""
+    kind = column.type
+    if kind.bit_width == 128 and kind.precision <= 18:
+        pairs = np.frombuffer(column.buffers()[1], dtype=np.int64)
+        low = pairs[2 * column.offset : 2 * (column.offset + len(column)) : 2].copy()
+        scale = np.full(len(column), kind.scale, dtype=np.int64)
+        low[_is_null(column)] = 0
+        for _ in range(max(kind.scale, 0)):
+            divisible = (low % 10 == 0) & (scale > 0)
+            if not divisible.any():
+                break
+            low = np.where(divisible, low // 10, low)
+            scale = np.where(divisible, scale - 1, scale)
+        return _mix(_mix(low.view(np.uint64)) + scale.view(np.uint64) * _K3)
+    values = column.to_pylist()
+    low_scale = [(0, 0) if value is None else _unscaled(value) for value in values]
+    if all(-(2**63) <= low < 2**63 for low, _ in low_scale):
+        low = np.array([pair[0] for pair in low_scale], dtype=np.int64)
+        scale = np.array([pair[1] for pair in low_scale], dtype=np.int64)
+        return _mix(_mix(low.view(np.uint64)) + scale.view(np.uint64) * _K3)
+    return np.array([_hash_unscaled(*pair) for pair in low_scale], dtype=np.uint64)
+
+
+def _unscaled(value: object) -> tuple[int, int]:
+    sign, digits, exponent = value.normalize().as_tuple()  # type: ignore[attr-defined]
+    number = int("".join(map(str, digits))) * (-1 if sign else 1)
+    return (number * 10**exponent, 0) if exponent > 0 else (number, -exponent)
+
+
+def _hash_unscaled(low: int, scale: int) -> int:
+    if -(2**63) <= low < 2**63:
+        return int(_mix(_mix(np.array([low], dtype=np.int64).view(np.uint64)) + np.uint64(scale) * _K3)[0])
+    return int(_hash_bytes([f"{low}e-{scale}".encode()])[0])
+
+
+def _hash_bytes(values: list[bytes]) -> Hashes:
+    return _hash_variable(pa.array(values, type=pa.large_binary()))
+
+
+def _hash_variable(column: pa.Array) -> Hashes:
+    """Hash variable-length values eight bytes at a time, all rows of a round together."""
+    offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column) + 1]
+    if len(offsets) < 2:
+        return np.zeros(0, dtype=np.uint64)
+    first, last = int(offsets[0]), int(offsets[-1])
+    padded = np.zeros(last - first + 8, dtype=np.uint8)
+    if last > first:
+        padded[:-8] = np.frombuffer(column.buffers()[2], dtype=np.uint8)[first:last]
+    words = np.lib.stride_tricks.as_strided(padded[:8].view(np.uint64), shape=(len(padded) - 7,), strides=(1,))
+    starts, lengths = offsets[:-1] - first, np.diff(offsets)
+    hashes = _mix(lengths.astype(np.uint64) + _K3)
+    live = np.arange(len(lengths))
+    position = 0
+    while len(live := live[lengths[live] > position]):
+        remaining = lengths[live] - position
+        shift = (np.clip(8 - remaining, 0, 7) * 8).astype(np.uint64)
+        word = (words[starts[live] + position] << shift) >> shift
+        mixed = (hashes[live] ^ word) * _K1
+        hashes[live] = mixed ^ (mixed >> _S29)
+        position += 8
+    return _mix(hashes)
+
+
+def _mix(values: Hashes) -> Hashes:
+    mixed = values ^ (values >> _S30)
+    mixed *= _K1
+    mixed ^= mixed >> _S27
+    mixed *= _K2
+    mixed ^= mixed >> _S31
+    return mixed
+
+
+def rows_of(table: pa.Table, *, limit: int) -> list[dict[str, object]]:
+    """The first `limit` rows as dictionaries, for previews and messages."""
+    return table.slice(0, limit).to_pylist()
+
+
+def filter_rows(batch: pa.RecordBatch, mask: pa.Array) -> pa.RecordBatch:
+    """The rows where `mask` is true (null counts as false)."""
+    return batch.filter(pc.fill_null(mask, False))

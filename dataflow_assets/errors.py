@@ -1,0 +1,152 @@
+"""The one error family.
+
+Here: every exception the package raises on purpose, each with its culprits as attributes and a sentence that says what
+happened, where, and what to do next. Not here: driver errors (a connector turns them into these, with `raise ... from`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dataflow_assets.secrets import mask
+
+
+class DataflowError(Exception):
+    """Base of the family.
+
+    Attributes:
+        hint: what to type or change next; empty when the message already says it.
+        transient: whether the same attempt may succeed later without anybody changing anything.
+    """
+
+    transient: bool = False
+
+    def __init__(self, message: str, *, hint: str = "", transient: bool | None = None) -> None:
+        self.hint = mask(hint)
+        if transient is not None:
+            self.transient = transient
+        super().__init__(mask(message))
+
+    @property
+    def message(self) -> str:
+        """The sentence without its hint."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A position in a file the user wrote; line and column count from 1, 0 means unknown."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in what the user wrote."""
+
+    place: Place
+    message: str
+    hint: str = ""
+    source_line: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.place}: {mask(self.message)}"]
+        if self.source_line:
+            lines += [f"  | {mask(self.source_line)}", "  | " + " " * max(self.place.column - 1, 0) + "^"]
+        if self.hint:
+            lines.append(f"  -> {mask(self.hint)}")
+        return "\n".join(lines)
+
+
+class SpecError(DataflowError):
+    """What the user wrote cannot be used; carries every problem found in one pass."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = sorted(problems, key=lambda problem: problem.place)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class PlanError(SpecError):
+    """The spec is well formed but describes something that cannot or must not run."""
+
+
+class SelectionError(DataflowError):
+    """A selector is malformed or matches nothing."""
+
+
+class TemplateError(DataflowError):
+    """A template names something unknown or uses what the sandbox forbids."""
+
+
+class MissingDriver(DataflowError):
+    """A connector's driver is not installed."""
+
+    def __init__(self, *, kind: str, module: str) -> None:
+        self.kind, self.module = kind, module
+        super().__init__(
+            f"the {kind} connector needs the Python module {module!r}, which is not installed",
+            hint=f'pip install "dataflow-assets[{kind}]"',
+        )
+
+
+class ConnectionFailed(DataflowError):
+    """The system could not be reached or refused the credentials."""
+
+    transient = True
+
+
+class ReadFailed(DataflowError):
+    """The source could not deliver the rows asked for."""
+
+
+class WriteFailed(DataflowError):
+    """The target refused the rows; nothing of the window is visible in it."""
+
+
+class ValueRefused(DataflowError):
+    """A value or type would have to be changed to be kept, so it is refused."""
+
+
+class TransformFailed(DataflowError):
+    """A transform raised or returned something that is not a table."""
+
+
+class CheckFailed(DataflowError):
+    """A blocking check did not pass; nothing was published."""
+
+
+class StageCorrupt(DataflowError):
+    """A stage does not match its receipt (it is discarded and made anew)."""
+
+    transient = True
+
+
+class Fenced(DataflowError):
+    """A newer attempt at the same window has claimed it; this one must not publish."""
+
+    def __init__(self, *, target: str, unit: str, generation: int, newest: int) -> None:
+        self.target, self.unit, self.generation, self.newest = target, unit, generation, newest
+        super().__init__(
+            f"{target} {unit}: generation {generation} is fenced off by generation {newest}",
+            hint="another run of this window started later and owns it; nothing to do unless that one fails",
+        )
+
+
+class AuditFailed(DataflowError):
+    """Source, stage and target do not agree; the publish was rolled back or is reported as broken."""
+
+
+class RunFailed(DataflowError):
+    """One or more windows of a run failed; the others are published."""
+
+
+class Interrupted(DataflowError):
+    """The user stopped the run; finished windows stay published, the current one resumes next time."""

@@ -1,0 +1,97 @@
+"""What a run reports while it goes: one frozen event per thing that happened, in order.
+
+Here: the events that the Dagster edge turns into materializations and check evaluations and the terminal into lines.
+Not here: how the work is done (`execution.run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from dataflow_assets.protocols import CheckResult
+from dataflow_assets.tables import Published
+from dataflow_assets.windows import Window
+
+
+@dataclass(frozen=True)
+class WindowStarted:
+    """A window (None: a pipeline without windows) begins. `key` is its partition key."""
+
+    key: str
+    window: Window | None
+
+
+@dataclass(frozen=True)
+class StepStarted:
+    """A step begins."""
+
+    key: str
+    step: str
+    number: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Rows and bytes so far in the current phase (`extract`, `transform`, `check`, `publish`) of a step."""
+
+    key: str
+    step: str
+    phase: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CheckEvaluated:
+    """One asset check at a step has its result; a failed blocking one is followed by `WindowFailed`."""
+
+    key: str
+    step: str
+    result: CheckResult
+
+
+@dataclass(frozen=True)
+class StepFinished:
+    """A step's output is durable (staged, or published for an endpoint).
+
+    `resumed`: a verified stage of an earlier attempt was used. `preview`: at most five rows. `seconds`: wall time.
+    """
+
+    key: str
+    step: str
+    rows: int
+    bytes: int
+    seconds: float
+    checksum: str
+    schema: pa.Schema
+    resumed: bool = False
+    published: Published | None = None
+    preview: tuple[Mapping[str, Any], ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WindowFinished:
+    """Every selected step of the window is done."""
+
+    key: str
+    window: Window | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WindowFailed:
+    """The window stopped at `step`; what was published before stays, its stages wait for the next attempt."""
+
+    key: str
+    window: Window | None
+    step: str
+    error: Exception
+
+
+Event = WindowStarted | StepStarted | Progress | CheckEvaluated | StepFinished | WindowFinished | WindowFailed

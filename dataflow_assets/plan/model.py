@@ -1,0 +1,129 @@
+"""What will happen, as data: the resolved project that execution and the Dagster edge work from.
+
+Here: frozen results of planning. Not here: how they are worked out (`plan.build`, `plan.windows`), any I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from dataflow_assets.errors import Place
+from dataflow_assets.spec.models import FreshnessOptions, RetryOptions
+from dataflow_assets.tables import WriteMode
+from dataflow_assets.windows import Cadence, Window
+
+AssetPath = tuple[str, ...]
+Role = Literal["source", "transform", "check", "endpoint"]
+
+
+@dataclass(frozen=True)
+class CheckPlan:
+    """One check plugin at a step: the rules of its `checks:` key (kind `validator`), a metric check, or a step of type check."""
+
+    kind: str
+    options: Mapping[str, Any]
+    """Raw, templates not yet rendered."""
+    names: tuple[str, ...]
+    """The Dagster asset checks it makes."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step, resolved. `config` is raw: templates are rendered when the step runs."""
+
+    id: str
+    role: Role
+    kind: str
+    inputs: tuple[str, ...]
+    config: Mapping[str, Any]
+    asset_key: AssetPath
+    place: Place
+    connection: str | None = None
+    checks: tuple[CheckPlan, ...] = ()
+    mode: WriteMode | None = None
+    keys: tuple[str, ...] = ()
+    window_column: str | None = None
+    table: str | None = None
+    """`connection.schema.table` (or path) that a source reads or an endpoint writes, None when unknown before rendering."""
+    reads: tuple[AssetPath, ...] = ()
+    """Asset keys outside the pipeline that this step reads: other pipelines' endpoints, or external source tables."""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    fingerprint: str = ""
+    """Changes whenever the step, its connection's kind or anything upstream in the pipeline is written differently."""
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """The cadence of a pipeline with its bounds resolved; `end` None means until now."""
+
+    cadence: Cadence
+    begin: datetime
+    end: datetime | None
+    lookback: int
+    lag_seconds: float
+
+
+@dataclass(frozen=True)
+class PipelinePlan:
+    """One pipeline, resolved; `steps` are in the order they run, endpoints as late as their dependents allow."""
+
+    name: str
+    steps: tuple[StepPlan, ...]
+    place: Place
+    windows: WindowPlan | None = None
+    event_time_column: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    connections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Raw connection blocks by name, project's and pipeline's merged."""
+    tags: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+    group: str = "default"
+    description: str = ""
+    schedule: str | None = None
+    freshness: FreshnessOptions | None = None
+    retries: RetryOptions = field(default_factory=RetryOptions)
+    upstream: tuple[str, ...] = ()
+    """Pipelines that come first: `depends_on` and those found in the SQL."""
+
+    @cached_property
+    def by_id(self) -> dict[str, StepPlan]:
+        """Steps by id."""
+        return {step.id: step for step in self.steps}
+
+    @property
+    def endpoints(self) -> tuple[StepPlan, ...]:
+        """The endpoint steps."""
+        return tuple(step for step in self.steps if step.role == "endpoint")
+
+
+@dataclass(frozen=True)
+class ProjectPlan:
+    """All pipelines in an order in which upstream ones come first. `external` are the source tables no pipeline publishes."""
+
+    name: str
+    pipelines: tuple[PipelinePlan, ...]
+    external: tuple[AssetPath, ...] = ()
+
+    @cached_property
+    def by_name(self) -> dict[str, PipelinePlan]:
+        """Pipelines by name."""
+        return {pipeline.name: pipeline for pipeline in self.pipelines}
+
+
+WindowState = Literal["missing", "published", "stale", "failed", "reopened"]
+
+
+@dataclass(frozen=True)
+class WindowTodo:
+    """One window and why it is (or is not) to run. `window` is None for a pipeline without windows."""
+
+    window: Window | None
+    key: str
+    state: WindowState
+    run: bool
+    reason: str = ""

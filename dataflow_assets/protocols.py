@@ -1,0 +1,199 @@
+"""The whole extension surface: what a connector, a transform and a check must offer.
+
+Here: the three protocols and the plain data in their signatures. Not here: any implementation; `kind: postgres` in YAML is the
+class `Connector` in `connectors/postgres.py`, `processor_type: sql` the class `Transform` in `transforms/sql.py`, and
+`processor_type: validator` the class `Check` in `checks/validator.py`. Adding one touches one new file and its test.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import pyarrow as pa
+from pydantic import BaseModel
+
+from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, ReadRequest, TableName, Target, Unit, WindowFilter, WriteMode
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a connector can do, compared with what a pipeline asks at plan time."""
+
+    reads: bool = True
+    modes: frozenset[WriteMode] = frozenset()
+    dialect: str | None = None
+    """sqlglot's name of the SQL dialect that `query` is written in; None when there is no SQL."""
+    single_file: bool = False
+    """Two endpoint steps may not share one table or path."""
+    exact_types: bool = True
+    """Whether Arrow types survive a round trip (a CSV keeps text only)."""
+
+
+@dataclass(frozen=True)
+class ConnectionContext:
+    """What a connector may know about its surroundings. `project_dir` anchors relative paths; `name` is the connection's."""
+
+    name: str
+    project_dir: Path
+
+
+class Connector(Protocol):
+    """One system, as source and target. Constructing one does no I/O; drivers are imported inside methods."""
+
+    kind: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+    Connection: ClassVar[type[BaseModel]]
+    """The keys under `connections:`; secrets are `pydantic.SecretStr`."""
+    Source: ClassVar[type[BaseModel]]
+    """The keys of a source step's `config`."""
+    Endpoint: ClassVar[type[BaseModel]]
+    """The keys of an endpoint step's `config`, beside those of `spec.models.EndpointOptions`, which it extends."""
+    example: ClassVar[str]
+    """One pipeline document in YAML that a test runs and the docs show."""
+
+    def __init__(self, connection: Any, context: ConnectionContext) -> None: ...
+
+    def probe(self) -> str:
+        """Reach the system and return its name and version. Raises ConnectionFailed or MissingDriver."""
+        ...
+
+    def read(self, request: ReadRequest) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream rows from one snapshot in bounded memory. Raises ReadFailed, ConnectionFailed, ValueRefused."""
+        ...
+
+    def source_table(self, options: Any) -> TableName | None:
+        """The table that a source step with these options reads, None when it reads a query."""
+        ...
+
+    def target_table(self, options: Any) -> TableName:
+        """The table that an endpoint step with these options writes."""
+        ...
+
+    def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
+        """Take the next generation of `unit` in the target's ledger, fencing off every earlier attempt; creates the ledger."""
+        ...
+
+    def publish(self, request: PublishRequest) -> Published:
+        """Make the staged rows visible in one atomic action with the ledger row.
+
+        Raises Fenced when a newer generation was claimed, WriteFailed or ValueRefused with the target as it was.
+        For append, a unit that the ledger shows as published is left alone and `already` is set.
+        """
+        ...
+
+    def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
+        """The published units of one endpoint step, oldest first; empty when the ledger or target does not exist."""
+        ...
+
+    def read_target(self, target: Target, window: WindowFilter | None) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream what the target now holds (of one window), to audit it, preview it, or hand it to an IO manager."""
+        ...
+
+    def close(self) -> None:
+        """Let go of pooled connections; the connector may be used again afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class StagedInput:
+    """A verified stage as a transform or check sees it: Parquet files (possibly none when it has no rows) of one schema."""
+
+    name: str
+    schema: pa.Schema
+    rows: int
+    paths: tuple[str, ...]
+
+    def open_reader(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """Stream the rows from the start, in the order they were staged."""
+        from dataflow_assets.storage.stages import open_parquet
+
+        return open_parquet(self.paths, self.schema, columns=columns)
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a transform or check may know: the step, its window (None without windows), rendered variables, the project folder,
+    a scratch folder that is deleted after the step, and for metric checks the history (oldest first, before this window)."""
+
+    pipeline: str
+    step: str
+    project_dir: Path
+    scratch: Path
+    window: Any = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    history: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
+    """metric name -> (window key, value) of each earlier published window."""
+
+
+class Transform(Protocol):
+    """A step that makes one table out of one or more."""
+
+    kind: ClassVar[str]
+    Options: ClassVar[type[BaseModel]]
+    example: ClassVar[str]
+
+    def __init__(self, options: Any) -> None: ...
+
+    def apply(self, inputs: Mapping[str, StagedInput], context: StepContext) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream the result in bounded memory. `inputs` is keyed by step id, in `depends_on` order. Raises TransformFailed."""
+        ...
+
+
+class Severity(enum.StrEnum):
+    """What a failed check means: `error` fails the window when the check is blocking, `warn` never does."""
+
+    WARN = "warn"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The outcome of one rule. `failed` counts offending rows out of `checked`; `samples` are a few of them, as dictionaries."""
+
+    name: str
+    passed: bool
+    description: str = ""
+    severity: Severity = Severity.ERROR
+    blocking: bool = True
+    checked: int = 0
+    failed: int = 0
+    samples: tuple[Mapping[str, Any], ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Values to keep in the ledger of the endpoints downstream, as the history of later windows."""
+
+
+class CheckRun(Protocol):
+    """A check in progress over one stream."""
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """See the next batch; bounded memory, nothing per row in Python."""
+        ...
+
+    def finish(self, stage: StagedInput) -> list[CheckResult]:
+        """The results, one per name promised by `Check.names`, in that order; `stage` may be read once more for samples."""
+        ...
+
+
+class Check(Protocol):
+    """Rules about a staged dataset; several checks see one stream together."""
+
+    kind: ClassVar[str]
+    Options: ClassVar[type[BaseModel]]
+    example: ClassVar[str]
+
+    def __init__(self, options: Any) -> None: ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of the Dagster asset checks this makes: lower case words joined by `_`, unique within the step."""
+        ...
+
+    def begin(self, schema: pa.Schema, context: StepContext) -> CheckRun:
+        """Start over one stream of this schema."""
+        ...

@@ -1,0 +1,30 @@
+"""Keeping secrets out of everything that is shown.
+
+Here: the register of values that must never be printed, and the mask that every error, log line and event goes through.
+Not here: where secrets come from (`spec`) and who uses them (`connectors`).
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, quote_plus
+
+MASK = "****"
+_URL_PASSWORD = re.compile(r"(?P<head>[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@'\"]*):(?P<secret>[^/\s@'\"]+)@")
+_KEY_VALUE = re.compile(r"(?i)\b(?P<key>password|passwd|pwd|secret|token|api_key)(?P<sep>\s*[=:]\s*)(?P<secret>'[^']*'|\"[^\"]*\"|[^\s,;&'\"]+)")
+_registered: set[str] = set()
+
+
+def register_secret(value: str) -> None:
+    """Mask `value`, and its URL-quoted forms, wherever text is shown from now on. Values under 3 characters are ignored."""
+    if len(value) >= 3:
+        _registered.update({value, quote(value, safe=""), quote_plus(value)})
+
+
+def mask(text: str) -> str:
+    """Return `text` with every registered secret and every password in a URL or key=value pair replaced."""
+    for value in sorted(_registered, key=len, reverse=True):
+        if value in text:
+            text = text.replace(value, MASK)
+    text = _URL_PASSWORD.sub(rf"\g<head>:{MASK}@", text)
+    return _KEY_VALUE.sub(rf"\g<key>\g<sep>{MASK}", text)

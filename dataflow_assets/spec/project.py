@@ -1,0 +1,78 @@
+"""A loaded project: the models with the places they were written at.
+
+Here: the result of loading, as data. Not here: how it is read (`spec.load`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dataflow_assets.errors import Place, Problem
+from dataflow_assets.spec.models import PipelineModel, ProjectModel
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each key and value of a document stands, by its path, e.g. ("steps", 0, "config", "query")."""
+
+    file: str
+    known: Mapping[Path_, Place] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+
+    def at(self, path: Path_) -> Place:
+        """The place of `path`, or of its nearest known ancestor."""
+        for length in range(len(path), -1, -1):
+            if place := self.known.get(tuple(path[:length])):
+                return place
+        return Place(self.file)
+
+    def problem(self, path: Path_, message: str, *, hint: str = "") -> Problem:
+        """A problem at `path` with its source line."""
+        place = self.at(path)
+        line = self.lines[place.line - 1] if 0 < place.line <= len(self.lines) else ""
+        return Problem(place, message, hint, line)
+
+
+@dataclass(frozen=True)
+class LoadedPipeline:
+    """One pipeline document with its places. A pipeline built in Python has the place of the call."""
+
+    model: PipelineModel
+    places: Places
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self.model.pipeline_name
+
+
+@dataclass(frozen=True)
+class LoadFailure:
+    """A pipeline file that could not be loaded; the others go on."""
+
+    file: str
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with a project file. `variables` on the command line stand in `overrides`."""
+
+    root: Path
+    model: ProjectModel
+    places: Places
+    pipelines: tuple[LoadedPipeline, ...] = ()
+    failures: tuple[LoadFailure, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """`.env` below the process environment, as templates see it."""
+
+    @property
+    def stages_dir(self) -> Path:
+        """Where stages live."""
+        return self.root / self.model.stages.dir

@@ -1,0 +1,216 @@
+"""What connectors, transforms and checks say to each other about tables.
+
+Here: names, queries with their bound values, window filters, write modes, publishing requests: frozen data without I/O.
+Not here: SQL text for a dialect (`storage.sql`), the rows themselves (`batches`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+
+from dataflow_assets.errors import ValueRefused
+from dataflow_assets.windows import Window
+
+
+class WriteMode(enum.StrEnum):
+    """How the rows of a window meet the rows already in the target."""
+
+    APPEND = "append"
+    REPLACE = "replace"
+    REPLACE_WINDOW = "replace_window"
+    UPSERT = "upsert"
+
+
+@dataclass(frozen=True)
+class TableName:
+    """A table's address inside its connection: optional schema (for files: the path stands in `name`)."""
+
+    name: str
+    schema: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A value inside a query that must reach the database as a bound parameter or as the driver's own literal."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Query:
+    """SQL text with values kept apart: a sequence of text fragments and `Bind`s, so that no paramstyle can clash with the text."""
+
+    parts: tuple[str | Bind, ...]
+
+    @classmethod
+    def of(cls, text: str) -> Query:
+        """A query without values."""
+        return cls((text,))
+
+    def render(self, placeholder: Callable[[int], str]) -> tuple[str, list[Any]]:
+        """Text with `placeholder(n)` (n from 1) where each value belongs, and the values in that order."""
+        texts: list[str] = []
+        values: list[Any] = []
+        for part in self.parts:
+            if isinstance(part, Bind):
+                values.append(part.value)
+                texts.append(placeholder(len(values)))
+            else:
+                texts.append(part)
+        return "".join(texts), values
+
+    def __str__(self) -> str:
+        return "".join(part if isinstance(part, str) else repr(part.value) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class WindowFilter:
+    """Keep the rows whose `column` lies in `window`; `timezone` says whose midnight a date column means."""
+
+    column: str
+    window: Window
+    timezone: str = "UTC"
+
+    def bounds(self, kind: pa.DataType) -> tuple[datetime | date, datetime | date]:
+        """The half-open bounds as values comparable with a column of Arrow type `kind`.
+
+        Aware timestamps compare as instants; naive ones are read as UTC; dates as days of `timezone`.
+        Raises ValueRefused for another type, and for a date column when the window does not begin and end at midnight.
+        """
+        start, end = self.window.start, self.window.end
+        if pa.types.is_timestamp(kind):
+            return (start, end) if kind.tz else (start.replace(tzinfo=None), end.replace(tzinfo=None))
+        if pa.types.is_date(kind):
+            zone = ZoneInfo(self.timezone)
+            local_start, local_end = start.astimezone(zone), end.astimezone(zone)
+            if any(moment.timetz().replace(tzinfo=None) != datetime.min.time() for moment in (local_start, local_end)):
+                raise ValueRefused(
+                    f"column {self.column!r} is a date, but window {self.window} does not begin and end at midnight in {self.timezone}",
+                    hint="use windows of a day or longer, or a timestamp column",
+                )
+            return local_start.date(), local_end.date()
+        raise ValueRefused(
+            f"column {self.column!r} of type {kind} cannot place a row in a window",
+            hint="event_time_column must be a timestamp or a date; cast it in the query",
+        )
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """What a source step asks of its connector: `options` is the validated model that the connector declares as `Source`."""
+
+    options: Any
+    query: Query | None = None
+    columns: tuple[str, ...] | None = None
+    window: WindowFilter | None = None
+    batch_rows: int = 65_536
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is published exactly once: one window of one endpoint step, or one batch of a pipeline without windows.
+
+    `key` is the window's key, `all` for a replace without windows, or the batch's id for an append or upsert without windows.
+    """
+
+    pipeline: str
+    step: str
+    key: str
+    window: Window | None = None
+
+    def __str__(self) -> str:
+        return f"{self.pipeline}/{self.step} {self.window or self.key}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and how an endpoint writes: `options` is the validated model that the connector declares as `Endpoint`."""
+
+    table: TableName
+    mode: WriteMode
+    options: Any
+    keys: tuple[str, ...] = ()
+    window_column: str | None = None
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to publish a unit: its generation, and what the ledger already says of the unit."""
+
+    unit: Unit
+    generation: int
+    attempt: str
+    published: LedgerEntry | None = None
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """What the ledger holds of one published unit; it committed together with the rows."""
+
+    target: str
+    unit: Unit
+    mode: WriteMode
+    generation: int
+    attempt: str
+    rows: int
+    checksum: str
+    schema_fingerprint: str
+    published_at: datetime
+    metrics: dict[str, float] = field(default_factory=dict)
+    state: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PublishRequest:
+    """A checked stage on its way into a target. `open_reader()` streams the stage from its start, each time it is called."""
+
+    target: Target
+    claim: Claim
+    schema: pa.Schema
+    rows: int
+    checksum: str
+    open_reader: Callable[[], pa.RecordBatchReader]
+    paths: tuple[str, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    state: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publish did. `already` means the ledger showed it done before (a lost COMMIT reply, an append run twice)."""
+
+    rows: int
+    generation: int
+    deleted: int | None = None
+    target_rows: int | None = None
+    already: bool = False
+    note: str = ""
+
+
+def schema_fingerprint(schema: pa.Schema) -> str:
+    """A short text that changes when a column's name, type or nullability does; order and metadata do not matter."""
+    import hashlib
+
+    columns = sorted(f"{item.name}\0{item.type}\0{item.nullable}" for item in schema)
+    return hashlib.sha256("\n".join(columns).encode()).hexdigest()[:16]
+
+
+def utc_now() -> datetime:
+    """The current instant, aware, in UTC, to the microsecond."""
+    return datetime.now(UTC)
+
+
+def days_ago(days: int, *, today: date) -> date:
+    """The date `days` days before `today`."""
+    return today - timedelta(days=days)

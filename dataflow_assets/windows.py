@@ -1,0 +1,206 @@
+"""Windows: half-open, timezone-aware intervals, and the cadence that cuts time into them.
+
+Here: pure arithmetic on instants; a window is stored in UTC, its edges follow the wall clock of the cadence's timezone, so a
+day of a clock change has 23 or 25 hours. Not here: which windows are missing or to run (`plan`), Dagster's partitions (`assets`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+_MINUTES = re.compile(r"^(?P<n>[1-9]\d*)\s*min(ute)?s?$")
+_DURATION = re.compile(r"^\s*(?P<n>\d+(\.\d+)?)\s*(?P<unit>ms|s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)\s*$")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_CALENDAR = {"hour": "0 * * * *", "day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "year": "0 0 1 1 *"}
+_ALIASES = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year", "1h": "hour", "1d": "day"}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read `90s`, `15 min`, `2h`, `1.5d`, `1 week`. Raises ValueError for anything else."""
+    match = _DURATION.match(text)
+    if not match:
+        raise ValueError(f"{text!r} is not a duration: write a number and one of ms, s, min, h, d, w, as in '15 min' or '2h'")
+    unit = match["unit"]
+    return timedelta(seconds=float(match["n"]) * _SECONDS["ms" if unit == "ms" else unit[0]])
+
+
+def as_utc(moment: datetime | date | str, timezone: str = "UTC") -> datetime:
+    """Return the instant in UTC; a naive datetime, a date or ISO text without offset is read on the wall clock of `timezone`."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=ZoneInfo(timezone))
+    return moment.astimezone(UTC)
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """The half-open interval [start, end), both aware and in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.tzinfo is None or self.end.tzinfo is None:
+            raise ValueError("a window needs timezone-aware bounds")
+        if self.start >= self.end:
+            raise ValueError(f"window {self.start.isoformat()} .. {self.end.isoformat()} is empty")
+        object.__setattr__(self, "start", self.start.astimezone(UTC))
+        object.__setattr__(self, "end", self.end.astimezone(UTC))
+
+    def __str__(self) -> str:
+        return f"[{self.start.isoformat()}, {self.end.isoformat()})"
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment < self.end
+
+    def overlaps(self, other: Window) -> bool:
+        """Whether the two share at least one instant."""
+        return self.start < other.end and other.start < self.end
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How time is cut: `10min` (any divisor of 60), `hour`, `day`, `week` (Monday), `month`, `year`, or a cron expression.
+
+    Edges lie on the wall clock of `timezone`. Raises ValueError for an unknown cadence or timezone.
+    """
+
+    every: str
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "every", _ALIASES.get(self.every.strip(), self.every.strip()))
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"{self.timezone!r} is not a timezone name such as 'Europe/Berlin'") from error
+        _ = self.cron
+
+    @cached_property
+    def cron(self) -> str:
+        """The cron expression whose ticks are the window edges."""
+        if self.every in _CALENDAR:
+            return _CALENDAR[self.every]
+        if match := _MINUTES.match(self.every):
+            minutes = int(match["n"])
+            if minutes == 60:
+                return _CALENDAR["hour"]
+            if minutes < 60 and 60 % minutes == 0:
+                return f"*/{minutes} * * * *"
+            raise ValueError(f"{self.every!r}: minutes must divide 60 (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)")
+        from croniter import croniter
+
+        if len(self.every.split()) == 5 and croniter.is_valid(self.every):
+            return self.every
+        raise ValueError(f"{self.every!r} is not a cadence: use 10min, hour, day, week, month, year or a five-field cron expression")
+
+    @cached_property
+    def _minutes(self) -> int:
+        """Length in minutes of a fixed sub-daily cadence, else 0."""
+        if self.cron == _CALENDAR["hour"]:
+            return 60
+        match = re.match(r"^\*/(\d+) \* \* \* \*$", self.cron)
+        return int(match[1]) if match and 60 % int(match[1]) == 0 else 0
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The timezone as a tzinfo."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def key_format(self) -> str:
+        """The strftime format of a window's key, in local time; with the offset unless windows begin at midnight."""
+        return "%Y-%m-%d" if self.cron in list(_CALENDAR.values())[1:] else "%Y-%m-%dT%H:%M%z"
+
+    def key(self, window: Window) -> str:
+        """The window's key, which is also its Dagster partition key."""
+        return window.start.astimezone(self.zone).strftime(self.key_format)
+
+    def window(self, key: str) -> Window:
+        """The window of a key. Raises ValueError when no window of this cadence has it."""
+        moment = datetime.strptime(key, self.key_format)
+        start = as_utc(moment, self.timezone)
+        window = next(self.between(start, start + timedelta(microseconds=1)), None)
+        if window is None or window.start != start:
+            raise ValueError(f"no {self.every} window starts at {key} in {self.timezone}")
+        return window
+
+    def floor(self, moment: datetime) -> datetime:
+        """The latest edge at or before `moment`, in UTC."""
+        moment = moment.astimezone(UTC)
+        local = moment.astimezone(self.zone)
+        if self._minutes:
+            offset = local.utcoffset() or timedelta()
+            step = timedelta(minutes=self._minutes)
+            return moment - ((moment - EPOCH + offset) % step)
+        if self.every in _CALENDAR:
+            return self._edge(self._local_floor(local.date()))
+        return self._cron_edge(moment, backwards=True)
+
+    def next(self, edge: datetime) -> datetime:
+        """The edge that follows the edge `edge`, in UTC."""
+        edge = edge.astimezone(UTC)
+        if self._minutes:
+            return edge + timedelta(minutes=self._minutes)
+        if self.every in _CALENDAR:
+            return self._edge(self._local_next(edge.astimezone(self.zone).date()))
+        return self._cron_edge(edge, backwards=False)
+
+    def between(self, start: datetime, end: datetime) -> Iterator[Window]:
+        """The aligned windows that overlap [start, end), oldest first."""
+        edge = self.floor(start)
+        while edge < end:
+            following = self.next(edge)
+            yield Window(edge, following)
+            edge = following
+
+    def _edge(self, day: date) -> datetime:
+        return datetime(day.year, day.month, day.day, tzinfo=self.zone).astimezone(UTC)
+
+    def _local_floor(self, day: date) -> date:
+        if self.every == "week":
+            return day - timedelta(days=day.weekday())
+        if self.every == "month":
+            return day.replace(day=1)
+        return day.replace(month=1, day=1) if self.every == "year" else day
+
+    def _local_next(self, day: date) -> date:
+        if self.every == "month":
+            return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+        if self.every == "year":
+            return date(day.year + 1, 1, 1)
+        return day + timedelta(days=7 if self.every == "week" else 1)
+
+    def _cron_edge(self, moment: datetime, *, backwards: bool) -> datetime:
+        from croniter import croniter
+
+        anchor = moment + timedelta(seconds=1) if backwards else moment
+        ticks = croniter(self.cron, anchor.astimezone(self.zone))
+        edge: datetime = ticks.get_prev(datetime) if backwards else ticks.get_next(datetime)
+        return edge.astimezone(UTC)
+
+
+def merge_adjacent(windows: list[Window]) -> list[Window]:
+    """Join windows that touch or overlap into as few as possible, oldest first."""
+    merged: list[Window] = []
+    for window in sorted(windows):
+        if merged and window.start <= merged[-1].end:
+            merged[-1] = Window(merged[-1].start, max(merged[-1].end, window.end))
+        else:
+            merged.append(window)
+    return merged
+
+
+def is_contiguous(windows: list[Window]) -> bool:
+    """Whether each window starts where the one before it ends."""
+    return all(before.end == after.start for before, after in pairwise(sorted(windows)))
