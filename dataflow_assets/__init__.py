@@ -2,3 +2,65 @@
 
 The public surface; every name is imported when it is first used, so importing this package loads neither Dagster nor a driver.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dataflow_assets.assets.component import ProjectComponent
+    from dataflow_assets.assets.io_managers import CSVIOManager, DuckDBIOManager, JSONIOManager, ParquetIOManager, PostgresIOManager
+    from dataflow_assets.assets.load import load_project
+    from dataflow_assets.errors import DataflowError
+    from dataflow_assets.spec.builders import check, endpoint, pipeline, project, source, transform
+    from dataflow_assets.windows import Window
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CSVIOManager": "assets.io_managers",
+    "DataflowError": "errors",
+    "DuckDBIOManager": "assets.io_managers",
+    "JSONIOManager": "assets.io_managers",
+    "ParquetIOManager": "assets.io_managers",
+    "PostgresIOManager": "assets.io_managers",
+    "ProjectComponent": "assets.component",
+    "Window": "windows",
+    "check": "spec.builders",
+    "endpoint": "spec.builders",
+    "load_project": "assets.load",
+    "pipeline": "spec.builders",
+    "project": "spec.builders",
+    "source": "spec.builders",
+    "transform": "spec.builders",
+}
+
+__all__ = [
+    "CSVIOManager",
+    "DataflowError",
+    "DuckDBIOManager",
+    "JSONIOManager",
+    "ParquetIOManager",
+    "PostgresIOManager",
+    "ProjectComponent",
+    "Window",
+    "__version__",
+    "check",
+    "endpoint",
+    "load_project",
+    "pipeline",
+    "project",
+    "source",
+    "transform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

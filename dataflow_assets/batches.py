@@ -1,19 +1,18 @@
-"""Rows as Arrow record batches: their size in motion, and their order-free checksum.
+"""Rows as Arrow record batches: their size in motion, reading them from Parquet, and their order-free checksum.
 
 Here: what is true of any stream of batches. Not here: where batches come from (`connectors`) or rest (`storage.stages`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dataflow_assets.errors import ValueRefused
+from dataflow_assets.errors import StageCorrupt, ValueRefused
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 16 * 1024 * 1024
@@ -52,6 +51,28 @@ def _cut(batch: pa.RecordBatch, *, rows: int, bytes_: int) -> Iterator[pa.Record
 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def open_parquet(paths: Sequence[str], schema: pa.Schema, *, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+    """Stream Parquet files of one schema, one row group in memory at a time. Raises StageCorrupt on a damaged file."""
+    wanted = pa.schema([schema.field(name) for name in columns]) if columns is not None else schema
+    return pa.RecordBatchReader.from_batches(wanted, _read_batches(paths, wanted))
+
+
+def _read_batches(paths: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+                for batch in file.iter_batches(columns=schema.names, batch_size=1 << 17, use_threads=False):
+                    yield (
+                        batch
+                        if batch.schema.equals(schema)
+                        else pa.RecordBatch.from_arrays(batch.select(schema.names).columns, schema=schema)
+                    )
+        except (OSError, pa.ArrowException) as error:
+            raise StageCorrupt(f"stage file {path} cannot be read: {error}", hint="run the window again: it is extracted anew") from error
 
 
 @dataclass(frozen=True)
@@ -102,7 +123,8 @@ def hash_column(column: pa.Array) -> Hashes:
 
 
 def _is_null(column: pa.Array) -> NDArray[np.bool_]:
-    return column.is_null().to_numpy(zero_copy_only=False)
+    nulls: NDArray[np.bool_] = column.is_null().to_numpy(zero_copy_only=False)
+    return nulls
 
 
 def _hash_values(column: pa.Array) -> Hashes:
@@ -226,13 +248,3 @@ def _mix(values: Hashes) -> Hashes:
     mixed *= _K2
     mixed ^= mixed >> _S31
     return mixed
-
-
-def rows_of(table: pa.Table, *, limit: int) -> list[dict[str, object]]:
-    """The first `limit` rows as dictionaries, for previews and messages."""
-    return table.slice(0, limit).to_pylist()
-
-
-def filter_rows(batch: pa.RecordBatch, mask: pa.Array) -> pa.RecordBatch:
-    """The rows where `mask` is true (null counts as false)."""
-    return batch.filter(pc.fill_null(mask, False))

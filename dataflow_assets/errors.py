@@ -6,6 +6,7 @@ happened, where, and what to do next. Not here: driver errors (a connector turns
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from dataflow_assets.secrets import mask
@@ -45,7 +46,16 @@ class Place:
     column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{self.shown_file}:{self.line}:{self.column}" if self.line else self.shown_file
+
+    @property
+    def shown_file(self) -> str:
+        """The file as a reader wants it: relative to the current folder when it lies inside."""
+        inside = os.path.join(os.getcwd(), "")  # noqa: PTH109, PTH118 - pathlib would be imported for this alone
+        return self.file.removeprefix(inside)
+
+
+_SHOWN_COLUMNS = 120
 
 
 @dataclass(frozen=True)
@@ -60,10 +70,17 @@ class Problem:
     def __str__(self) -> str:
         lines = [f"{self.place}: {mask(self.message)}"]
         if self.source_line:
-            lines += [f"  | {mask(self.source_line)}", "  | " + " " * max(self.place.column - 1, 0) + "^"]
+            lines += self._excerpt()
         if self.hint:
             lines.append(f"  -> {mask(self.hint)}")
         return "\n".join(lines)
+
+    def _excerpt(self) -> list[str]:
+        """The source line and a caret below the column; of a long line, the part around the column."""
+        line, column = mask(self.source_line), max(self.place.column - 1, 0)
+        first = max(column - _SHOWN_COLUMNS // 2, 0) if len(line) > _SHOWN_COLUMNS else 0
+        head, tail = "..." if first else "", "..." if len(line) > first + _SHOWN_COLUMNS else ""
+        return [f"  | {head}{line[first : first + _SHOWN_COLUMNS]}{tail}", "  | " + " " * (column - first + len(head)) + "^"]
 
 
 class SpecError(DataflowError):

@@ -17,7 +17,20 @@ from typing import Any, ClassVar, Protocol
 import pyarrow as pa
 from pydantic import BaseModel
 
-from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, ReadRequest, TableName, Target, Unit, WindowFilter, WriteMode
+from dataflow_assets.batches import open_parquet
+from dataflow_assets.tables import (
+    Claim,
+    LedgerEntry,
+    Published,
+    PublishRequest,
+    Query,
+    ReadRequest,
+    TableName,
+    Target,
+    Unit,
+    WindowFilter,
+    WriteMode,
+)
 
 
 @dataclass(frozen=True)
@@ -110,8 +123,6 @@ class StagedInput:
 
     def open_reader(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """Stream the rows from the start, in the order they were staged."""
-        from dataflow_assets.storage.stages import open_parquet
-
         return open_parquet(self.paths, self.schema, columns=columns)
 
 
@@ -128,6 +139,8 @@ class StepContext:
     variables: Mapping[str, Any] = field(default_factory=dict)
     history: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
     """metric name -> (window key, value) of each earlier published window."""
+    queries: Mapping[str, Query] = field(default_factory=dict)
+    """The step's `SqlText` options with their values bound, by option name."""
 
 
 class Transform(Protocol):

@@ -11,8 +11,16 @@ from urllib.parse import quote, quote_plus
 
 MASK = "****"
 _URL_PASSWORD = re.compile(r"(?P<head>[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@'\"]*):(?P<secret>[^/\s@'\"]+)@")
-_KEY_VALUE = re.compile(r"(?i)\b(?P<key>password|passwd|pwd|secret|token|api_key)(?P<sep>\s*[=:]\s*)(?P<secret>'[^']*'|\"[^\"]*\"|[^\s,;&'\"]+)")
+_KEY_VALUE = re.compile(
+    r"(?i)\b(?P<key>password|passwd|pwd|secret|token|api_key)(?P<sep>\s*[=:]\s*)(?P<secret>'[^']*'|\"[^\"]*\"|[^\s,;&'\"]+)"
+)
+_SECRET_KEY = re.compile(r"(?i)(?:pass(?:word|wd|phrase)?|pwd|secret|token|credential|api_?key|access_?key|private_?key|dsn)(?:s|_.*)?$")
 _registered: set[str] = set()
+
+
+def looks_secret(key: str) -> bool:
+    """Whether a value under this key of a configuration, or environment variable of this name, is likely a secret."""
+    return bool(_SECRET_KEY.search(key))
 
 
 def register_secret(value: str) -> None:

@@ -1,0 +1,17 @@
+"""The terminal: the console script `dataflow`.
+
+Here: the entry point. Each verb has a module of its own, imported when it is called, so that `dataflow --help` starts in the time of
+Python itself. Not here: any work; verbs ask `spec`, `plan`, `assets` and `execution`, and print what they answer.
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line and exit with 0 (ok), 1 (a run or check failed), 2 (usage or configuration) or 130 (interrupted)."""
+    try:
+        from dataflow_assets.cli.app import app
+
+        app.main(prog_name="dataflow")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

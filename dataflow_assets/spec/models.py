@@ -16,7 +16,8 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from dataflow_assets.tables import WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
 
-NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
+NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*\Z")
+PIPELINE_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 
 
 class SqlMarker:
@@ -24,6 +25,15 @@ class SqlMarker:
 
 
 SqlText = Annotated[str, SqlMarker()]
+
+
+def sql_fields(model: type[BaseModel]) -> frozenset[str]:
+    """The names (and aliases) of a model's `SqlText` fields, also optional ones."""
+    found: set[str] = set()
+    for name, item in model.model_fields.items():
+        if any(isinstance(mark, SqlMarker) for mark in item.metadata) or "SqlMarker" in repr(item.annotation):
+            found.update({name, *filter(None, [item.alias])})
+    return frozenset(found)
 
 
 def _as_list(value: Any) -> Any:
@@ -137,13 +147,19 @@ class PipelineModel(Model):
     retries: RetryOptions = Field(default_factory=RetryOptions)
     steps: list[StepModel] = Field(default_factory=list)
 
+    @field_validator("pipeline_name")
+    @classmethod
+    def _name_can_be_selected(cls, value: str) -> str:
+        if value and not PIPELINE_NAME.match(value):
+            raise ValueError(f"{value!r} is not a pipeline name: use letters, digits, _ and -")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _microbatch_becomes_windows(cls, data: Any) -> Any:
         """DFT writes windows as `variables.microbatch`: event_time_column, batch_size, lookback (default 1), begin, end."""
         variables = data.get("variables") if isinstance(data, dict) else None
-        block = variables.get("microbatch") if isinstance(variables, dict) else None
-        if not isinstance(block, dict):
+        if not isinstance(variables, dict) or not isinstance(block := variables.get("microbatch"), dict):
             return data
         if data.get("windows") is not None:
             raise ValueError("a pipeline has either `windows` or `variables.microbatch`, not both")

@@ -23,6 +23,7 @@ class Places:
     file: str
     known: Mapping[Path_, Place] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
+    keys: Mapping[Path_, Place] = field(default_factory=dict)
 
     def at(self, path: Path_) -> Place:
         """The place of `path`, or of its nearest known ancestor."""
@@ -31,11 +32,18 @@ class Places:
                 return place
         return Place(self.file)
 
-    def problem(self, path: Path_, message: str, *, hint: str = "") -> Problem:
-        """A problem at `path` with its source line."""
-        place = self.at(path)
+    def key_at(self, path: Path_) -> Place:
+        """The place of the key that ends `path`, or of the nearest known value above it."""
+        return self.keys.get(tuple(path)) or self.at(path)
+
+    def problem(self, path: Path_, message: str, *, hint: str = "", at_key: bool = False) -> Problem:
+        """A problem at the value (or the key) of `path` with its source line."""
+        return self.problem_at(self.key_at(path) if at_key else self.at(path), message, hint=hint)
+
+    def problem_at(self, place: Place, message: str, *, hint: str = "") -> Problem:
+        """A problem at `place` with its source line, in which characters that a terminal would act on are blanked."""
         line = self.lines[place.line - 1] if 0 < place.line <= len(self.lines) else ""
-        return Problem(place, message, hint, line)
+        return Problem(place, message, hint, "".join(char if char.isprintable() else " " for char in line))
 
 
 @dataclass(frozen=True)

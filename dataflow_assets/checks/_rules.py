@@ -1,0 +1,289 @@
+"""The language of rules: what may stand in one item of `checks:`, and the rules it stands for.
+
+Here: the pydantic model of an item, its refusals, and the frozen `Rule`s it makes. Not here: how a rule sees rows
+(`checks._rows`, `checks._unique`), what a value in YAML means for a column's type (`checks._literals`).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, AliasChoices, Field, field_validator, model_validator
+
+from dataflow_assets.protocols import Severity
+from dataflow_assets.spec.models import Model, Names
+
+CHECK_NAME = re.compile(r"^[A-Za-z0-9_]+$")
+
+
+class RuleKind(enum.StrEnum):
+    """What `check:` may say."""
+
+    REQUIRED_COLUMNS = "required_columns"
+    ROW_COUNT = "row_count"
+    NOT_NULL = "not_null"
+    UNIQUE = "unique"
+    RANGE = "range"
+    ACCEPTED_VALUES = "accepted_values"
+    REGEX = "regex"
+    LENGTH = "length"
+    SCHEMA = "schema_check"
+
+
+_KEYS: dict[RuleKind, tuple[str, ...]] = {
+    RuleKind.REQUIRED_COLUMNS: (),
+    RuleKind.ROW_COUNT: ("min_rows", "max_rows"),
+    RuleKind.NOT_NULL: ("not_null",),
+    RuleKind.UNIQUE: ("unique",),
+    RuleKind.RANGE: ("min_value", "max_value"),
+    RuleKind.ACCEPTED_VALUES: ("allowed_values",),
+    RuleKind.REGEX: ("regex",),
+    RuleKind.LENGTH: ("min_length", "max_length"),
+}
+_FLAGS = frozenset({RuleKind.REQUIRED_COLUMNS, RuleKind.NOT_NULL, RuleKind.UNIQUE})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule about a dataset. `low` and `high` are inclusive limits as written, None where there is none."""
+
+    kind: RuleKind
+    name: str
+    columns: tuple[str, ...] = ()
+    low: Any = None
+    high: Any = None
+    values: tuple[Any, ...] = ()
+    pattern: str = ""
+    severity: Severity = Severity.ERROR
+    blocking: bool = True
+    description: str = ""
+    named: bool = False
+    """Whether the user chose the name."""
+
+
+def is_template(value: object) -> bool:
+    """Whether `value` is text that is rendered later, so that nothing can be said of it yet."""
+    return isinstance(value, str) and ("{{" in value or "{%" in value)
+
+
+def _count(value: Any) -> Any:
+    if is_template(value):
+        return value
+    number = int(value) if isinstance(value, str) and value.strip().isdigit() else value
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError(f"{value!r} is not a count: write a whole number, 0 or more")
+    return number
+
+
+Count = Annotated[Any, AfterValidator(_count)]
+"""A whole number, 0 or more, or a template that becomes one."""
+
+
+def refuse_crossed(low: Any, high: Any, *, low_key: str, high_key: str) -> None:
+    """Raise ValueError when both limits are there and cannot both hold."""
+    if low is None or high is None or is_template(low) or is_template(high):
+        return
+    try:
+        crossed = low > high
+    except TypeError as error:
+        raise ValueError(
+            f"{low_key} {low!r} and {high_key} {high!r} cannot be compared with each other: write both as the same type"
+        ) from error
+    if crossed:
+        raise ValueError(f"{low_key} {low!r} is above {high_key} {high!r}: no value could pass")
+
+
+class RuleItem(Model):
+    """One item of `checks:`: either keys on a `column`, each of which is a rule, or `check: <kind>` with the keys of that kind.
+
+    Nulls pass every rule but `not_null`, as in SQL; NaN lies outside every range and every list.
+    """
+
+    check: RuleKind | None = Field(
+        None, description="required_columns, row_count, not_null, unique, range, accepted_values, regex or length"
+    )
+    column: str | None = None
+    columns: Names | None = Field(None, description="for unique: columns that are unique together; otherwise each on its own")
+    min_value: Any = Field(None, description="smallest allowed value; a number, or a date or time as text or YAML date")
+    max_value: Any = Field(None, description="largest allowed value")
+    not_null: bool = False
+    unique: bool = False
+    allowed_values: list[Any] | str | None = Field(None, validation_alias=AliasChoices("allowed_values", "accepted_values", "values"))
+    regex: str | None = Field(
+        None, validation_alias=AliasChoices("regex", "pattern"), description="RE2; found anywhere in the text unless anchored with ^ and $"
+    )
+    min_length: Count = Field(None, description="in characters, for binary columns in bytes")
+    max_length: Count = None
+    min_rows: Count = None
+    max_rows: Count = None
+    severity: Severity = Severity.ERROR
+    blocking: bool = Field(True, description="whether a failure keeps the window from being published; never for severity warn")
+    name: str | None = Field(None, description="name of the asset check; default: from the column and the rule")
+    description: str = ""
+
+    @field_validator("min_length", "max_length", "min_rows", "max_rows", mode="before")
+    @classmethod
+    def _none_is_none(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("write a whole number, or leave the key out")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _name_suits_dagster(cls, value: str | None) -> str | None:
+        if value is not None and not CHECK_NAME.match(value):
+            raise ValueError(f"{value!r} is not a check name: use letters, digits and _")
+        return value
+
+    @field_validator("check")
+    @classmethod
+    def _schema_check_is_an_option(cls, value: RuleKind | None) -> RuleKind | None:
+        if value is RuleKind.SCHEMA:
+            raise ValueError("schema_check is an option of the validator beside `checks`; here write `check: not_null` with `columns`")
+        return value
+
+    @field_validator("min_value", "max_value")
+    @classmethod
+    def _limit_is_a_scalar(cls, value: Any) -> Any:
+        if isinstance(value, bool | list | dict | set | tuple):
+            raise ValueError(f"{value!r} is not a limit: write a number, a date, a time or text")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{value!r} is not a limit: leave the key out for no limit")
+        return value
+
+    @field_validator("allowed_values")
+    @classmethod
+    def _values_are_scalars(cls, value: list[Any] | str | None) -> list[Any] | str | None:
+        if isinstance(value, str):
+            if not is_template(value):
+                raise ValueError(f"write a list: [{value}]")
+            return value
+        if value is not None and not value:
+            raise ValueError("the list is empty: no value could pass")
+        for item in value or ():
+            if isinstance(item, list | dict | set | tuple) or (isinstance(item, float) and math.isnan(item)):
+                raise ValueError(f"{item!r} cannot be an allowed value: write numbers, text, dates or booleans")
+        return value
+
+    @field_validator("regex")
+    @classmethod
+    def _regex_compiles(cls, value: str | None) -> str | None:
+        if value is not None and not is_template(value):
+            refuse_bad_regex(value)
+        return value
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.column is not None and self.columns is not None:
+            raise ValueError("write `column` or `columns`, not both")
+        kinds = self.kinds
+        if self.check is not None and (others := [kind for kind in kinds if kind is not self.check]):
+            keys = ", ".join(key for kind in others for key in _KEYS[kind] if self._is_set(key))
+            raise ValueError(f"`check: {self.check}` does not take {keys}; leave `check` out to combine several rules on a column")
+        if not kinds:
+            raise ValueError(
+                "this rule checks nothing: add not_null, unique, min_value, max_value, allowed_values, regex, min_length, max_length or check"
+            )
+        for kind in kinds:
+            self._refuse_incomplete(kind)
+        refuse_crossed(self.min_value, self.max_value, low_key="min_value", high_key="max_value")
+        refuse_crossed(self.min_length, self.max_length, low_key="min_length", high_key="max_length")
+        refuse_crossed(self.min_rows, self.max_rows, low_key="min_rows", high_key="max_rows")
+        return self
+
+    def _is_set(self, key: str) -> bool:
+        return getattr(self, key) not in (None, False)
+
+    @property
+    def kinds(self) -> list[RuleKind]:
+        """The rules this item stands for, in a fixed order."""
+        written = {kind for kind, keys in _KEYS.items() if any(self._is_set(key) for key in keys)}
+        return [kind for kind in _KEYS if kind in written or kind is self.check]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns named."""
+        return (self.column,) if self.column is not None else tuple(self.columns or ())
+
+    def _refuse_incomplete(self, kind: RuleKind) -> None:
+        if kind is RuleKind.ROW_COUNT:
+            if self.targets:
+                raise ValueError("row_count is about the whole dataset: leave `column` out")
+        elif not self.targets:
+            raise ValueError(f"{kind} needs a `column` (or `columns`)")
+        if kind not in _FLAGS and not any(self._is_set(key) for key in _KEYS[kind]):
+            raise ValueError(f"`check: {kind}` needs {' or '.join(_KEYS[kind])}")
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError("the same column is named twice")
+
+    def rules(self) -> list[Rule]:
+        """The rules of this item, named from columns and kind, or from `name`."""
+        rules = [rule for kind in self.kinds for rule in self._rules_of(kind)]
+        if self.name is not None:
+            alone = len(rules) == 1
+            rules = [replace(rule, name=self.name if alone else f"{self.name}_{rule.name}", named=alone) for rule in rules]
+        return rules
+
+    def _rules_of(self, kind: RuleKind) -> list[Rule]:
+        low, high = {
+            RuleKind.RANGE: (self.min_value, self.max_value),
+            RuleKind.LENGTH: (self.min_length, self.max_length),
+            RuleKind.ROW_COUNT: (self.min_rows, self.max_rows),
+        }.get(kind, (None, None))
+        rule = Rule(
+            kind=kind,
+            name=str(kind),
+            columns=self.targets,
+            low=low,
+            high=high,
+            values=tuple(self.allowed_values or ()) if kind is RuleKind.ACCEPTED_VALUES else (),
+            pattern=(self.regex or "") if kind is RuleKind.REGEX else "",
+            severity=self.severity,
+            blocking=self.blocking,
+            description=self.description,
+        )
+        if kind in {RuleKind.ROW_COUNT, RuleKind.REQUIRED_COLUMNS}:
+            return [rule]
+        groups: Iterable[tuple[str, ...]] = [self.targets] if kind is RuleKind.UNIQUE else [(column,) for column in self.targets]
+        return [replace(rule, name=f"{slug('_'.join(columns))}_{kind}", columns=columns) for columns in groups]
+
+
+def refuse_bad_regex(pattern: str) -> None:
+    """Raise ValueError when RE2 cannot read `pattern`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        pc.match_substring_regex(pa.array([""]), pattern)
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{pattern!r} is not a regular expression of RE2 (which has no look-around and no back-references): {error}"
+        ) from error
+
+
+def slug(text: str) -> str:
+    """`text` as lower case words joined by `_`."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_") or "column"
+
+
+def distinct_names(rules: Sequence[Rule]) -> list[Rule]:
+    """The rules with `_2`, `_3` ... after a name that is taken. Raises ValueError when the user gave one name twice."""
+    chosen = [rule.name for rule in rules if rule.named]
+    if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
+        raise ValueError(f"two rules are named {repeated[0]!r}: check names must be unique within a step")
+    taken = set(chosen)
+    result: list[Rule] = []
+    for rule in rules:
+        name, number = rule.name, 2
+        while not rule.named and name in taken:
+            name, number = f"{rule.name}_{number}", number + 1
+        taken.add(name)
+        result.append(replace(rule, name=name))
+    return result

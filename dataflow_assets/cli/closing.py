@@ -1,0 +1,115 @@
+"""The end of a run: failures in full, totals, and the command to type next.
+
+Here: closing words, the document of `--json`, the exit code. Not here: the lines in between (`cli.report`).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+import click
+
+from dataflow_assets.cli.choosing import Chosen
+from dataflow_assets.cli.due import Wish
+from dataflow_assets.cli.failures import FAILED, INTERRUPTED, OK
+from dataflow_assets.cli.outcome import PipelineOutcome, totals
+from dataflow_assets.cli.report import Report
+from dataflow_assets.cli.terminal import Session, plural
+from dataflow_assets.windows import Window
+
+_NAMED_WINDOWS = 3
+
+
+def close(session: Session, chosen: Chosen, wish: Wish, outcomes: Sequence[PipelineOutcome], *, report: Report, seconds: float) -> int:
+    """Print how it ended and return the exit code."""
+    total = totals(list(outcomes), seconds=seconds)
+    code = INTERRUPTED if total["interrupted"] else FAILED if total["failed"] or total["skipped"] else OK
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            report.failure(outcome, chosen.plan.by_name[outcome.name])
+    following = next_command(session, chosen, wish, outcomes)
+    session.say()
+    for line in summary(total, seconds=seconds):
+        session.say(line)
+    if code == INTERRUPTED:
+        session.say(click.style("Interrupted: what is published stays, the window at work resumes from what it had staged.", fg="yellow"))
+    session.say(f"{'Again' if code else 'Next'}: {following}")
+    document = {
+        "ok": code == OK,
+        "exit_code": code,
+        "project": chosen.project.model.project_name,
+        "pipelines": [outcome.data() for outcome in outcomes],
+        "totals": total,
+        "next": following,
+    }
+    report.finish(document)
+    return code
+
+
+def summary(total: dict[str, object], *, seconds: float) -> list[str]:
+    """Windows and the last line with totals."""
+    windows = total["windows"]
+    assert isinstance(windows, dict)
+    rows = total["rows"]
+    assert isinstance(rows, int)
+    counts = ", ".join(f"{count:,} {word}" for word, count in windows.items() if count)
+    stopped = f" INTERRUPTED={total['interrupted']}" if total["interrupted"] else ""
+    return [
+        f"Windows: {counts or 'none to run'}",
+        f"Done. OK={total['ok']} FAILED={total['failed']} SKIPPED={total['skipped']}{stopped} TOTAL={total['total']}, {plural(rows, 'row')} in {seconds:.1f}s",
+    ]
+
+
+def next_command(session: Session, chosen: Chosen, wish: Wish, outcomes: Sequence[PipelineOutcome]) -> str:
+    """What to type next: the same run for what did not succeed, else the status."""
+    place = ["--project", session.project] if session.project else []
+    open_ones = [outcome for outcome in outcomes if outcome.status != "ok"]
+    waiting = [outcome for outcome in outcomes if outcome.waiting]
+    if not open_ones and not waiting:
+        return shlex.join(["dataflow", *place, "status"])
+    names = [outcome.name for outcome in (open_ones or waiting)]
+    whole = len(names) == len(chosen.plan.pipelines)
+    words = ["dataflow", *place, "run", *([] if whole else ["--select", " ".join(names)])]
+    return shlex.join([*words, *_windows(chosen, wish, open_ones), *_variables(chosen), *(_limit(wish) if not open_ones else [])])
+
+
+def _windows(chosen: Chosen, wish: Wish, outcomes: Sequence[PipelineOutcome]) -> list[str]:
+    """Windows that a plain run would leave alone as published must be named again."""
+    if not (wish.full_refresh or wish.start or wish.end or wish.keys):
+        return []
+    if any(outcome.status == "skipped" or not outcome.windows for outcome in outcomes) or not outcomes:
+        return _as_given(wish)
+    failed = [(outcome.name, window.window) for outcome in outcomes for window in outcome.windows if window.error and window.window]
+    if not failed or any(outcome.status == "interrupted" for outcome in outcomes):
+        return _as_given(wish)
+    keys = dict.fromkeys(_key(chosen, name, window) for name, window in failed)
+    if len(keys) <= _NAMED_WINDOWS:
+        return [word for key in keys for word in ("--window", key)]
+    return _as_given(wish)
+
+
+def _as_given(wish: Wish) -> list[str]:
+    words = ["--full-refresh"] if wish.full_refresh else []
+    words += ["--start", wish.start] if wish.start else []
+    words += ["--end", wish.end] if wish.end else []
+    return words + [word for key in wish.keys for word in ("--window", key)]
+
+
+def _key(chosen: Chosen, pipeline: str, window: Window) -> str:
+    plan = chosen.plan.by_name[pipeline].windows
+    return plan.cadence.key(window) if plan else ""
+
+
+def _limit(wish: Wish) -> list[str]:
+    return ["--max-windows", str(wish.max_windows)] if wish.max_windows is not None else []
+
+
+def _variables(chosen: Chosen) -> list[str]:
+    from dataflow_assets.cli.terminal import as_json
+    from dataflow_assets.secrets import MASK
+
+    if not chosen.project.overrides:
+        return []
+    text = as_json(dict(chosen.project.overrides))
+    return ["--vars", text if MASK not in text else "..."]

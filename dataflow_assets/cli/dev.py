@@ -1,0 +1,39 @@
+"""`dataflow dev`: the project in the Dagster UI.
+
+Here: starting `dagster dev` with the right folder, instance and project. Not here: what it shows (`definitions`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from dataflow_assets.cli.location import VARIABLE
+from dataflow_assets.cli.terminal import Session
+from dataflow_assets.cli.verb import VerbCommand
+
+
+@click.command("dev", cls=VerbCommand)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on. Dagster has no login: put a proxy with one in front."
+)
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="The port to listen on.")
+@click.pass_obj
+def command(session: Session, host: str, port: int) -> int:
+    """Open the project in the Dagster UI, with the instance that `dataflow run` writes to.
+
+    Runs from the terminal appear there, and what is materialized there counts for the terminal.
+    """
+    project = session.load()
+    from dataflow_assets.assets.instance import dagster_home
+
+    home = dagster_home(project)
+    arguments = [sys.executable, "-m", "dagster", "dev", "-m", "dataflow_assets.definitions", "--host", host, "--port", str(port)]
+    session.emit({"ok": True, "command": arguments, "dagster_home": str(home), "url": f"http://{host}:{port}"})
+    session.say(f"{project.model.project_name}: http://{host}:{port} (instance {home}; Ctrl-C stops it)")
+    if session.json:
+        return 0
+    os.chdir(project.root)
+    os.execve(sys.executable, arguments, {**os.environ, "DAGSTER_HOME": str(home), VARIABLE: str(project.root)})

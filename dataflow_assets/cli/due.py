@@ -1,0 +1,108 @@
+"""What one pipeline has to do: its windows, and which of them the command line wants now.
+
+Here: applying `--start/--end`, `--window`, `--full-refresh`, `--max-windows`. Not here: the state of windows (`execution.status`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from dataflow_assets.cli.failures import UsageFailed, describe
+from dataflow_assets.cli.ranges import bounds, collapse, window_of
+from dataflow_assets.plan.model import PipelinePlan, WindowTodo
+from dataflow_assets.spec.project import Project
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks of every selected pipeline."""
+
+    start: str | None = None
+    end: str | None = None
+    keys: tuple[str, ...] = ()
+    full_refresh: bool = False
+    max_windows: int | None = None
+
+
+@dataclass(frozen=True)
+class Due:
+    """The windows of a pipeline, oldest first; `now` are those to run, `waiting` those that `--max-windows` puts off."""
+
+    pipeline: PipelinePlan
+    todos: tuple[WindowTodo, ...] = ()
+    now: tuple[WindowTodo, ...] = ()
+    waiting: int = 0
+    error: Exception | None = None
+
+    def data(self) -> dict[str, Any]:
+        """The pipeline and its windows for `--json`."""
+        plan = self.pipeline.windows
+        cadence = plan.cadence if plan else None
+        return {
+            "name": self.pipeline.name,
+            "windowed": plan is not None,
+            "every": cadence.every if cadence else None,
+            "timezone": cadence.timezone if cadence else None,
+            "endpoints": [
+                {"step": step.id, "kind": step.kind, "mode": step.mode, "target": step.table, "asset_key": "/".join(step.asset_key)}
+                for step in self.pipeline.endpoints
+            ],
+            "upstream": list(self.pipeline.upstream),
+            "to_run": len(self.now),
+            "waiting": self.waiting,
+            "counts": {state: sum(todo.state == state for todo in self.todos) for state in sorted({todo.state for todo in self.todos})},
+            "ranges": [item.data(cadence) for item in collapse(self.todos)],
+            "windows": [_todo_data(todo, chosen=todo in self.now) for todo in self.todos],
+            "error": describe(self.error) if self.error else None,
+        }
+
+
+def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datetime) -> Due:
+    """Ask the ledgers and choose. What goes wrong stands in `error`, so that the other pipelines go on; UsageFailed is raised."""
+    from dataflow_assets.execution.status import window_status
+
+    start, end = bounds(pipeline, start=wish.start, end=wish.end)
+    named = [window for key in wish.keys if (window := window_of(pipeline, key))]
+    if wish.keys and not named:
+        return Due(pipeline)
+    if named:
+        start, end = min(window.start for window in named), max(window.end for window in named)
+    try:
+        todos = window_status(project, pipeline, now=now, full_refresh=wish.full_refresh, start=start, end=end)
+    except Exception as error:  # noqa: BLE001 - whatever a system answers stops this pipeline only
+        return Due(pipeline, error=error)
+    if named:
+        todos = [replace(todo, run=True, reason="asked for with --window") for todo in todos if todo.window in named]
+    chosen = [todo for todo in todos if todo.run]
+    kept = chosen[: wish.max_windows] if wish.max_windows is not None else chosen
+    return Due(pipeline, tuple(todos), tuple(kept), len(chosen) - len(kept))
+
+
+def refuse_unknown_keys(pipelines: tuple[PipelinePlan, ...], wish: Wish) -> None:
+    """Raise UsageFailed for a key of `--window` that is no window of any selected pipeline."""
+    for key in wish.keys:
+        if not any(window_of(pipeline, key) for pipeline in pipelines):
+            examples = sorted({_example(pipeline) for pipeline in pipelines if pipeline.windows})
+            hint = f"keys look like {', '.join(examples)}" if examples else "the selected pipelines have no windows; leave --window out"
+            raise UsageFailed(f"no selected pipeline has a window {key!r}", hint=hint)
+
+
+def _example(pipeline: PipelinePlan) -> str:
+    if pipeline.windows is None:
+        return ""
+    cadence = pipeline.windows.cadence
+    edge = cadence.floor(pipeline.windows.begin)
+    return edge.astimezone(cadence.zone).strftime(cadence.key_format)
+
+
+def _todo_data(todo: WindowTodo, *, chosen: bool) -> dict[str, Any]:
+    return {
+        "key": todo.key,
+        "start": todo.window.start if todo.window else None,
+        "end": todo.window.end if todo.window else None,
+        "state": todo.state,
+        "run": chosen,
+        "reason": todo.reason,
+    }

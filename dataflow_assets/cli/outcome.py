@@ -1,0 +1,154 @@
+"""What a run did, as data: the events of each pipeline folded into one outcome per window and per pipeline.
+
+Here: counting and the document of `run --json`. Not here: the lines on the terminal (`cli.report`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dataflow_assets.cli.failures import describe
+from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished, WindowFailed, WindowFinished, WindowStarted
+from dataflow_assets.windows import Window
+
+Fate = Literal["running", "published", "already", "failed"]
+Status = Literal["ok", "failed", "skipped", "interrupted"]
+
+
+@dataclass
+class WindowOutcome:
+    """One window: what was published, which checks did not pass, where it stopped. `key` is `all` without windows."""
+
+    key: str
+    window: Window | None
+    fate: Fate = "running"
+    seconds: float = 0.0
+    steps: list[StepFinished] = field(default_factory=list)
+    checks: list[CheckEvaluated] = field(default_factory=list)
+    stopped_at: str = ""
+    error: Exception | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows newly published, over all endpoints; 0 while nothing is."""
+        if self.fate != "published":
+            return 0
+        return sum(step.published.rows for step in self.steps if step.published and not step.published.already)
+
+    def add(self, event: Event) -> None:
+        """Take in one event of this window."""
+        if isinstance(event, StepFinished):
+            self.steps.append(event)
+        elif isinstance(event, CheckEvaluated):
+            self.checks.append(event)
+        elif isinstance(event, WindowFailed):
+            self.fate, self.stopped_at, self.error = "failed", event.step, event.error
+        elif isinstance(event, WindowFinished):
+            published = [step.published for step in self.steps if step.published]
+            self.fate, self.seconds = "already" if published and all(item.already for item in published) else "published", event.seconds
+
+    def data(self) -> dict[str, Any]:
+        """The window for `--json`."""
+        return {
+            "key": self.key,
+            "start": self.window.start if self.window else None,
+            "end": self.window.end if self.window else None,
+            "status": "interrupted" if self.fate == "running" else self.fate,
+            "rows": self.rows,
+            "seconds": round(self.seconds, 3),
+            "steps": [_step_data(step) for step in self.steps],
+            "checks": [_check_data(check) for check in self.checks],
+            "step": self.stopped_at or None,
+            "error": describe(self.error) if self.error else None,
+        }
+
+
+@dataclass
+class PipelineOutcome:
+    """One pipeline. `waiting`: windows that `--max-windows` left for the next run. `reason`: why it was skipped, or has nothing to do."""
+
+    name: str
+    status: Status = "ok"
+    reason: str = ""
+    seconds: float = 0.0
+    windows: list[WindowOutcome] = field(default_factory=list)
+    waiting: int = 0
+    run_id: str | None = None
+    error: Exception | None = None
+
+    def add(self, event: Event) -> WindowOutcome | None:
+        """Take in one event; returns the window it belongs to."""
+        if isinstance(event, WindowStarted):
+            self.windows.append(WindowOutcome(event.key, event.window))
+        outcome = next((window for window in reversed(self.windows) if window.key == event.key), None)
+        if outcome is None and isinstance(event, WindowFailed):
+            self.windows.append(outcome := WindowOutcome(event.key, event.window))
+        if outcome:
+            outcome.add(event)
+        return outcome
+
+    @property
+    def rows(self) -> int:
+        """Rows newly published."""
+        return sum(window.rows for window in self.windows)
+
+    def count(self, fate: Fate) -> int:
+        """How many windows met this fate."""
+        return sum(window.fate == fate for window in self.windows)
+
+    def data(self) -> dict[str, Any]:
+        """The pipeline for `--json`."""
+        return {
+            "name": self.name,
+            "status": self.status,
+            "reason": self.reason,
+            "rows": self.rows,
+            "seconds": round(self.seconds, 3),
+            "run_id": self.run_id,
+            "waiting": self.waiting,
+            "windows": [window.data() for window in self.windows],
+            "error": describe(self.error) if self.error else None,
+        }
+
+
+def totals(outcomes: list[PipelineOutcome], *, seconds: float) -> dict[str, Any]:
+    """Pipelines, windows and rows, counted."""
+    return {
+        **{status: sum(outcome.status == status for outcome in outcomes) for status in ("ok", "failed", "skipped", "interrupted")},
+        "total": len(outcomes),
+        "rows": sum(outcome.rows for outcome in outcomes),
+        "seconds": round(seconds, 3),
+        "windows": {fate: sum(outcome.count(fate) for outcome in outcomes) for fate in ("published", "already", "failed")}
+        | {"waiting": sum(outcome.waiting for outcome in outcomes)},
+    }
+
+
+def _step_data(step: StepFinished) -> dict[str, Any]:
+    published = step.published
+    return {
+        "step": step.step,
+        "rows": step.rows,
+        "bytes": step.bytes,
+        "seconds": round(step.seconds, 3),
+        "checksum": step.checksum,
+        "resumed": step.resumed,
+        "published": {"rows": published.rows, "generation": published.generation, "already": published.already, "note": published.note}
+        if published
+        else None,
+    }
+
+
+def _check_data(check: CheckEvaluated) -> dict[str, Any]:
+    result = check.result
+    return {
+        "step": check.step,
+        "check": result.name,
+        "passed": result.passed,
+        "severity": str(result.severity.value),
+        "blocking": result.blocking,
+        "checked": result.checked,
+        "failed": result.failed,
+        "description": result.description,
+        "samples": list(result.samples),
+    }

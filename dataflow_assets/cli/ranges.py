@@ -1,0 +1,135 @@
+"""Windows as people say them: `--start/--end/--window` on the way in, `[2024-01-01, 2024-02-01)` on the way out.
+
+Here: reading bounds in a pipeline's timezone, joining equal neighbours into ranges. Not here: which windows are to run (`plan.windows`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any, TypeVar
+
+import click
+
+from dataflow_assets.cli.failures import UsageFailed
+from dataflow_assets.plan.model import PipelinePlan, WindowTodo
+from dataflow_assets.windows import Cadence, Window, as_utc
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Range:
+    """Consecutive windows of one pipeline with the same state and fate."""
+
+    todos: tuple[WindowTodo, ...]
+
+    @property
+    def first(self) -> WindowTodo:
+        """The oldest window, which stands for all in state, fate and reason."""
+        return self.todos[0]
+
+    def text(self, cadence: Cadence | None) -> str:
+        """`[2024-01-01, 2024-02-01)` on the pipeline's clock; the key for a pipeline without windows."""
+        first, last = self.first.window, self.todos[-1].window
+        return self.first.key if cadence is None or first is None or last is None else interval(Window(first.start, last.end), cadence)
+
+    def data(self, cadence: Cadence | None) -> dict[str, Any]:
+        """The range for `--json`."""
+        first, last = self.first.window, self.todos[-1].window
+        return {
+            "state": self.first.state,
+            "run": self.first.run,
+            "reason": self.first.reason,
+            "range": self.text(cadence),
+            "start": first.start if first else None,
+            "end": last.end if last else None,
+            "windows": len(self.todos),
+        }
+
+
+def range_options(function: F) -> F:
+    """Add `--start`, `--end`, `--window` and `--full-refresh`."""
+    for option in (
+        click.option("--full-refresh", is_flag=True, help="Run every window again, also those that are published."),
+        click.option(
+            "--window",
+            "keys",
+            multiple=True,
+            metavar="KEY",
+            help="Run this window, published or not; may be repeated. `dataflow plan` shows keys.",
+        ),
+        click.option(
+            "--end", metavar="TIME", callback=_check_bound, help="Only windows before this moment, on the pipeline's clock; exclusive."
+        ),
+        click.option(
+            "--start",
+            metavar="TIME",
+            callback=_check_bound,
+            help="Only windows from this moment on, e.g. 2024-01-31 or 2024-01-31T06:00; inclusive.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _check_bound(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            as_utc(value.strip())
+        except ValueError as error:
+            raise click.BadParameter(
+                f"{value!r} is not a date or time; write 2024-01-31, 2024-01-31T06:00 or 2024-01-31T06:00+01:00"
+            ) from error
+    return value
+
+
+def bounds(pipeline: PipelinePlan, *, start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:
+    """`--start` and `--end` as instants, read on the pipeline's clock. Raises UsageFailed when the range is empty."""
+    timezone = pipeline.windows.cadence.timezone if pipeline.windows else "UTC"
+    since, until = (as_utc(text.strip(), timezone) if text else None for text in (start, end))
+    if since and until and since >= until:
+        raise UsageFailed(f"[{start}, {end}) is empty: --start is inclusive, --end exclusive", hint="give an --end after --start")
+    return since, until
+
+
+def window_of(pipeline: PipelinePlan, key: str) -> Window | None:
+    """The window that a key of `--window` names; None when the pipeline has no such window."""
+    if pipeline.windows is None:
+        return None
+    try:
+        return pipeline.windows.cadence.window(key)
+    except ValueError:
+        pass
+    try:
+        moment = as_utc(key, pipeline.windows.cadence.timezone)
+    except ValueError:
+        return None
+    window = next(pipeline.windows.cadence.between(moment, pipeline.windows.cadence.next(pipeline.windows.cadence.floor(moment))))
+    return window if window.start == moment else None
+
+
+def collapse(todos: Iterable[WindowTodo]) -> list[Range]:
+    """Join neighbours that touch and share state, fate and reason; oldest first."""
+    ranges: list[Range] = []
+    for _, alike in groupby(todos, key=lambda todo: (todo.state, todo.run, todo.reason)):
+        held: list[WindowTodo] = []
+        for todo in alike:
+            if held and not _touch(held[-1].window, todo.window):
+                ranges.append(Range(tuple(held)))
+                held = []
+            held.append(todo)
+        ranges.append(Range(tuple(held)))
+    return ranges
+
+
+def _touch(before: Window | None, after: Window | None) -> bool:
+    return before is not None and after is not None and before.end == after.start
+
+
+def interval(window: Window, cadence: Cadence) -> str:
+    """`[start, end)` as the pipeline's keys write moments."""
+    start, end = (moment.astimezone(cadence.zone).strftime(cadence.key_format) for moment in (window.start, window.end))
+    return f"[{start}, {end})"

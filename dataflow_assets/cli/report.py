@@ -1,0 +1,140 @@
+"""What a person reads while pipelines run: a line when something begins, a line when it ends, and what to do next.
+
+Here: wording and layout of `dataflow run`. Not here: counting (`cli.outcome`), the progress bar (`cli.progress`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import click
+
+from dataflow_assets.cli.failures import explain
+from dataflow_assets.cli.outcome import PipelineOutcome, WindowOutcome
+from dataflow_assets.cli.ranges import collapse
+from dataflow_assets.cli.terminal import Session, plural
+from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished, WindowFailed, WindowFinished
+from dataflow_assets.plan.model import PipelinePlan, WindowTodo
+
+_WIDTH = 84
+_COLORS = {
+    "OK": "green",
+    "ERROR": "red",
+    "FAIL": "red",
+    "SKIP": "yellow",
+    "WARN": "yellow",
+    "START": None,
+    "NONE": "green",
+    "STOP": "yellow",
+}
+_SAMPLES = 3
+
+
+class Report:
+    """Prints the course of a run, and logs the same lines."""
+
+    def __init__(self, session: Session, *, total: int) -> None:
+        import logging
+
+        self.session = session
+        self.total = total
+        self._number = 0
+        self._log = logging.getLogger("dataflow_assets.cli")
+
+    def line(self, word: str, text: str, outcome: str = "", *, indent: int = 0) -> None:
+        """One dbt-like line: time, status word, what, dots, outcome in brackets."""
+        body = f"{' ' * indent}{text} "
+        dots = "." * max(_WIDTH - len(body) - len(word), 3) if outcome else ""
+        colored = click.style(word, fg=_COLORS[word]) if _COLORS.get(word) else word
+        head = f"{self._number} of {self.total} " if not indent else ""
+        self._say(f"{datetime.now():%H:%M:%S}  {head}{colored} {body}{dots}{f' [{outcome}]' if outcome else ''}".rstrip())
+        self._log.info("%s%s %s %s", head, word, text, outcome)
+
+    def _say(self, text: str) -> None:
+        self.session.say(text)
+
+    def begin(self, pipeline: PipelinePlan, todos: Sequence[WindowTodo]) -> None:
+        """A pipeline starts with these windows."""
+        self._number += 1
+        cadence = pipeline.windows.cadence if pipeline.windows else None
+        ranges = ", ".join(item.text(cadence) for item in collapse([_same(todo) for todo in todos])[:3]) if cadence else ""
+        self.line("START", f"{pipeline.name} {ranges}".rstrip(), plural(len(todos), "window") if cadence else "RUN")
+
+    def event(self, event: Event, outcome: WindowOutcome | None) -> None:
+        """Something happened in a window."""
+        if isinstance(event, CheckEvaluated):
+            self._check(event)
+        elif isinstance(event, StepFinished):
+            self._log.debug("%s %s: %s rows in %.2fs", event.key, event.step, event.rows, event.seconds)
+            if event.published and event.published.note:
+                self.line("WARN", f"{event.key} {event.step}: {event.published.note}", indent=2)
+        elif isinstance(event, WindowFinished) and outcome:
+            self.line(
+                "OK",
+                event.key,
+                "published before" if outcome.fate == "already" else f"{_rows(outcome.rows)} in {event.seconds:.2f}s",
+                indent=2,
+            )
+        elif isinstance(event, WindowFailed):
+            self.line("ERROR", f"{event.key} at {event.step}" if event.step else event.key, _first_line(event.error), indent=2)
+            self._log.error("%s failed", event.key, exc_info=event.error)
+
+    def _check(self, event: CheckEvaluated) -> None:
+        result = event.result
+        if result.passed:
+            return
+        word = "FAIL" if result.severity.value == "error" else "WARN"
+        count = f"{result.failed:,} of {result.checked:,} rows" if result.failed else "did not pass"
+        self.line(word, f"{event.key} {event.step}.{result.name}", count, indent=2)
+        for sample in list(result.samples)[:_SAMPLES]:
+            from dataflow_assets.secrets import mask
+
+            self._say(" " * 17 + mask(", ".join(f"{key}={value!r}" for key, value in sample.items()))[:160])
+
+    def end(self, outcome: PipelineOutcome) -> None:
+        """A pipeline is done, or stopped."""
+        word = {"ok": "OK", "failed": "ERROR", "interrupted": "STOP", "skipped": "SKIP"}[outcome.status]
+        text = f"{_rows(outcome.rows)} in {outcome.seconds:.2f}s"
+        if outcome.status == "failed":
+            text = f"{plural(outcome.count('failed'), 'window')} failed, {text}" if outcome.windows else "failed"
+        self.line(word, outcome.name, text)
+        if outcome.error:
+            self._log.error("%s failed", outcome.name, exc_info=outcome.error)
+
+    def nothing(self, outcome: PipelineOutcome) -> None:
+        """A pipeline has nothing to do, or is left out because of another's failure."""
+        self._number += 1
+        self.line("SKIP" if outcome.status == "skipped" else "OK", outcome.name, outcome.reason)
+
+    def failure(self, outcome: PipelineOutcome, pipeline: PipelinePlan) -> None:
+        """What failed, where, why, and the error's own hint."""
+        for window in (item for item in outcome.windows if item.error):
+            step = pipeline.by_id.get(window.stopped_at)
+            where = f"{outcome.name}.{window.stopped_at}" if window.stopped_at else outcome.name
+            self._explain(
+                f"{where}, window {window.key}" if window.window else where, str(step.place if step else pipeline.place), window.error
+            )
+        if outcome.error:
+            self._explain(outcome.name, str(pipeline.place), outcome.error)
+
+    def _explain(self, where: str, place: str, error: BaseException | None) -> None:
+        self.session.say(click.style(f"\nFailure in {where} ({place})", fg="red"))
+        if error:
+            self.session.say("  " + explain(error).replace("\n", "\n  "))
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+def _same(todo: WindowTodo) -> WindowTodo:
+    """Without the reason, so that neighbours are shown as one range."""
+    return WindowTodo(todo.window, todo.key, "missing", True)
+
+
+def _rows(count: int) -> str:
+    return plural(count, "row")
+
+
+def _first_line(error: BaseException) -> str:
+    return explain(error).splitlines()[0][:120] if str(error) else type(error).__name__

@@ -1,0 +1,100 @@
+"""`dataflow run`: load, check and publish what is missing, through Dagster.
+
+Here: the options, the order of pipelines, exit codes. Not here: which windows are due (`cli.due`), the run itself
+(`assets.execute`), the lines (`cli.report`), the closing words (`cli.closing`).
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+import click
+
+from dataflow_assets.cli.choosing import Chosen, choose, selection_options
+from dataflow_assets.cli.closing import close
+from dataflow_assets.cli.due import Due, Wish, find_due, refuse_unknown_keys
+from dataflow_assets.cli.outcome import PipelineOutcome
+from dataflow_assets.cli.ranges import range_options
+from dataflow_assets.cli.report import Report
+from dataflow_assets.cli.terminal import Session, plural
+from dataflow_assets.cli.variables import read_variables, variable_options
+from dataflow_assets.cli.verb import VerbCommand
+from dataflow_assets.tables import utc_now
+
+
+@click.command("run", cls=VerbCommand)
+@selection_options
+@variable_options
+@range_options
+@click.option("--max-windows", type=click.IntRange(min=1), help="At most this many windows per pipeline, the oldest ones.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop; same as `dataflow plan`.")
+@click.option("--json-lines", is_flag=True, help="Print one JSON document per event as it happens; the last one is that of --json.")
+@click.pass_obj
+def command(session: Session, /, **given: Any) -> int:
+    """Run pipelines, upstream ones first.
+
+    Without options, each pipeline publishes the windows that are missing, stale or failed, and leaves the others alone. When a pipeline fails,
+    those that depend on it are skipped and the others go on. Press Ctrl-C to stop: finished windows stay published, and the next run resumes.
+    """
+    session.json = session.json or given["json_lines"]
+    variables = read_variables(given["several"], given["single"])
+    chosen = choose(session, given["select"], given["exclude"], variables)
+    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"])
+    refuse_unknown_keys(chosen.pipelines, wish)
+    now = utc_now()
+    if given["dry_run"]:
+        from dataflow_assets.cli.plan import print_plan
+
+        return print_plan(session, chosen, wish, now=now)
+    return Run(session, chosen, wish, now=now, stream=given["json_lines"]).go()
+
+
+class Run:
+    """One call of `dataflow run`."""
+
+    def __init__(self, session: Session, chosen: Chosen, wish: Wish, *, now: datetime, stream: bool) -> None:
+        self.session, self.chosen, self.wish, self.now = session, chosen, wish, now
+        self.outcomes: list[PipelineOutcome] = []
+        self.report = _report(session, total=len(chosen.pipelines), stream=stream)
+
+    def go(self) -> int:
+        """Run every selected pipeline and return the exit code."""
+        from dataflow_assets.cli.logs import log_to_file
+
+        project, started = self.chosen.project, time.perf_counter()
+        log_to_file(project.root / project.model.logging.dir, level=project.model.logging.level)
+        self.session.say(f"Running {plural(len(self.chosen.pipelines), 'pipeline')} of {project.model.project_name} ({project.root})\n")
+        try:
+            for pipeline in self.chosen.pipelines:
+                outcome = PipelineOutcome(pipeline.name)
+                self.outcomes.append(outcome)
+                self._run_one(find_due(project, pipeline, self.wish, now=self.now), outcome)
+        except KeyboardInterrupt:
+            self.outcomes[-1].status = "interrupted"
+            self.report.end(self.outcomes[-1])
+        finally:
+            self.report.close()
+        return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=time.perf_counter() - started)
+
+    def _run_one(self, due: Due, outcome: PipelineOutcome) -> None:
+        outcome.waiting = due.waiting
+        if culprit := self._failed_upstream(due):
+            outcome.status, outcome.reason = "skipped", f"{culprit} did not succeed"
+            self.report.nothing(outcome)
+        elif due.error:
+            outcome.status, outcome.error = "failed", due.error
+            self.report.begin(due.pipeline, due.now)
+            self.report.end(outcome)
+        elif not due.now:
+            outcome.reason = "nothing to do" if due.todos or not self.wish.keys else "no such window"
+            self.report.nothing(outcome)
+        else:
+            self._execute(due, outcome)
+
+    def _failed_upstream(self, due: Due) -> str | None:
+        return next((other.name for other in self.outcomes if other.name in due.pipeline.upstream and other.status != "ok"), None)
+
+    def _execute(self, due: Due, outcome: PipelineOutcome) -> None:
+        raise RuntimeError

@@ -1,0 +1,134 @@
+"""What reaches the terminal: lines, one JSON document, and nothing that could break either.
+
+Here: the session (options that every verb has) and printing. Not here: what is printed (each verb), errors (`cli.failures`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dataflow_assets.spec.project import Project
+
+
+@dataclass
+class Session:
+    """The shared options of one call. `json`: standard output holds one JSON document and nothing else."""
+
+    project: str | None = None
+    json: bool = False
+    log_level: str = "warning"
+    no_color: bool = False
+
+    def remember(self, attribute: str, value: Any, ctx: click.Context) -> None:
+        """Take over one shared option."""
+        setattr(self, attribute, value.lower() if attribute == "log_level" else value)
+        if attribute == "no_color":
+            ctx.find_root().color = ctx.color = False
+        if attribute == "log_level":
+            from dataflow_assets.cli.logs import log_to_stderr
+
+            log_to_stderr(value)
+
+    def project_file(self) -> Path:
+        """The project's file. Raises DataflowError when there is none."""
+        from dataflow_assets.cli.location import locate
+
+        return locate(self.project)
+
+    def load(self, overrides: Mapping[str, Any] | None = None) -> Project:
+        """The loaded project. Raises SpecError when its own file is wrong; broken pipeline files stand in `failures`."""
+        from dataflow_assets.spec.load import load
+
+        return load(self.project_file(), overrides=overrides or {})
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person watches: a terminal that can move its cursor, and no JSON."""
+        return not self.json and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+    def say(self, text: str = "", *, nl: bool = True) -> None:
+        """Print a line for a person; silent with `--json`. Escape codes are dropped where output is not a terminal."""
+        if not self.json:
+            write(text + ("\n" if nl else ""))
+
+    def emit(self, document: Mapping[str, Any]) -> None:
+        """Print the JSON document when `--json` was given."""
+        if self.json:
+            write(as_json(document, indent=2) + "\n")
+
+
+def write(text: str) -> None:
+    """Write to standard output and flush. A reader that went away is no reason to stop working: the rest is dropped quietly."""
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:
+        _discard_stdout()
+
+
+def open_output() -> None:
+    """Make both streams able to print any text: characters that their encoding lacks are escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(ValueError, OSError):
+                stream.reconfigure(errors="backslashreplace")
+
+
+def close_output() -> None:
+    """Flush, so that Python does not complain at exit about a pipe that nobody reads."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+
+
+def _discard_stdout() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def as_json(document: Any, *, indent: int | None = None) -> str:
+    """The document as JSON text with secrets masked; plain ASCII where the output's encoding is not UTF-8."""
+    import json
+
+    utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    return json.dumps(plain(document), indent=indent, ensure_ascii=not utf8, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """Reduce a value to what JSON knows: mappings, lists, text, finite numbers, booleans, null."""
+    from dataflow_assets.secrets import mask
+
+    if value is None or (isinstance(value, bool | int) and not hasattr(value, "name")):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else str(value)
+    if isinstance(value, Mapping):
+        return {mask(str(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return mask(value if isinstance(value, str) else str(value))
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 window`, `1,200 windows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def table(rows: list[tuple[str, ...]], *, header: tuple[str, ...]) -> list[str]:
+    """Lines of a text table in aligned columns, header first."""
+    lines = [header, *rows]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(header))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in lines]

@@ -1,0 +1,50 @@
+"""What every verb has in common: the options that may stand before or after its name.
+
+Here: the base class of the commands. Not here: options of several verbs only (`cli.selection`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dataflow_assets.cli.terminal import Session
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class VerbCommand(click.Command):
+    """A command that also takes the shared options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(shared_options())
+
+
+def shared_options() -> list[click.Parameter]:
+    """`--project`, `--json`, `--log-level`, `--no-color`; each writes into the session and is not passed on."""
+    return [
+        _option(
+            "--project",
+            "project",
+            metavar="PATH",
+            help="The project's folder or file; default: $DATAFLOW_PROJECT, else searched upwards from here.",
+        ),
+        _option("--json", "json", is_flag=True, help="Print one JSON document instead of text."),
+        _option(
+            "--log-level",
+            "log_level",
+            type=click.Choice(LEVELS, case_sensitive=False),
+            help="How much to log on stderr; debug shows tracebacks.",
+        ),
+        _option("--no-color", "no_color", is_flag=True, help="Print without colours; so does the environment variable NO_COLOR."),
+    ]
+
+
+def _option(flag: str, attribute: str, **settings: Any) -> click.Option:
+    def remember(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value:
+            ctx.ensure_object(Session).remember(attribute, value, ctx)
+
+    return click.Option([flag, f"shared_{attribute}"], expose_value=False, callback=remember, is_eager=True, **settings)

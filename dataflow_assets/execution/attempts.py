@@ -1,0 +1,172 @@
+"""Attempts: who works on a window, what an earlier attempt left behind, and what is swept.
+
+Here: the folder of one attempt at one window, the lock that tells a living attempt from a dead one, adoption of a dead
+attempt's stages, and their removal. Not here: what a stage is (`storage.stages`), what is run (`execution.run`).
+
+Layout: `<stages>/<pipeline>/<window key>/<attempt>/` with `lock`, `attempt.json` and one folder for each staged step. Two
+attempts never share a folder, so a concurrent duplicate or a process that wakes up late harms nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dataflow_assets.storage.stages import Stage, load_stage
+
+RECORD = "attempt.json"
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """What an attempt says of itself. `batch` names the unit of a pipeline without windows."""
+
+    attempt: str
+    batch: str
+    key: str
+    status: str = "running"
+    step: str = ""
+    error: str = ""
+
+
+class Attempt:
+    """The folder of a living attempt; its lock is held until `release`, `succeed` or `fail`, or until the process dies."""
+
+    def __init__(self, folder: Path, record: AttemptRecord) -> None:
+        self.folder, self.record = folder, record
+        # made and locked under a hidden name, so that no sweep can meet it unlocked
+        making = folder.with_name(f".{folder.name}.{os.getpid()}")
+        making.mkdir(parents=True)
+        self._lock = os.open(making / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        shutil.rmtree(folder, ignore_errors=True)
+        making.rename(folder)
+        self._write()
+
+    def stage_folder(self, step: str) -> Path:
+        """Where the stage of `step` lies."""
+        return self.folder / step
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for temporary files, deleted with the attempt."""
+        folder = self.folder / ".scratch"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def succeed(self) -> None:
+        """Sweep everything the attempt left and let go of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._release()
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()
+
+    def fail(self, step: str, error: str) -> None:
+        """Keep the stages for the next attempt and for inspection."""
+        shutil.rmtree(self.folder / ".scratch", ignore_errors=True)
+        self.record = AttemptRecord(self.record.attempt, self.record.batch, self.record.key, "failed", step, error)
+        self._write()
+        self._release()
+
+    def _write(self) -> None:
+        waiting = self.folder / f"{RECORD}.tmp"
+        waiting.write_text(json.dumps(asdict(self.record)), encoding="utf-8")
+        waiting.rename(self.folder / RECORD)
+
+    def _release(self) -> None:
+        os.close(self._lock)
+
+
+def folder_name(text: str) -> str:
+    """`text` as a folder name that is safe and still tells what it is."""
+    return _UNSAFE.sub("_", text)[:120] or "_"
+
+
+def unit_folder(stages: Path, pipeline: str, key: str) -> Path:
+    """The folder of all attempts at one window."""
+    return stages / folder_name(pipeline) / folder_name(key)
+
+
+def dead_attempts(unit: Path) -> list[tuple[Path, AttemptRecord]]:
+    """Attempts at this window whose process is gone, newest first."""
+    found = [(folder, record) for folder in _folders(unit) if not _is_alive(folder) and (record := _record(folder))]
+    return sorted(found, key=lambda item: item[0].stat().st_mtime, reverse=True)
+
+
+def adopt_stage(attempt: Attempt, step: str, fingerprint: str) -> Stage | None:
+    """Move the newest stage of `step` with this fingerprint from a dead attempt into `attempt`; None when there is none.
+
+    The stage is complete by its receipt; its content is still to be verified by reading it.
+    """
+    for folder, _ in dead_attempts(attempt.folder.parent):
+        stage = load_stage(folder / step)
+        if stage is None or stage.receipt.fingerprint != fingerprint:
+            continue
+        with contextlib.suppress(OSError):
+            shutil.rmtree(attempt.stage_folder(step), ignore_errors=True)
+            (folder / step).rename(attempt.stage_folder(step))
+            return load_stage(attempt.stage_folder(step))
+    return None
+
+
+def sweep_dead(unit: Path) -> None:
+    """Remove what dead attempts at this window left; called when a newer attempt has finished."""
+    for folder in _folders(unit):
+        if not _is_alive(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_old(stages: Path, *, keep_seconds: float) -> int:
+    """Remove dead attempts that nobody touched for `keep_seconds`; returns how many."""
+    horizon, removed = time.time() - keep_seconds, 0
+    for record in stages.glob(f"*/*/*/{RECORD}"):
+        with contextlib.suppress(OSError):
+            if record.stat().st_mtime < horizon and not _is_alive(record.parent):
+                shutil.rmtree(record.parent, ignore_errors=True)
+                removed += 1
+    return removed
+
+
+def unfinished(stages: Path, pipeline: str) -> dict[str, AttemptRecord]:
+    """The newest dead attempt of each window of a pipeline, by window key: windows that failed or were killed."""
+    found: dict[str, AttemptRecord] = {}
+    for unit in _folders(stages / folder_name(pipeline)):
+        for _, record in dead_attempts(unit)[:1]:
+            found[record.key] = record
+    return found
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        yield from (entry for entry in sorted(parent.iterdir()) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _record(folder: Path) -> AttemptRecord | None:
+    try:
+        return AttemptRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _is_alive(folder: Path) -> bool:
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(lock)

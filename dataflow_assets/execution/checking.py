@@ -1,0 +1,106 @@
+"""Running checks on rows as they pass: every check on one stage's data sees one stream.
+
+Here: which checks look at which stage, their history, and collecting results. Not here: the rules (`checks`), what a failed
+one means for the window (`execution.window`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from dataflow_assets.execution.work import Work, producer_of, step_context
+from dataflow_assets.plan.model import CheckPlan, StepPlan
+from dataflow_assets.protocols import CheckRun
+from dataflow_assets.storage.stages import Stage
+
+
+@dataclass(frozen=True)
+class RunningChecks:
+    """The checks in progress over one stream, each with the step it belongs to."""
+
+    runs: tuple[tuple[StepPlan, CheckRun], ...]
+
+    @property
+    def observers(self) -> Sequence[CheckRun]:
+        """The checks without their steps."""
+        return [run for _, run in self.runs]
+
+
+def begin_checks(work: Work, producer: StepPlan, schema: pa.Schema, *, owner: StepPlan | None = None) -> RunningChecks:
+    """Start every check on the data of `producer`: its own, those of check steps and endpoints that pass it on.
+
+    With `owner`, only the checks of that step.
+    """
+    owners = [owner] if owner else [step for step in _watchers(work, producer)]
+    runs: list[tuple[StepPlan, CheckRun]] = []
+    for step in owners:
+        runs += [(step, _begin(work, step, plan, schema)) for plan in _plans(step)]
+    return RunningChecks(tuple(runs))
+
+
+def finish_checks(work: Work, running: RunningChecks, stage: Stage) -> None:
+    """Collect the results, by the step they belong to, and their metrics for the ledger."""
+    for step, run in running.runs:
+        results = run.finish(stage.as_input(step.id))
+        work.results.setdefault(step.id, []).extend(results)
+        for result in results:
+            work.metrics.update({f"{step.id}.{name}": value for name, value in result.metrics.items()})
+
+
+def _watchers(work: Work, producer: StepPlan) -> list[StepPlan]:
+    published_apart = work.session.request.checks_only
+    return [
+        step
+        for step in work.steps
+        if step.id in work.chosen
+        and producer_of(work.pipeline, step).id == producer.id
+        and not (published_apart and step.role == "endpoint")
+    ]
+
+
+def _plans(step: StepPlan) -> tuple[CheckPlan, ...]:
+    own = CheckPlan(step.kind, step.config, ()) if step.role == "check" else None
+    return (own, *step.checks) if own else step.checks
+
+
+def _begin(work: Work, step: StepPlan, plan: CheckPlan, schema: pa.Schema) -> CheckRun:
+    check_class = work.session.plugin("checks", plan.kind)
+    context = work.session.context(work.window, steps=work.step_results())
+    rendered = work.session.render(step, check_class.Options, context, config=plan.options)
+    check = check_class(rendered.options)
+    run: CheckRun = check.begin(schema, step_context(work, step, rendered, history=_History(work, step)))
+    return run
+
+
+class _History(Mapping[str, Sequence[tuple[str, float]]]):
+    """Metric name -> (window key, value) of earlier windows, from the ledger of the first endpoint that carries it."""
+
+    def __init__(self, work: Work, step: StepPlan) -> None:
+        self._work, self._step = work, step
+
+    def __getitem__(self, name: str) -> Sequence[tuple[str, float]]:
+        full = f"{self._step.id}.{name}"
+        for endpoint in self._work.pipeline.endpoints:
+            entries = [entry for entry in self._work.session.ledger(endpoint, window=self._work.window) if full in entry.metrics]
+            if entries:
+                return self._before(entries, full)
+        return ()
+
+    def _before(self, entries: list[Any], full: str) -> list[tuple[str, float]]:
+        window = self._work.window
+        if window is None:
+            ordered = sorted(entries, key=lambda entry: entry.published_at)
+        else:
+            earlier = [entry for entry in entries if entry.unit.window is not None and entry.unit.window.start < window.start]
+            ordered = sorted(earlier, key=lambda entry: entry.unit.window.start)
+        return [(entry.unit.key, entry.metrics[full]) for entry in ordered]
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0

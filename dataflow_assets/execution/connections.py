@@ -1,0 +1,63 @@
+"""Opening the connectors that a pipeline names.
+
+Here: from a raw connection block to a connector, with templates rendered and secrets registered. Not here: pooling (each
+connector keeps its own), which keys a system knows (its connector declares them).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from dataflow_assets import discovery
+from dataflow_assets.errors import DataflowError
+from dataflow_assets.plan.model import PipelinePlan
+from dataflow_assets.protocols import ConnectionContext, Connector
+from dataflow_assets.secrets import register_secret
+from dataflow_assets.spec.project import Project
+from dataflow_assets.spec.templates import TemplateContext, render
+
+_SECRET_KEY = re.compile(r"(?i)password|passwd|pwd|secret|token|api_?key|private|credential")
+
+
+def open_connector(project: Project, pipeline: PipelinePlan, name: str | None, *, kind: str, context: TemplateContext) -> Connector:
+    """The connector of a connection, or of a kind that needs none (files). Constructing it does no I/O.
+
+    Raises DataflowError when a key is missing, unknown or of the wrong type.
+    """
+    block = dict(pipeline.connections[name]) if name else {}
+    kind = str(block.pop("type", kind))
+    values = {key: render(value, context) for key, value in block.items()}
+    _register(values)
+    connector_class = discovery.find("connectors", kind)
+    connection = validated(connector_class.Connection, values, where=f"connection {name!r}")
+    _register_fields(connection)
+    connector: Connector = connector_class(connection, ConnectionContext(name or kind, project.root))
+    return connector
+
+
+def validated(model: type[BaseModel], values: Mapping[str, Any], *, where: str) -> Any:
+    """`values` as an instance of `model`. Raises DataflowError naming `where`, the key and what was expected."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        details = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in error.errors(include_input=False, include_url=False)
+        )
+        raise DataflowError(f"{where}: {details}", hint="these are the values after templates were rendered") from None
+
+
+def _register(values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, str) and _SECRET_KEY.search(key):
+            register_secret(value)
+
+
+def _register_fields(connection: BaseModel) -> None:
+    for name in type(connection).model_fields:
+        value = getattr(connection, name)
+        if isinstance(value, SecretStr):
+            register_secret(value.get_secret_value())

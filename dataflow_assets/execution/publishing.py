@@ -1,0 +1,146 @@
+"""From a checked stage to its target: claim, publish, audit.
+
+Here: which unit is claimed when, what goes into the ledger, and the comparison afterwards. Not here: the transaction (each
+connector's `publish`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+from dataflow_assets.errors import AuditFailed
+from dataflow_assets.execution.events import Event
+from dataflow_assets.execution.reporting import finished
+from dataflow_assets.execution.work import Work
+from dataflow_assets.failpoints import failpoint
+from dataflow_assets.plan.model import StepPlan
+from dataflow_assets.storage.stages import Stage, checksum_of
+from dataflow_assets.tables import (
+    Claim,
+    LedgerEntry,
+    Published,
+    PublishRequest,
+    Target,
+    Unit,
+    WindowFilter,
+    WriteMode,
+    schema_fingerprint,
+    utc_now,
+)
+
+WHOLE = "all"
+
+
+def claim_early(work: Work, step: StepPlan) -> None:
+    """Claim the unit before the first row is read, where its name is known already; batches are named by their stage."""
+    context = work.session.context(work.window)
+    target = work.session.target(step, work.window, context=context)
+    work.targets[step.id] = target
+    if work.window is not None or target.mode is WriteMode.REPLACE:
+        unit = Unit(work.pipeline.name, step.id, work.key if work.window else WHOLE, work.window)
+        work.claims[step.id] = work.session.connector(step).claim(target, unit, attempt=work.attempt.record.attempt)
+
+
+def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
+    """Publish the stage that the endpoint passes on, audit it, and report."""
+    stage, target = work.stage_of(step), work.targets[step.id]
+    connector = work.session.connector(step)
+    claim = work.claims.get(step.id) or _claim_batch(work, step, stage, target)
+    request = _request(work, step, stage, claim)
+    failpoint("publish.ready")
+    published = connector.publish(request)
+    failpoint("publish.done")
+    _audit(work, step, stage, published)
+    if not published.already:
+        work.session.remember(step, target, _entry(request, published))
+    report = finished(work, step, started=started)
+    yield replace(report, published=published, metrics=dict(work.metrics))
+
+
+def _claim_batch(work: Work, step: StepPlan, stage: Stage, target: Target) -> Claim:
+    unit = Unit(work.pipeline.name, step.id, stage.receipt.batch)
+    return work.session.connector(step).claim(target, unit, attempt=work.attempt.record.attempt)
+
+
+def _request(work: Work, step: StepPlan, stage: Stage, claim: Claim) -> PublishRequest:
+    return PublishRequest(
+        target=work.targets[step.id],
+        claim=claim,
+        schema=stage.schema,
+        rows=stage.receipt.rows,
+        checksum=stage.receipt.checksum,
+        open_reader=stage.open_reader,
+        paths=stage.paths,
+        metrics=dict(work.metrics),
+        state=_state(work, stage),
+    )
+
+
+def _state(work: Work, stage: Stage) -> dict[str, str]:
+    """What `state.get` gives the next run: it advances only because it commits with the rows."""
+    zone = work.pipeline.windows.cadence.zone if work.pipeline.windows else None
+    if work.window is not None:
+        last = (work.window.end - timedelta(microseconds=1)).astimezone(zone)
+        return {"last_processed_date": last.date().isoformat(), "last_microbatch_timestamp": work.window.end.isoformat()}
+    newest = _newest_event(stage, work.pipeline.event_time_column)
+    if newest is None:
+        known = work.session.state.get("last_processed_date")
+        return {"last_processed_date": known} if known and work.pipeline.event_time_column else {"last_processed_date": _yesterday(work)}
+    return {"last_processed_date": newest}
+
+
+def _yesterday(work: Work) -> str:
+    return (work.session.request.now.date() - timedelta(days=1)).isoformat()
+
+
+def _newest_event(stage: Stage, column: str | None) -> str | None:
+    import pyarrow.compute as pc
+
+    if column is None or column not in stage.schema.names or not stage.receipt.rows:
+        return None
+    reader = stage.as_input("stage").open_reader([column])
+    newest = [value for batch in reader if (value := pc.max(batch.column(0)).as_py()) is not None]
+    return str(max(newest)) if newest else None
+
+
+def _audit(work: Work, step: StepPlan, stage: Stage, published: Published) -> None:
+    """Compare stage and target. Raises AuditFailed naming both sides."""
+    target = work.targets[step.id]
+    if published.already or target.mode is WriteMode.UPSERT:
+        return
+    if published.rows != stage.receipt.rows:
+        raise AuditFailed(
+            f"{target.table}: {stage.receipt.rows} rows staged, {published.rows} published",
+            hint="the target may have rules or triggers that drop rows",
+        )
+    if getattr(target.options, "audit", "count") != "checksum" or target.mode is WriteMode.APPEND:
+        return
+    window = None
+    if target.mode is WriteMode.REPLACE_WINDOW and work.window is not None and target.window_column is not None:
+        window = WindowFilter(target.window_column, work.window, target.timezone)
+    with work.session.connector(step).read_target(target, window) as reader:
+        names = [name for name in stage.schema.names if name in reader.schema.names]
+        found = str(checksum_of(batch.select(names) for batch in reader))
+    if found != stage.receipt.checksum:
+        raise AuditFailed(
+            f"{target.table} {work.window or ''}: staged rows:checksum {stage.receipt.checksum}, target has {found}",
+            hint="a column type of the target changes the values, or somebody else writes the same rows",
+        )
+
+
+def _entry(request: PublishRequest, published: Published) -> LedgerEntry:
+    return LedgerEntry(
+        target=str(request.target.table),
+        unit=request.claim.unit,
+        mode=request.target.mode,
+        generation=published.generation,
+        attempt=request.claim.attempt,
+        rows=published.rows,
+        checksum=request.checksum,
+        schema_fingerprint=schema_fingerprint(request.schema),
+        published_at=utc_now(),
+        metrics=request.metrics,
+        state=request.state,
+    )

@@ -1,0 +1,45 @@
+"""Turning results into events.
+
+Here: check results and finished steps as the events that a run reports. Not here: how the results came about.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from dataflow_assets.errors import CheckFailed
+from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished
+from dataflow_assets.execution.work import Work, producer_of
+from dataflow_assets.plan.model import StepPlan
+from dataflow_assets.protocols import Severity
+
+
+def report_checks(work: Work, step: StepPlan) -> Iterator[Event]:
+    """Report the results at a step, once. Raises CheckFailed when a blocking one did not pass."""
+    results = work.results.pop(step.id, [])
+    for result in results:
+        yield CheckEvaluated(work.key, step.id, result)
+    broken = [result for result in results if not result.passed and result.blocking and result.severity is Severity.ERROR]
+    if broken:
+        raise CheckFailed(
+            f"{work.pipeline.name}.{step.id}: Data validation failed: " + "; ".join(result.description or result.name for result in broken),
+            hint="nothing of this window was published; mend the source or the rule and run the window again",
+        )
+
+
+def finished(work: Work, step: StepPlan, *, started: float) -> StepFinished:
+    """The report of a step whose output is staged."""
+    stage = work.stage_of(step)
+    receipt = stage.receipt
+    return StepFinished(
+        work.key,
+        step.id,
+        receipt.rows,
+        receipt.bytes,
+        time.perf_counter() - started,
+        receipt.checksum,
+        stage.schema,
+        resumed=producer_of(work.pipeline, step).id in work.resumed,
+        preview=stage.preview(),
+    )

@@ -1,0 +1,47 @@
+"""Running windows of one pipeline, one after the other, as a stream of events.
+
+Here: the loop over windows and when it stops. Not here: one window (`execution.window`), which windows are due (`plan.windows`,
+`execution.status`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dataflow_assets.errors import CheckFailed
+from dataflow_assets.execution.attempts import sweep_old
+from dataflow_assets.execution.events import Event, WindowFailed
+from dataflow_assets.execution.session import RunRequest, Session
+from dataflow_assets.execution.window import run_window
+from dataflow_assets.tables import WriteMode
+from dataflow_assets.windows import parse_duration
+
+__all__ = ["RunRequest", "run"]
+
+WHOLE = "all"
+
+
+def run(request: RunRequest) -> Iterator[Event]:
+    """Run the windows, oldest first, and report as it goes.
+
+    A window that fails yields WindowFailed. After a failed check the others go on where each window replaces only itself;
+    after any other error, or where the order of windows matters (append, upsert), the run stops, as later windows would
+    meet the same error or overtake an earlier one.
+    """
+    session = Session(request)
+    keep = parse_duration(session.project.model.stages.keep_failed)
+    sweep_old(session.project.stages_dir, keep_seconds=keep.total_seconds())
+    try:
+        for window in request.windows:
+            key = request.pipeline.windows.cadence.key(window) if window is not None and request.pipeline.windows else WHOLE
+            for event in run_window(session, window, key=key):
+                yield event
+                if isinstance(event, WindowFailed) and not _may_go_on(request, event):
+                    return
+    finally:
+        session.close()
+
+
+def _may_go_on(request: RunRequest, event: WindowFailed) -> bool:
+    ordered = any(step.mode in {WriteMode.APPEND, WriteMode.UPSERT} for step in request.pipeline.endpoints)
+    return isinstance(event.error, CheckFailed) and not ordered

@@ -1,0 +1,163 @@
+"""What the windows of one run share: open connectors, ledgers read once, and the values that templates see.
+
+Here: caches that live as long as a run. Not here: anything of a single window (`execution.window`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from dataflow_assets import discovery
+from dataflow_assets.errors import DataflowError
+from dataflow_assets.execution.connections import open_connector, validated
+from dataflow_assets.plan.model import PipelinePlan, StepPlan
+from dataflow_assets.protocols import Connector
+from dataflow_assets.spec.models import sql_fields
+from dataflow_assets.spec.project import Project
+from dataflow_assets.spec.templates import RenderedConfig, TemplateContext, rendered_config
+from dataflow_assets.tables import LedgerEntry, Query, Target, WriteMode
+from dataflow_assets.windows import Window
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run: windows of one pipeline. `steps` None means all; `attempt` is unique to this try, `batch` to the run and its retries."""
+
+    project: Project
+    pipeline: PipelinePlan
+    windows: tuple[Window | None, ...]
+    attempt: str
+    now: datetime
+    steps: frozenset[str] | None = None
+    checks_only: bool = False
+    full_refresh: bool = False
+    batch: str = ""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A step's options with every template rendered: the validated model, and its SQL with values kept apart."""
+
+    options: Any
+    queries: Mapping[str, Query]
+    raw: RenderedConfig
+
+
+class LedgerState(Mapping[str, str]):
+    """`state` of the newest batch that every endpoint has published; the ledgers are read when a template first asks."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @cached_property
+    def _values(self) -> Mapping[str, str]:
+        if self._session.request.full_refresh:
+            return {}
+        ledgers = [self._session.ledger(step, window=None) for step in self._session.pipeline.endpoints]
+        if not ledgers or not all(ledgers):
+            return {}
+        oldest = min((max(entries, key=lambda entry: entry.published_at) for entries in ledgers), key=lambda entry: entry.published_at)
+        return oldest.state
+
+    def __getitem__(self, key: str) -> str:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class Session:
+    """The shared part of a run; `close` it at the end."""
+
+    def __init__(self, request: RunRequest) -> None:
+        self.request = request
+        self.project, self.pipeline = request.project, request.pipeline
+        self._connectors: dict[tuple[str | None, str], Connector] = {}
+        self._ledgers: dict[tuple[str, str], list[LedgerEntry]] = {}
+        self.state = LedgerState(self)
+
+    def close(self) -> None:
+        """Close every connector."""
+        for connector in self._connectors.values():
+            connector.close()
+        self._connectors.clear()
+
+    def context(self, window: Window | None, *, steps: Mapping[str, Any] | None = None) -> TemplateContext:
+        """The values that templates see in one window."""
+        plan, cadence = self.pipeline, self.pipeline.windows.cadence if self.pipeline.windows else None
+        return TemplateContext(
+            project_variables=self.project.model.vars,
+            pipeline_variables=plan.variables,
+            overrides=self.project.overrides,
+            environment=self.project.environment,
+            now=self.request.now,
+            timezone=cadence.timezone if cadence else self.project.model.timezone,
+            window=window,
+            window_key=cadence.key(window) if cadence and window else None,
+            batch_period=cadence.every if cadence else None,
+            event_time_column=plan.event_time_column,
+            state=self.state,
+            steps=steps or {},
+        )
+
+    def connector(self, step: StepPlan) -> Connector:
+        """The connector of a source or endpoint step, opened once for the run."""
+        name = (step.connection, step.kind)
+        if name not in self._connectors:
+            self._connectors[name] = open_connector(
+                self.project, self.pipeline, step.connection, kind=step.kind, context=self.context(None)
+            )
+        return self._connectors[name]
+
+    def render(self, step: StepPlan, model: type[Any], context: TemplateContext, *, config: Mapping[str, Any] | None = None) -> Rendered:
+        """The step's options for one window. Raises TemplateError or DataflowError."""
+        raw = rendered_config(step.config if config is None else config, context, sql_fields=sql_fields(model), quote_identifier=_quote)
+        where = f"{step.place} step {self.pipeline.name}.{step.id}"
+        return Rendered(validated(model, raw.options, where=where), raw.queries, raw)
+
+    def target(self, step: StepPlan, window: Window | None, *, context: TemplateContext | None = None) -> Target:
+        """Where an endpoint step writes in this window."""
+        connector = self.connector(step)
+        options = self.render(step, connector.Endpoint, context or self.context(window)).options
+        mode = step.mode or WriteMode.APPEND
+        if self.request.full_refresh and mode is WriteMode.APPEND:
+            mode = self._refreshed_mode(step)
+        timezone = self.pipeline.windows.cadence.timezone if self.pipeline.windows else self.project.model.timezone
+        return Target(connector.target_table(options), mode, options, step.keys, step.window_column, timezone)
+
+    def _refreshed_mode(self, step: StepPlan) -> WriteMode:
+        if self.pipeline.windows is None:
+            return WriteMode.REPLACE
+        raise DataflowError(
+            f"{self.pipeline.name}.{step.id} appends windows, and appended windows cannot be rewritten by --full-refresh",
+            hint="give the endpoint an event_time_column (mode replace_window), or empty the table and its rows in _dataflow_ledger",
+        )
+
+    def ledger(self, step: StepPlan, *, window: Window | None) -> list[LedgerEntry]:
+        """What the ledger of an endpoint holds, oldest first; read once per target and kept up to date by `remember`."""
+        target = self.target(step, window)
+        name = (step.id, str(target.table))
+        if name not in self._ledgers:
+            self._ledgers[name] = self.connector(step).ledger(target, pipeline=self.pipeline.name, step=step.id)
+        return self._ledgers[name]
+
+    def remember(self, step: StepPlan, target: Target, entry: LedgerEntry) -> None:
+        """Note a publish of this run in the cached ledger."""
+        entries = self._ledgers.get((step.id, str(target.table)))
+        if entries is not None:
+            entries[:] = [known for known in entries if known.unit.key != entry.unit.key] + [entry]
+
+    def plugin(self, family: discovery.Family, kind: str) -> Any:
+        """The class that implements a kind."""
+        return discovery.find(family, kind)
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,121 @@
+"""From a source or a transform to a verified stage, with every check on that data seeing the rows as they pass.
+
+Here: extract, transform, resume from a verified receipt. Not here: Parquet and receipts (`storage.stages`), verdicts
+(`execution.checking`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pyarrow as pa
+
+from dataflow_assets.errors import StageCorrupt
+from dataflow_assets.execution.attempts import adopt_stage
+from dataflow_assets.execution.checking import begin_checks, finish_checks
+from dataflow_assets.execution.events import Event, Progress
+from dataflow_assets.execution.session import Rendered
+from dataflow_assets.execution.work import Work, producer_of, step_context
+from dataflow_assets.failpoints import failpoint
+from dataflow_assets.plan.model import StepPlan
+from dataflow_assets.storage.stages import Stage, load_stage, verify_stage, write_stage
+from dataflow_assets.tables import ReadRequest, WindowFilter
+
+PROGRESS_SECONDS = 0.2
+
+
+def stage_step(work: Work, step: StepPlan) -> Iterator[Event]:
+    """Make the stage of a source or transform, or take over the one that a dead attempt left."""
+    context = work.session.context(work.window, steps=work.step_results())
+    plugin, rendered = _plugin(work, step, context)
+    fingerprint = _fingerprint(work, step, rendered, plugin)
+    if (stage := _resume(work, step, fingerprint)) is None:
+        failpoint(f"{'extract' if step.role == 'source' else 'transform'}.begin")
+        with _open(work, step, plugin, rendered) as reader:
+            stage = yield from _write(work, step, reader, fingerprint=fingerprint)
+    work.stages[step.id] = stage
+
+
+def stage_for_checks(work: Work, step: StepPlan) -> Iterator[Event]:
+    """Stage what an endpoint has published, so that its checks can run on it alone."""
+    target = work.session.target(step, work.window)
+    window = WindowFilter(target.window_column, work.window, target.timezone) if target.window_column and work.window else None
+    with work.session.connector(step).read_target(target, window) as reader:
+        work.stages[producer_of(work.pipeline, step).id] = yield from _write(work, step, reader, fingerprint="published", owner=step)
+
+
+def _plugin(work: Work, step: StepPlan, context: Any) -> tuple[Any, Rendered]:
+    if step.role == "source":
+        connector = work.session.connector(step)
+        return connector, work.session.render(step, connector.Source, context)
+    transform = work.session.plugin("transforms", step.kind)
+    rendered = work.session.render(step, transform.Options, context)
+    return transform(rendered.options), rendered
+
+
+def _open(work: Work, step: StepPlan, plugin: Any, rendered: Rendered) -> AbstractContextManager[pa.RecordBatchReader]:
+    if step.role == "source":
+        return plugin.read(_read_request(work, step, rendered))  # type: ignore[no-any-return]
+    inputs = {name: work.stage_of(work.pipeline.by_id[name]).as_input(name) for name in step.inputs}
+    return plugin.apply(inputs, step_context(work, step, rendered))  # type: ignore[no-any-return]
+
+
+def _read_request(work: Work, step: StepPlan, rendered: Rendered) -> ReadRequest:
+    plan, options = work.pipeline, rendered.options
+    window = None
+    if work.window is not None and step.window_column and plan.windows is not None:
+        window = WindowFilter(step.window_column, work.window, plan.windows.cadence.timezone)
+    columns = tuple(options.columns) if getattr(options, "columns", None) else None
+    return ReadRequest(options, query=rendered.queries.get("query"), columns=columns, window=window)
+
+
+def _resume(work: Work, step: StepPlan, fingerprint: str) -> Stage | None:
+    """The verified stage of an earlier attempt; its rows pass the checks while they are verified."""
+    stage = adopt_stage(work.attempt, step.id, fingerprint)
+    if stage is None:
+        return None
+    running = begin_checks(work, step, stage.schema)
+    if not verify_stage(stage, observers=running.observers):
+        return None
+    finish_checks(work, running, stage)
+    work.resumed.add(step.id)
+    return stage
+
+
+def _write(
+    work: Work, step: StepPlan, reader: pa.RecordBatchReader, *, fingerprint: str, owner: StepPlan | None = None
+) -> Generator[Event, None, Stage]:
+    folder = work.attempt.stage_folder(step.id)
+    running = begin_checks(work, step, reader.schema, owner=owner)
+    phase = "extract" if step.role == "source" else "transform"
+    shown = time.monotonic()
+    batch = work.attempt.record.batch
+    for rows, size in write_stage(folder, reader, step=step.id, fingerprint=fingerprint, batch=batch, observers=running.observers):
+        if time.monotonic() - shown > PROGRESS_SECONDS:
+            shown = time.monotonic()
+            yield Progress(work.key, step.id, phase, rows, size)
+    stage = load_stage(folder)
+    if stage is None:
+        raise StageCorrupt(f"the stage {folder} vanished while it was being used", hint="is another process deleting files there?")
+    finish_checks(work, running, stage)
+    return stage
+
+
+def _fingerprint(work: Work, step: StepPlan, rendered: Rendered, plugin: Any) -> str:
+    """What the stage is made from; any difference means that an earlier attempt's stage cannot serve."""
+    code = plugin.fingerprint(work.session.project.root) if hasattr(plugin, "fingerprint") else ""
+    inputs = [work.stage_of(work.pipeline.by_id[name]).receipt for name in step.inputs]
+    described = [
+        step.fingerprint,
+        code,
+        str(work.window),
+        json.dumps(rendered.raw.options, sort_keys=True, default=str),
+        {name: str(query) for name, query in rendered.queries.items()},
+        [(receipt.checksum, receipt.schema_fingerprint) for receipt in inputs],
+    ]
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,85 @@
+"""The life of one window: its steps in order, from claim to sweep.
+
+Here: the order of things and what is promised about it (check before publish, nothing after a failed blocking check).
+Not here: how a stage is made (`execution.staging`), checked (`execution.checking`) or published (`execution.publishing`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
+from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
+from dataflow_assets.execution.publishing import claim_early, publish
+from dataflow_assets.execution.reporting import finished, report_checks
+from dataflow_assets.execution.session import Session
+from dataflow_assets.execution.staging import stage_for_checks, stage_step
+from dataflow_assets.execution.work import Work, with_ancestors
+from dataflow_assets.failpoints import failpoint
+from dataflow_assets.plan.model import StepPlan
+from dataflow_assets.windows import Window
+
+
+def run_window(session: Session, window: Window | None, *, key: str) -> Iterator[Event]:
+    """Run one window; ends with WindowFinished or WindowFailed. Only what is no error of the window is raised."""
+    started = time.perf_counter()
+    request = session.request
+    unit = unit_folder(session.project.stages_dir, session.pipeline.name, key)
+    attempt = Attempt(unit / request.attempt, AttemptRecord(request.attempt, request.batch or request.attempt, key))
+    chosen = request.steps if request.steps is not None else frozenset(session.pipeline.by_id)
+    work = Work(session, window, key, attempt, chosen, with_ancestors(session.pipeline, chosen))
+    yield WindowStarted(key, window)
+    current = ""
+    try:
+        _claim(work)
+        for number, step in enumerate(work.steps, 1):
+            current = step.id
+            if step.id in chosen:
+                yield StepStarted(key, step.id, number, len(work.steps))
+            yield from _run_step(work, step)
+        failpoint("window.before_sweep")
+    except Exception as error:  # noqa: BLE001 -- the boundary: whatever stops a window is reported as its failure
+        attempt.fail(current, str(error))
+        yield WindowFailed(key, window, current, error)
+        return
+    except BaseException:
+        attempt.fail(current, "interrupted")
+        raise
+    attempt.succeed()
+    sweep_dead(unit)
+    yield WindowFinished(key, window, time.perf_counter() - started)
+
+
+def _claim(work: Work) -> None:
+    """Fence off every earlier attempt before the first row is read."""
+    if not work.session.request.checks_only:
+        for step in work.steps:
+            if step.role == "endpoint" and step.id in work.chosen:
+                claim_early(work, step)
+    failpoint("window.claimed")
+
+
+def _run_step(work: Work, step: StepPlan) -> Iterator[Event]:
+    started = time.perf_counter()
+    checks_only = work.session.request.checks_only
+    if step.role in {"source", "transform"}:
+        yield from stage_step(work, step)
+    elif step.role == "endpoint" and checks_only and step.checks and step.id in work.chosen:
+        yield from stage_for_checks(work, step)
+    if step.id not in work.chosen:
+        return
+    if step.role == "endpoint" and not checks_only:
+        yield from _report_endpoint_checks(work)
+        yield from publish(work, step, started=started)
+        return
+    yield from report_checks(work, step)
+    if not checks_only:
+        yield finished(work, step, started=started)
+
+
+def _report_endpoint_checks(work: Work) -> Iterator[Event]:
+    """Before the first publish of a window, the checks of every endpoint must have passed."""
+    for endpoint in work.steps:
+        if endpoint.role == "endpoint" and endpoint.id in work.chosen:
+            yield from report_checks(work, endpoint)

@@ -1,0 +1,90 @@
+"""One window in progress, as the data that its phases hand to each other.
+
+Here: what is known so far of a window's targets, claims, stages, check results. Not here: what is done with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from dataflow_assets.execution.attempts import Attempt
+from dataflow_assets.execution.session import Rendered, Session
+from dataflow_assets.plan.model import PipelinePlan, StepPlan
+from dataflow_assets.protocols import CheckResult, StepContext
+from dataflow_assets.storage.stages import Stage
+from dataflow_assets.tables import Claim, Target
+from dataflow_assets.windows import Window
+
+
+def producer_of(pipeline: PipelinePlan, step: StepPlan) -> StepPlan:
+    """The source or transform whose stage this step passes on: itself, or its first input's producer."""
+    while step.role in {"check", "endpoint"}:
+        step = pipeline.by_id[step.inputs[0]]
+    return step
+
+
+def with_ancestors(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
+    """The chosen steps and every step they need."""
+    needed: set[str] = set()
+    waiting = list(chosen)
+    while waiting:
+        step = waiting.pop()
+        if step not in needed:
+            needed.add(step)
+            waiting.extend(pipeline.by_id[step].inputs)
+    return frozenset(needed)
+
+
+@dataclass
+class Work:
+    """One window in progress. `chosen` steps are reported, checked and published; `needed` ones are run for their sake."""
+
+    session: Session
+    window: Window | None
+    key: str
+    attempt: Attempt
+    chosen: frozenset[str]
+    needed: frozenset[str]
+    targets: dict[str, Target] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
+    stages: dict[str, Stage] = field(default_factory=dict)
+    resumed: set[str] = field(default_factory=set)
+    results: dict[str, list[CheckResult]] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def pipeline(self) -> PipelinePlan:
+        """The pipeline's plan."""
+        return self.session.pipeline
+
+    @cached_property
+    def steps(self) -> tuple[StepPlan, ...]:
+        """The steps to run, in order."""
+        return tuple(step for step in self.pipeline.steps if step.id in self.needed)
+
+    def step_results(self) -> Mapping[str, Any]:
+        """What templates see as `steps.<id>`."""
+        return {name: {"row_count": stage.receipt.rows} for name, stage in self.stages.items()}
+
+    def stage_of(self, step: StepPlan) -> Stage:
+        """The stage that this step made or passes on."""
+        return self.stages[producer_of(self.pipeline, step).id]
+
+
+def step_context(
+    work: Work, step: StepPlan, rendered: Rendered | None = None, *, history: Mapping[str, Sequence[tuple[str, float]]] | None = None
+) -> StepContext:
+    """What a transform or check at this step may know."""
+    return StepContext(
+        pipeline=work.pipeline.name,
+        step=step.id,
+        project_dir=work.session.project.root,
+        scratch=work.attempt.scratch,
+        window=work.window,
+        variables=work.session.context(work.window).variables,
+        history=history or {},
+        queries=rendered.queries if rendered else {},
+    )

@@ -1,0 +1,216 @@
+"""From a loaded project to its plan: every pipeline resolved, edges between them, and all refusals in one pass.
+
+Here: what pipelines have to do with each other. Not here: one pipeline on its own (`plan.pipelines`), which windows are due
+(`plan.windows`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from dataflow_assets.errors import PlanError, Problem
+from dataflow_assets.plan.graph import find_cycles, topological
+from dataflow_assets.plan.lineage import TableRef, mentions, tables_of
+from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan
+from dataflow_assets.plan.names import legal, suggest
+from dataflow_assets.plan.pipelines import PipelineDraft, asset_key, draft_pipeline
+from dataflow_assets.plan.steps import arrows
+from dataflow_assets.plan.writes import clashes
+from dataflow_assets.spec.project import Project
+
+Published = Sequence[tuple[TableRef, str, AssetPath]]
+"""Every table that a pipeline publishes: its address, the pipeline, the endpoint's asset key."""
+
+
+def build_plan(project: Project, *, external: bool = True) -> ProjectPlan:
+    """Resolve the whole project. Raises PlanError with every problem, those of files that could not be loaded included.
+
+    `external`: also name the source tables that no pipeline publishes; without it only SQL that mentions a published table is
+    parsed, which is enough to order and run pipelines.
+    """
+    drafts = _drafts(project)
+    edges = _resolve_together(project, drafts, external=external)
+    problems = [problem for failure in project.failures for problem in failure.problems]
+    problems += [problem for draft in drafts for problem in draft.findings.problems]
+    if problems:
+        raise PlanError(list(dict.fromkeys(problems)))
+    return _assemble(project, drafts, edges)
+
+
+def build_plan_tolerant(project: Project, *, external: bool = True) -> tuple[ProjectPlan, dict[str, list[Problem]]]:
+    """Resolve what can be: the plan of the sound pipelines, and the problems of those left out, by pipeline name.
+
+    A pipeline that depends on one left out is left out too, with that as its problem. Files that could not be loaded are in
+    `project.failures`, not here.
+    """
+    drafts = _drafts(project)
+    edges = _resolve_together(project, drafts, external=external)
+    broken: dict[str, list[Problem]] = {}
+    for draft in drafts:
+        if draft.findings.problems:
+            broken.setdefault(draft.name, []).extend(draft.findings.problems)
+    _spread(drafts, edges, broken)
+    sound = [draft for draft in drafts if draft.name not in broken]
+    return _assemble(project, sound, edges), broken
+
+
+class _Edges:
+    """What each pipeline and step reads from outside its pipeline."""
+
+    def __init__(self) -> None:
+        self.upstream: dict[str, dict[str, None]] = {}
+        self.reads: dict[tuple[str, str], dict[AssetPath, None]] = {}
+        self.external: dict[AssetPath, None] = {}
+
+
+def _drafts(project: Project) -> list[PipelineDraft]:
+    return [draft_pipeline(project, loaded) for loaded in project.pipelines]
+
+
+def _resolve_together(project: Project, drafts: Sequence[PipelineDraft], *, external: bool) -> _Edges:
+    _refuse_same_names(drafts)
+    _refuse_same_asset_keys(drafts)
+    _refuse_clashes(drafts)
+    _refuse_unknown_upstream(project, drafts)
+    edges = _find_edges(project.root, drafts, external=external)
+    _refuse_cycles(drafts, edges)
+    return edges
+
+
+def _refuse_same_names(drafts: Sequence[PipelineDraft]) -> None:
+    groups: dict[str, list[PipelineDraft]] = {}
+    for draft in drafts:
+        groups.setdefault(legal(draft.name), []).append(draft)
+    for group in groups.values():
+        for draft in group if len(group) > 1 else ():
+            others = [str(other.findings.places.at(("pipeline_name",))) for other in group if other is not draft]
+            same = len({other.name for other in group}) == 1
+            message = f"pipeline name {draft.name!r} is used twice, also at {', '.join(others)}"
+            if not same:
+                message = f"pipeline name {draft.name!r} is the same as that at {', '.join(others)} once written with letters, digits and _"
+            draft.findings.add(("pipeline_name",), message, hint="give one of them another pipeline_name")
+
+
+def _refuse_same_asset_keys(drafts: Sequence[PipelineDraft]) -> None:
+    first: dict[str, tuple[PipelineDraft, str, int]] = {}
+    for draft in drafts:
+        for index, step in enumerate(draft.model.steps):
+            key = "__".join(asset_key(draft.name, step))
+            if key not in first:
+                first[key] = (draft, step.id, index)
+                continue
+            other, other_step, other_index = first[key]
+            if other_step == step.id and legal(other.name) == legal(draft.name):
+                continue  # a duplicate id or pipeline name: already said
+            path = ("steps", index, "asset_key" if step.asset_key else "id")
+            where = other.findings.places.at(("steps", other_index))
+            message = f"step {draft.name}.{step.id} has the asset key {key.replace('__', '/')} of {other.name}.{other_step} ({where})"
+            draft.findings.add(path, message, hint="set asset_key: on one of them")
+
+
+def _refuse_clashes(drafts: Sequence[PipelineDraft]) -> None:
+    by_name = {draft.name: draft for draft in drafts}
+    for later, first, reason in clashes([writer for draft in drafts for writer in draft.writers()]):
+        message = f"{later.pipeline}.{later.step} writes {later.table}, as {first.pipeline}.{first.step} does ({first.place}): {reason}"
+        draft = by_name[later.pipeline]
+        if later.step in draft.steps:
+            draft.findings.add(("steps", draft.steps[later.step].index), message, hint="write to another table or file, or let both append")
+
+
+def _refuse_unknown_upstream(project: Project, drafts: Sequence[PipelineDraft]) -> None:
+    names = [draft.name for draft in drafts]
+    failed = {Path(failure.file).stem: failure.file for failure in project.failures}
+    for draft in drafts:
+        for number, name in enumerate(draft.model.depends_on):
+            if name in names:
+                continue
+            hint = suggest(name, [item for item in names if item != draft.name], noun="pipelines")
+            if name in failed:
+                hint = f"{failed[name]} could not be loaded: mend it first"
+            draft.findings.add(("depends_on", number), f"pipeline {draft.name!r} depends on {name!r}, which does not exist", hint=hint)
+
+
+def _find_edges(root: Path, drafts: Sequence[PipelineDraft], *, external: bool) -> _Edges:
+    edges = _Edges()
+    published = [
+        (table, draft.name, asset_key(draft.name, draft.steps[step].model)) for draft in drafts for step, table in draft.writes.items()
+    ]
+    for draft in drafts:
+        edges.upstream[draft.name] = dict.fromkeys(draft.model.depends_on)
+        for step, reads in draft.reads.items():
+            if not external and reads.sql is not None and not any(mentions(reads.sql, table) for table, *_ in published):
+                continue
+            for table in tables_of(draft.steps[step], reads, root):
+                _connect(edges, draft.name, step, table, published, external=external)
+    return edges
+
+
+def _connect(edges: _Edges, pipeline: str, step: str, table: TableRef, published: Published, *, external: bool) -> None:
+    writers = [(name, key) for target, name, key in published if table.is_read_from(target)]
+    reads = edges.reads.setdefault((pipeline, step), {})
+    for name, key in writers:
+        if name != pipeline:  # reading what the pipeline itself publishes is last run's state, not an edge
+            edges.upstream[pipeline][name] = None
+            reads[key] = None
+    if not writers and external:
+        reads[table.asset_path] = None
+        edges.external[table.asset_path] = None
+
+
+def _refuse_cycles(drafts: Sequence[PipelineDraft], edges: _Edges) -> None:
+    by_name = {draft.name: draft for draft in drafts}
+    for cycle in find_cycles({name: list(found) for name, found in edges.upstream.items()}):
+        found_in_sql = [
+            f"{a} reads what {b} publishes" for a, b in zip(cycle, cycle[1:], strict=False) if b not in by_name[a].model.depends_on
+        ]
+        because = f" ({'; '.join(found_in_sql)})" if found_in_sql else ""
+        for name in cycle[:-1]:
+            by_name[name].findings.add(
+                ("depends_on",),
+                f"pipelines depend on each other in a circle: {arrows(cycle)}{because}",
+                hint="remove one of these dependencies, or join the pipelines into one",
+            )
+
+
+def _spread(drafts: Sequence[PipelineDraft], edges: _Edges, broken: dict[str, list[Problem]]) -> None:
+    """Leave out what depends on a pipeline that is left out."""
+    by_name = {draft.name: draft for draft in drafts}
+    order = topological({name: list(edges.upstream[name]) for name in by_name})
+    for name in order:
+        causes = [item for item in edges.upstream[name] if item in broken]
+        if causes and name not in broken:
+            places = by_name[name].findings.places
+            message = f"pipeline {name!r} is left out because it depends on {', '.join(causes)}, which cannot be planned"
+            broken[name] = [places.problem(("depends_on",), message, hint=f"mend {causes[0]} first")]
+
+
+def _assemble(project: Project, drafts: Iterable[PipelineDraft], edges: _Edges) -> ProjectPlan:
+    plans = {draft.name: _pipeline_plan(draft, edges) for draft in drafts}
+    order = topological({name: plan.upstream for name, plan in plans.items()})
+    used = {key for plan in plans.values() for step in plan.steps for key in step.reads}
+    return ProjectPlan(
+        project.model.project_name, tuple(plans[name] for name in order), tuple(key for key in edges.external if key in used)
+    )
+
+
+def _pipeline_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
+    model = draft.model
+    reads: Mapping[str, tuple[AssetPath, ...]] = {step: tuple(found) for (name, step), found in edges.reads.items() if name == draft.name}
+    return PipelinePlan(
+        name=draft.name,
+        steps=draft.step_plans(reads),
+        place=draft.findings.places.at(("pipeline_name",)),
+        windows=draft.windows,
+        event_time_column=model.event_time_column,
+        variables=model.variables,
+        connections=draft.connections,
+        tags=tuple(model.tags),
+        owners=tuple(model.owners),
+        group=legal(model.group or draft.name),
+        description=model.description,
+        schedule=model.schedule.strip() if model.schedule and model.schedule.strip() else None,
+        freshness=model.freshness,
+        retries=model.retries,
+        upstream=tuple(edges.upstream[draft.name]),
+    )

@@ -1,0 +1,65 @@
+"""The checks of a step: which plugin takes which rule, and the names they make in Dagster.
+
+Here: splitting `checks:` between the validator and the metric check, validating both. Not here: running them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow_assets import discovery
+from dataflow_assets.errors import DataflowError
+from dataflow_assets.plan.findings import Findings, step_path
+from dataflow_assets.plan.kinds import Plugin
+from dataflow_assets.plan.model import CheckPlan
+from dataflow_assets.plan.options import check_options
+from dataflow_assets.spec.models import StepModel
+
+RULES, METRIC = "validator", "metric_anomaly"
+
+
+def rules_of(step: StepModel, index: int, findings: Findings) -> tuple[CheckPlan, ...]:
+    """The plans of a step's `checks:` key: at most one for the rules and one for the metrics."""
+    groups: dict[str, list[int]] = {RULES: [], METRIC: []}
+    for number, rule in enumerate(step.checks):
+        groups[METRIC if "anomaly" in rule else RULES].append(number)
+    plans = tuple(_plan(kind, step, index, numbers, findings) for kind, numbers in groups.items() if numbers)
+    _refuse_same_names(plans, step, index, findings)
+    return plans
+
+
+def own_check(step: StepModel, plugin: Plugin, options: Any) -> CheckPlan:
+    """The plan of a step of type check."""
+    return CheckPlan(plugin.kind, step.config, _names(plugin.implementation, plugin.kind, options))
+
+
+def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: Findings) -> CheckPlan:
+    options: Mapping[str, Any] = {"checks": [step.checks[number] for number in numbers]}
+    try:
+        implementation = discovery.find("checks", kind)
+    except KeyError:
+        findings.add(step_path(index, "checks", numbers[0]), f"step {step.id!r}: the check plugin {kind!r} is not installed")
+        return CheckPlan(kind, options, ())
+    checked = check_options(implementation.Options, options)
+    for mistake in checked.mistakes:
+        path = mistake.path[1:]
+        where = (numbers[path[0]], *path[1:]) if path and isinstance(path[0], int) else path
+        findings.add(step_path(index, "checks", *where), f"step {step.id!r}: {mistake.message}", hint=mistake.hint)
+    return CheckPlan(kind, options, _names(implementation, kind, checked.model))
+
+
+def _names(implementation: Any, kind: str, options: Any) -> tuple[str, ...]:
+    """The names as the plugin makes them; its kind when templates hide what it will check."""
+    if options is None:
+        return (kind,)
+    try:
+        return tuple(implementation(options).names)
+    except (DataflowError, ValueError, TypeError, AttributeError):
+        return (kind,)
+
+
+def _refuse_same_names(plans: tuple[CheckPlan, ...], step: StepModel, index: int, findings: Findings) -> None:
+    names = [name for plan in plans for name in plan.names]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        findings.add(step_path(index, "checks"), f"step {step.id!r} has two checks named {name!r}", hint="give one of them another `name:`")

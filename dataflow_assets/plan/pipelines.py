@@ -1,0 +1,191 @@
+"""One pipeline, resolved on its own: its windows, its steps, and every refusal that needs no other pipeline.
+
+Here: from a pipeline document to a draft. Not here: names and tables shared between pipelines (`plan.build`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dataflow_assets.plan.findings import Findings, merged_connections
+from dataflow_assets.plan.fingerprints import fingerprints
+from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
+from dataflow_assets.plan.model import AssetPath, StepPlan, WindowPlan
+from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
+from dataflow_assets.plan.steps import Draft, draft_steps, refuse_lost_inputs, refuse_metrics_without_home
+from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
+from dataflow_assets.spec.models import PipelineModel, StepModel
+from dataflow_assets.spec.project import LoadedPipeline, Project
+from dataflow_assets.windows import as_utc, parse_duration
+
+_NICKNAMES = {"@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually", "@midnight"}
+
+
+@dataclass(frozen=True)
+class PipelineDraft:
+    """A pipeline with its steps in run order. It may be broken: then `findings` says how."""
+
+    loaded: LoadedPipeline
+    findings: Findings
+    connections: Mapping[str, Mapping[str, Any]]
+    windows: WindowPlan | None
+    steps: Mapping[str, Draft]
+    writings: Mapping[str, Writing]
+    reads: Mapping[str, Reads]
+    writes: Mapping[str, TableRef]
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self.loaded.name
+
+    @property
+    def model(self) -> PipelineModel:
+        """The pipeline as written."""
+        return self.loaded.model
+
+    def writers(self) -> list[Writer]:
+        """Its endpoints whose target is known."""
+        found = []
+        for name, table in self.writes.items():
+            draft, mode = self.steps[name], self.writings[name].mode
+            if mode is not None:
+                place = self.findings.places.at(("steps", draft.index))
+                single = draft.plugin.implementation.capabilities.single_file
+                found.append(Writer(self.name, name, place, table, mode, single, self.windows))
+        return found
+
+    def step_plans(self, reads: Mapping[str, tuple[AssetPath, ...]]) -> tuple[StepPlan, ...]:
+        """The finished steps; `reads` are the assets outside the pipeline that each one reads."""
+        prints = fingerprints(self.model, self.steps, self.writings)
+        return tuple(self._step_plan(draft, prints[name], reads.get(name, ())) for name, draft in self.steps.items())
+
+    def _step_plan(self, draft: Draft, fingerprint: str, reads: tuple[AssetPath, ...]) -> StepPlan:
+        writing = self.writings.get(draft.id, Writing())
+        table = self.writes.get(draft.id) or self.reads.get(draft.id, Reads()).table
+        return StepPlan(
+            id=draft.id,
+            role=draft.plugin.role,
+            kind=draft.plugin.kind,
+            inputs=tuple(dict.fromkeys(draft.model.depends_on)),
+            config=draft.model.config,
+            asset_key=asset_key(self.name, draft.model),
+            place=self.findings.places.at(("steps", draft.index)),
+            connection=draft.link.name if draft.link else None,
+            checks=draft.checks,
+            mode=writing.mode,
+            keys=writing.keys,
+            window_column=writing.window_column,
+            table=str(table) if table else None,
+            reads=reads,
+            description=draft.model.description,
+            tags=tuple(draft.model.tags),
+            fingerprint=fingerprint,
+        )
+
+
+def asset_key(pipeline: str, step: StepModel) -> AssetPath:
+    """`asset_key:` as written (a text may hold slashes), else pipeline and step."""
+    written = step.asset_key or []
+    parts = [part for text in written for part in text.split("/") if part]
+    return tuple(legal(part) for part in parts) if parts else (legal(pipeline), legal(step.id))
+
+
+def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
+    """Resolve one pipeline and note everything that is wrong with it."""
+    findings = Findings(loaded.places, project.places)
+    model = loaded.model
+    connections = merged_connections(project, model.connections)
+    _refuse_bad_words(model, findings)
+    _refuse_bad_times(model, findings)
+    windows = _windows(model, findings)
+    steps = draft_steps(model, connections, findings)
+    refuse_lost_inputs(steps, findings)
+    refuse_metrics_without_home(steps, findings)
+    writings = {name: _writing(model, draft, findings) for name, draft in steps.items()}
+    reads = {name: read_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "source"}
+    targets = {name: written_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "endpoint"}
+    writes = {name: table for name, table in targets.items() if table is not None}
+    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes)
+
+
+def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:
+    if draft.plugin.role == "endpoint":
+        return endpoint_writing(model, draft, findings)
+    return Writing(window_column=source_column(model, draft)) if draft.plugin.role == "source" else Writing()
+
+
+def _windows(model: PipelineModel, findings: Findings) -> WindowPlan | None:
+    """The windows with bounds on window edges: `begin` moved back to one, `end` forward."""
+    options = model.windows
+    if options is None:
+        return None
+    section = ("windows",) if ("windows",) in findings.places.known else ("variables", "microbatch")
+    if options.begin is None:
+        findings.add(
+            section,
+            f"the windows of {model.pipeline_name!r} have no begin",
+            hint="add begin: with the date of the first rows, e.g. begin: 2024-01-01",
+        )
+        return None
+    cadence = options.cadence
+    begin = as_utc(options.begin, options.timezone)
+    end = as_utc(options.end, options.timezone) if options.end is not None else None
+    if end is not None and end <= begin:
+        findings.add(
+            (*section, "end"),
+            f"windows of {model.pipeline_name!r} end ({options.end}) before they begin ({options.begin})",
+            hint="end must lie after begin",
+        )
+        return None
+    begin = cadence.floor(begin)
+    if end is not None and cadence.floor(end) != end:
+        end = cadence.next(cadence.floor(end))
+    return WindowPlan(cadence, begin, end, options.lookback, parse_duration(options.lag).total_seconds())
+
+
+def _refuse_bad_words(model: PipelineModel, findings: Findings) -> None:
+    if not is_pipeline_name(model.pipeline_name):
+        message = f"{model.pipeline_name!r} is not a pipeline name"
+        findings.add(("pipeline_name",), message, hint="use letters, digits, _, - and ., so that selectors can name it")
+    tags = [(("tags", number), tag) for number, tag in enumerate(model.tags)]
+    tags += [(("steps", index, "tags", number), tag) for index, step in enumerate(model.steps) for number, tag in enumerate(step.tags)]
+    for path, tag in tags:
+        if not is_tag(tag):
+            findings.add(path, f"{tag!r} is not a tag", hint="use letters, digits, _, - and ., at most 63 of them")
+    for number, owner in enumerate(model.owners):
+        if not is_owner(owner):
+            findings.add(("owners", number), f"{owner!r} is not an owner", hint="write an email address, or team:name")
+
+
+def _refuse_bad_times(model: PipelineModel, findings: Findings) -> None:
+    durations = {("retries", "delay"): model.retries.delay, ("retries", "max_delay"): model.retries.max_delay}
+    if model.freshness is not None:
+        durations |= {
+            ("freshness", "fail_after"): model.freshness.fail_after,
+            ("freshness", "warn_after"): model.freshness.warn_after or "1s",
+        }
+    for path, text in durations.items():
+        try:
+            parse_duration(text)
+        except ValueError as error:
+            findings.add(path, f"{'.'.join(path)}: {error}")
+    _refuse_bad_schedule(model, findings)
+
+
+def _refuse_bad_schedule(model: PipelineModel, findings: Findings) -> None:
+    schedule = (model.schedule or "").strip()
+    if schedule == "windows" and model.windows is None:
+        findings.add(("schedule",), "schedule: windows needs windows", hint="add a windows: block, or write a cron expression")
+    if not schedule or schedule == "windows" or schedule in _NICKNAMES:
+        return
+    from croniter import croniter
+
+    if len(schedule.split()) != 5 or not croniter.is_valid(schedule):
+        findings.add(
+            ("schedule",),
+            f"{schedule!r} is not a schedule",
+            hint="write five cron fields such as '30 6 * * *' (minute hour day month weekday), @hourly, @daily, @weekly, @monthly, or windows",
+        )

@@ -1,0 +1,183 @@
+"""From a folder to a Project: find the project file, read it and its pipelines, collect everything that is wrong in one pass.
+
+Here: files, `.env`, names that must be unique. Not here: YAML itself (`spec.yaml`), wording (`spec.problems`), templates, which
+stay unrendered (`spec.templates`), and what only a plan can know (`plan`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dataflow_assets.errors import Place, Problem, SpecError
+from dataflow_assets.secrets import looks_secret, register_secret
+from dataflow_assets.spec import yaml
+from dataflow_assets.spec.models import PipelineModel, ProjectModel
+from dataflow_assets.spec.problems import missing_plugins, problems_of
+from dataflow_assets.spec.project import LoadedPipeline, LoadFailure, Places, Project
+
+PROJECT_FILES = ("dataflow_project.yml", "dataflow_project.yaml", "dft_project.yml", "dft_project.yaml")
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def find_project_file(start: Path) -> Path:
+    """The project file at `start`, in it, or in the nearest folder above it. Raises SpecError when there is none."""
+    start = Path(start).expanduser().absolute()
+    if start.is_file():
+        return start
+    if not start.exists():
+        raise SpecError([Problem(Place(str(start)), "does not exist", "give the project's folder or its dataflow_project.yml")])
+    for folder in (start, *start.parents):
+        for name in PROJECT_FILES:
+            if (folder / name).is_file():
+                return folder / name
+    hint = "go to the project's folder, name it with --project, or make one: dataflow init my_project"
+    raise SpecError([Problem(Place(str(start)), f"no project here: neither this folder nor one above it holds {PROJECT_FILES[0]}", hint)])
+
+
+def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Project:
+    """Load the project at `path` (its file, its folder, or a folder below).
+
+    Raises SpecError when the project file itself is wrong; a wrong pipeline file becomes a LoadFailure and the others load.
+    """
+    file = find_project_file(Path(path))
+    model, places = _read_project_file(file)
+    folder = file.parent / model.pipelines_dir
+    if not folder.is_dir():
+        hint = "create the folder, or say where the pipelines are with `pipelines_dir:`"
+        raise SpecError([places.problem(("pipelines_dir",), f"the pipelines folder {folder} does not exist", hint=hint)])
+    pipelines, failures = _read_pipelines(_pipeline_files(folder, project_file=file))
+    return Project(
+        root=file.parent,
+        model=model,
+        places=places,
+        pipelines=tuple(pipelines),
+        failures=tuple(failures),
+        overrides=dict(overrides or {}),
+        environment=environment_of(file.parent),
+    )
+
+
+def environment_of(root: Path) -> dict[str, str]:
+    """The process environment above the `.env` file in `root`; `os.environ` stays as it is."""
+    file = root / ".env"
+    own: dict[str, str] = {}
+    if file.is_file():
+        from dotenv import dotenv_values
+
+        try:
+            own = {key: value for key, value in dotenv_values(file).items() if value is not None}
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError([Problem(Place(str(file)), f"cannot be read: {error}", "save it as UTF-8 lines of NAME=value")]) from error
+    for key, value in own.items():
+        if looks_secret(key):
+            register_secret(value)
+    return {**own, **os.environ}
+
+
+def _read_project_file(file: Path) -> tuple[ProjectModel, Places]:
+    parsed = yaml.read(file)
+    problems = list(parsed.problems)
+    if len(parsed.documents) > 1:
+        places = parsed.documents[1].places
+        problems.append(places.problem((), "a project file holds one document", hint="remove the line --- and what follows it"))
+    document = parsed.documents[0] if parsed.documents else yaml.Document({}, Places(str(file)))
+    model = _validated(ProjectModel, document, problems)
+    if model is None or problems:
+        raise SpecError(problems)
+    return model, document.places
+
+
+def _pipeline_files(folder: Path, *, project_file: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.suffix in {".yml", ".yaml"} and path.is_file())
+    visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(path for path in visible if path.name not in PROJECT_FILES and path != project_file)
+
+
+def _read_pipelines(files: list[Path]) -> tuple[list[LoadedPipeline], list[LoadFailure]]:
+    pipelines: list[LoadedPipeline] = []
+    failures: list[LoadFailure] = []
+    for file in files:
+        try:
+            pipelines += read_pipeline_file(file)
+        except SpecError as error:
+            failures.append(LoadFailure(str(file), tuple(error.problems)))
+    return _without_duplicates(pipelines, failures)
+
+
+def read_pipeline_file(file: Path) -> list[LoadedPipeline]:
+    """The pipelines of one file. Raises SpecError with everything that is wrong in it."""
+    parsed = yaml.read(file)
+    problems = list(parsed.problems)
+    loaded: list[LoadedPipeline] = []
+    for document in parsed.documents:
+        model = _validated(PipelineModel, document, problems)
+        if model is None:
+            continue
+        problems += missing_plugins(model, document.places)
+        if not model.pipeline_name:
+            if len(parsed.documents) > 1:
+                problems.append(document.places.problem((), "a pipeline in a file of several needs a name", hint="add `pipeline_name:`"))
+            model = _named_after(file, model, document, problems)
+        loaded.append(LoadedPipeline(model, document.places))
+    if problems:
+        raise SpecError(problems)
+    return loaded
+
+
+def _named_after(file: Path, model: PipelineModel, document: yaml.Document, problems: list[Problem]) -> PipelineModel:
+    try:
+        PipelineModel(pipeline_name=file.stem)
+    except ValidationError:
+        message = f"the file's name {file.stem!r} cannot be the pipeline's name"
+        problems.append(document.places.problem((), message, hint="add `pipeline_name:` with letters, digits, _ and -"))
+    return model.model_copy(update={"pipeline_name": file.stem})
+
+
+def _validated(model: type[M], document: yaml.Document, problems: list[Problem]) -> M | None:
+    data = _without_empty(document.data)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems += problems_of(error, model=model, places=document.places, data=data)
+        return None
+
+
+def _without_empty(data: Any) -> Any:
+    """A key with nothing after it counts as not written, in the document and in its steps."""
+    if not isinstance(data, dict):
+        return data
+    kept = {key: value for key, value in data.items() if value is not None}
+    if isinstance(steps := kept.get("steps"), list):
+        kept["steps"] = [_without_empty(step) for step in steps]
+    return kept
+
+
+def _without_duplicates(pipelines: list[LoadedPipeline], failures: list[LoadFailure]) -> tuple[list[LoadedPipeline], list[LoadFailure]]:
+    """Of pipelines with one name none is loaded: which of them is meant cannot be known."""
+    by_name: dict[str, list[LoadedPipeline]] = {}
+    for pipeline in pipelines:
+        by_name.setdefault(pipeline.name, []).append(pipeline)
+    failed = {failure.file: failure for failure in failures}
+    for name, group in by_name.items():
+        for pipeline in group if len(group) > 1 else []:
+            others = ", ".join(str(_name_place(other)) for other in group if other is not pipeline)
+            problem = pipeline.places.problem(_name_path(pipeline), f"the pipeline name {name!r} is also used at {others}", hint="rename one of them")
+            before = failed.get(pipeline.places.file, LoadFailure(pipeline.places.file, ()))
+            failed[pipeline.places.file] = replace(before, problems=(*before.problems, problem))
+    kept = [pipeline for pipeline in pipelines if len(by_name[pipeline.name]) == 1]
+    return kept, [failed[file] for file in sorted(failed)]
+
+
+def _name_path(pipeline: LoadedPipeline) -> tuple[str, ...]:
+    return next(((key,) for key in ("pipeline_name", "name", "pipeline") if (key,) in pipeline.places.known), ())
+
+
+def _name_place(pipeline: LoadedPipeline) -> Place:
+    return pipeline.places.at(_name_path(pipeline))

@@ -1,0 +1,137 @@
+"""SQL text, built in one place from a small value that says how a database writes it.
+
+Here: identifiers, predicates and statements as text with their values kept apart. Not here: connections, transactions and
+their order (`connectors`), the columns of the ledger (`storage.ledger`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from dataflow_assets.errors import ValueRefused
+from dataflow_assets.tables import Bind, Query, TableName
+
+
+@dataclass(frozen=True)
+class Statement:
+    """SQL text with the values for its placeholders, in their order."""
+
+    text: str
+    values: tuple[Any, ...] = ()
+
+
+Conflict = Callable[["Dialect", Sequence[str], Mapping[str, str]], str]
+"""What to append to an INSERT: the dialect, the key columns, and column -> new value (SQL) where the key is there already."""
+
+
+def numbered(position: int) -> str:
+    """`$1`, `$2`: the placeholders of Postgres and DuckDB."""
+    return f"${position}"
+
+
+def on_conflict(dialect: Dialect, keys: Sequence[str], assignments: Mapping[str, str]) -> str:
+    """The form of Postgres, DuckDB and SQLite; `excluded` is the row that could not be inserted."""
+    target = ", ".join(dialect.quote(key) for key in keys)
+    if not assignments:
+        return f" ON CONFLICT ({target}) DO NOTHING"
+    return f" ON CONFLICT ({target}) DO UPDATE SET " + ", ".join(f"{dialect.quote(name)} = {value}" for name, value in assignments.items())
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one database writes SQL: data only, so that a new database is a new value and not a branch."""
+
+    name: str
+    placeholder: Callable[[int], str] = numbered
+    quotes: tuple[str, str] = ('"', '"')
+    max_identifier_bytes: int | None = None
+    text_type: str = "TEXT"
+    key_text_type: str = "TEXT"
+    """A text type that may be part of a primary key."""
+    integer_type: str = "BIGINT"
+    instant_type: str = "TIMESTAMP WITH TIME ZONE"
+    instant: Callable[[datetime], Any] = lambda moment: moment
+    """How an aware datetime is handed to the driver."""
+    conflict: Conflict = on_conflict
+    incoming: Callable[[str], str] = lambda quoted: f"excluded.{quoted}"
+    """The new row's value of a quoted column, inside what `conflict` appends."""
+
+    def quote(self, name: str) -> str:
+        """The identifier in quotes. Raises ValueRefused where the database would reject or silently shorten it."""
+        size = len(name.encode())
+        if not name or "\0" in name:
+            raise ValueRefused(f"{name!r} cannot name a table or column in {self.name}", hint="rename it in the query")
+        if self.max_identifier_bytes is not None and size > self.max_identifier_bytes:
+            raise ValueRefused(
+                f"the name {name!r} has {size} bytes; {self.name} keeps {self.max_identifier_bytes} and would cut it off",
+                hint="rename it in the query",
+            )
+        opening, closing = self.quotes
+        return opening + name.replace(closing, closing * 2) + closing
+
+    def table(self, name: TableName) -> str:
+        """The table's quoted address."""
+        return f"{self.quote(name.schema)}.{self.quote(name.name)}" if name.schema else self.quote(name.name)
+
+    def names(self, columns: Sequence[str]) -> str:
+        """A quoted, comma-separated list."""
+        return ", ".join(self.quote(column) for column in columns)
+
+
+def create_table(dialect: Dialect, table: TableName, columns: Mapping[str, str], *, primary_key: Sequence[str] = ()) -> Statement:
+    """CREATE TABLE IF NOT EXISTS; `columns` is name -> SQL type, which is taken as it stands."""
+    lines = [f"{dialect.quote(name)} {kind}" for name, kind in columns.items()]
+    if primary_key:
+        lines.append(f"PRIMARY KEY ({dialect.names(primary_key)})")
+    return Statement(f"CREATE TABLE IF NOT EXISTS {dialect.table(table)} ({', '.join(lines)})")
+
+
+def create_index(dialect: Dialect, table: TableName, columns: Sequence[str], *, name: str | None = None, unique: bool = False) -> Statement:
+    """CREATE INDEX; the database picks the name unless one is given."""
+    named = f" {dialect.quote(name)}" if name else ""
+    return Statement(f"CREATE {'UNIQUE ' if unique else ''}INDEX{named} ON {dialect.table(table)} ({dialect.names(columns)})")
+
+
+def window_predicate(dialect: Dialect, column: str, bounds: tuple[datetime | date, datetime | date], *, first: int = 1) -> Statement:
+    """`column >= start AND column < end` with placeholders numbered from `first`; a null lies in no window."""
+    quoted = dialect.quote(column)
+    return Statement(f"{quoted} >= {dialect.placeholder(first)} AND {quoted} < {dialect.placeholder(first + 1)}", tuple(bounds))
+
+
+def _where(predicate: Statement | None) -> tuple[str, tuple[Any, ...]]:
+    return (f" WHERE {predicate.text}", predicate.values) if predicate else ("", ())
+
+
+def delete_rows(dialect: Dialect, table: TableName, predicate: Statement | None = None) -> Statement:
+    """DELETE the rows of `predicate`, or all."""
+    where, values = _where(predicate)
+    return Statement(f"DELETE FROM {dialect.table(table)}{where}", values)
+
+
+def count_rows(dialect: Dialect, table: TableName, predicate: Statement | None = None) -> Statement:
+    """Count the rows of `predicate`, or all."""
+    where, values = _where(predicate)
+    return Statement(f"SELECT count(*) FROM {dialect.table(table)}{where}", values)
+
+
+def insert_select(dialect: Dialect, table: TableName, columns: Mapping[str, str], source: str, *, overriding: str = "") -> str:
+    """INSERT ... SELECT: `columns` is target column -> expression over `source`, the text after FROM."""
+    return f"INSERT INTO {dialect.table(table)} ({dialect.names(list(columns))}){overriding} SELECT {', '.join(columns.values())} FROM {source}"
+
+
+def upsert_select(dialect: Dialect, table: TableName, columns: Mapping[str, str], source: str, *, keys: Sequence[str], overriding: str = "") -> str:
+    """INSERT ... SELECT where a row whose keys are there already replaces every other column; `source` has each key once."""
+    others = {name: dialect.incoming(dialect.quote(name)) for name in columns if name not in keys}
+    return insert_select(dialect, table, columns, source, overriding=overriding) + dialect.conflict(dialect, keys, others)
+
+
+def subquery(query: Query, render: Callable[[Any], str]) -> str:
+    """The query as a derived table, its values written by `render`, the driver's own literal.
+
+    The parenthesis closes on a line of its own, so that a query may end in a comment.
+    """
+    text = "".join(render(part.value) if isinstance(part, Bind) else part for part in query.parts)
+    return f"(\n{text.rstrip().rstrip(';')}\n) AS source_query"

@@ -1,0 +1,200 @@
+"""Stages: the durable columnar copy of a step's output for one window, with its receipt.
+
+Here: writing a stream of batches to Parquet, the receipt that is renamed into place last, verifying and reading it back.
+Not here: which attempt a stage belongs to and when it is swept (`execution.attempts`).
+
+A stage is not fsynced: it only has to survive the death of the process. After a power failure the receipt does not verify and
+the stage is made anew. Every Parquet page carries a CRC that is checked on each read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from dataflow_assets.batches import CHECKSUM_VERSION, Checksum, open_parquet, resize
+from dataflow_assets.errors import StageCorrupt
+from dataflow_assets.failpoints import failpoint
+from dataflow_assets.protocols import StagedInput
+from dataflow_assets.tables import schema_fingerprint
+
+RECEIPT = "receipt.json"
+PART_BYTES = 1 << 30
+PREVIEW_ROWS = 5
+
+
+class Observer(Protocol):
+    """Whatever wants to see the batches on their way into or out of a stage."""
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """See the next batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a complete stage holds. `fingerprint` says what it was made from: the step as written, its inputs, its window."""
+
+    step: str
+    fingerprint: str
+    rows: int
+    bytes: int
+    checksum: str
+    schema_fingerprint: str
+    files: Mapping[str, int] = field(default_factory=dict)
+    """File name -> size in bytes."""
+    batch: str = ""
+    """The batch it was first made for, which names the unit of a pipeline without windows and survives a resume."""
+    checksum_version: int = CHECKSUM_VERSION
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A complete stage on disk."""
+
+    folder: Path
+    receipt: Receipt
+    schema: pa.Schema
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The Parquet files, in the order the rows were written."""
+        return tuple(str(self.folder / name) for name in self.receipt.files)
+
+    def as_input(self, name: str) -> StagedInput:
+        """The stage as a transform or check sees it, under the step id `name`."""
+        return StagedInput(name, self.schema, self.receipt.rows, self.paths)
+
+    def open_reader(self) -> pa.RecordBatchReader:
+        """Stream the rows from the start."""
+        return open_parquet(self.paths, self.schema)
+
+    def preview(self) -> tuple[Mapping[str, Any], ...]:
+        """The first rows, as dictionaries."""
+        with contextlib.closing(self.open_reader()) as reader:
+            for batch in reader:
+                return tuple(batch.slice(0, PREVIEW_ROWS).to_pylist())
+        return ()
+
+
+def write_stage(
+    folder: Path, reader: pa.RecordBatchReader, *, step: str, fingerprint: str, batch: str = "", observers: Sequence[Observer] = ()
+) -> Iterator[tuple[int, int]]:
+    """Write the stream into `folder` and seal it with a receipt; yields (rows, bytes) after each batch.
+
+    Each of `observers` sees every batch through its `update(batch)`. The folder is emptied first.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    schema = reader.schema
+    checksum, size, files = Checksum(), 0, {}
+    with _Parts(folder, schema) as parts:
+        for rows in resize(reader):
+            failpoint("extract.batch")
+            for observer in observers:
+                observer.update(rows)
+            checksum = checksum.add(rows)
+            parts.write(rows)
+            size += rows.nbytes
+            yield checksum.rows, size
+        files = parts.close()
+    failpoint("stage.before_receipt")
+    receipt = Receipt(step, fingerprint, checksum.rows, size, str(checksum), schema_fingerprint(schema), files, batch)
+    _write_receipt(folder, receipt, schema)
+    failpoint("stage.after_receipt")
+
+
+class _Parts:
+    """Parquet files of about a gigabyte each, named in order."""
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self._folder, self._schema = folder, schema
+        self._writer: Any = None
+        self._files: dict[str, int] = {}
+        self._path: Path | None = None
+
+    def __enter__(self) -> _Parts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if self._writer is None:
+            self._open()
+        self._writer.write_batch(batch, row_group_size=max(batch.num_rows, 1))
+        if self._path is not None and self._path.stat().st_size >= PART_BYTES:
+            self._finish()
+
+    def close(self) -> dict[str, int]:
+        self._finish()
+        return self._files
+
+    def _open(self) -> None:
+        import pyarrow.parquet as pq
+
+        self._path = self._folder / f"part-{len(self._files):05d}.parquet"
+        self._writer = pq.ParquetWriter(
+            self._path,
+            self._schema,
+            compression="lz4",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+            store_schema=True,
+        )
+
+    def _finish(self) -> None:
+        if self._writer is not None and self._path is not None:
+            self._writer.close()
+            self._files[self._path.name] = self._path.stat().st_size
+            self._writer = None
+
+
+def _write_receipt(folder: Path, receipt: Receipt, schema: pa.Schema) -> None:
+    (folder / "schema.arrow").write_bytes(schema.serialize().to_pybytes())
+    waiting = folder / f"{RECEIPT}.tmp"
+    waiting.write_text(json.dumps(asdict(receipt)), encoding="utf-8")
+    waiting.rename(folder / RECEIPT)
+
+
+def load_stage(folder: Path) -> Stage | None:
+    """The stage in `folder` as its receipt describes it, None when there is no receipt or a file is missing or cut short."""
+    try:
+        receipt = Receipt(**json.loads((folder / RECEIPT).read_text(encoding="utf-8")))
+        schema = pa.ipc.read_schema(pa.py_buffer((folder / "schema.arrow").read_bytes()))
+        complete = all((folder / name).stat().st_size == size for name, size in receipt.files.items())
+    except (OSError, ValueError, TypeError, pa.ArrowException):
+        return None
+    return Stage(folder, receipt, schema) if complete else None
+
+
+def verify_stage(stage: Stage, *, observers: Sequence[Observer] = ()) -> bool:
+    """Read the whole stage and compare it with its receipt; `observers` see every batch on the way."""
+    if stage.receipt.checksum_version != CHECKSUM_VERSION or schema_fingerprint(stage.schema) != stage.receipt.schema_fingerprint:
+        return False
+    checksum = Checksum()
+    try:
+        with contextlib.closing(stage.open_reader()) as reader:
+            for batch in reader:
+                checksum = checksum.add(batch)
+                for observer in observers:
+                    observer.update(batch)
+    except StageCorrupt:
+        return False
+    return str(checksum) == stage.receipt.checksum
+
+
+def checksum_of(batches: Iterable[pa.RecordBatch]) -> Checksum:
+    """The checksum of a stream."""
+    checksum = Checksum()
+    for batch in batches:
+        checksum = checksum.add(batch)
+    return checksum

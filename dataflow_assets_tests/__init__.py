@@ -1,0 +1,1 @@
+"""Tests of dataflow_assets, laid out as the package is."""
