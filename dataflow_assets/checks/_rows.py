@@ -31,7 +31,7 @@ class Facts:
         self.rows = batch.num_rows
         self._columns: dict[str, pa.Array] = {}
         self._lengths: dict[str, pa.Array] = {}
-        self._bounds: dict[int, tuple[Any, Any, bool]] = {}
+        self._bounds: dict[tuple[str, bool], tuple[Any, Any, bool]] = {}
 
     def column(self, name: str) -> pa.Array:
         """The column in its plain type, see `plain_type`."""
@@ -53,15 +53,16 @@ class Facts:
             self._lengths[name] = (pc.binary_length if binary else pc.utf8_length)(column)
         return self._lengths[name]
 
-    def bounds(self, values: pa.Array) -> tuple[Any, Any, bool]:
-        """Smallest and largest value (None without any), and whether there is a NaN."""
-        if id(values) not in self._bounds:
+    def bounds(self, name: str, *, of_length: bool) -> tuple[Any, Any, bool]:
+        """Smallest and largest key or length (None without any), and whether there is a NaN."""
+        if (name, of_length) not in self._bounds:
+            values = self.lengths(name) if of_length else self.keys(name)
             ends = pc.min_max(values)
             nan = pa.types.is_floating(values.type) and bool(pc.any(pc.is_nan(values)).as_py())
             low, high = ends["min"].as_py(), ends["max"].as_py()
-            empty = low is None or low != low
-            self._bounds[id(values)] = (None if empty else low, None if empty else high, nan)
-        return self._bounds[id(values)]
+            empty = low is None or low != low  # only NaNs
+            self._bounds[name, of_length] = (None if empty else low, None if empty else high, nan)
+        return self._bounds[name, of_length]
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -145,12 +146,12 @@ class Range:
 
     def failing(self, facts: Facts) -> pa.BooleanArray | None:
         """See RowTest."""
-        values = facts.lengths(self.column) if self.of_length else facts.keys(self.column)
-        least, most, nan = facts.bounds(values)
+        least, most, nan = facts.bounds(self.column, of_length=self.of_length)
         self._note(least, most)
         inside = least is None or ((self.low is None or least >= self.low) and (self.high is None or most <= self.high))
         if inside and not nan:
             return None
+        values = facts.lengths(self.column) if self.of_length else facts.keys(self.column)
         masks = [pc.is_nan(values)] if nan else []
         if self.low is not None:
             masks.append(_beyond(values, self.low, below=True))
@@ -177,6 +178,8 @@ class Range:
         low, high = self.written
         if low is None:
             return f"at most {high}"
+        if low == high:
+            return f"exactly {low}"
         return f"at least {low}" if high is None else f"between {low} and {high}"
 
     def _seen(self) -> str:

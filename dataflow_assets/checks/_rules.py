@@ -73,7 +73,7 @@ def is_template(value: object) -> bool:
 
 
 def _count(value: Any) -> Any:
-    if is_template(value):
+    if value is None or is_template(value):
         return value
     number = int(value) if isinstance(value, str) and value.strip().isdigit() else value
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
@@ -82,7 +82,7 @@ def _count(value: Any) -> Any:
 
 
 Count = Annotated[Any, AfterValidator(_count)]
-"""A whole number, 0 or more, or a template that becomes one."""
+"""A whole number, 0 or more, or a template that becomes one; None where there is no limit."""
 
 
 def refuse_crossed(low: Any, high: Any, *, low_key: str, high_key: str) -> None:
@@ -126,13 +126,6 @@ class RuleItem(Model):
     blocking: bool = Field(True, description="whether a failure keeps the window from being published; never for severity warn")
     name: str | None = Field(None, description="name of the asset check; default: from the column and the rule")
     description: str = ""
-
-    @field_validator("min_length", "max_length", "min_rows", "max_rows", mode="before")
-    @classmethod
-    def _none_is_none(cls, value: Any) -> Any:
-        if value is None:
-            raise ValueError("write a whole number, or leave the key out")
-        return value
 
     @field_validator("name")
     @classmethod
@@ -187,9 +180,8 @@ class RuleItem(Model):
             keys = ", ".join(key for kind in others for key in _KEYS[kind] if self._is_set(key))
             raise ValueError(f"`check: {self.check}` does not take {keys}; leave `check` out to combine several rules on a column")
         if not kinds:
-            raise ValueError(
-                "this rule checks nothing: add not_null, unique, min_value, max_value, allowed_values, regex, min_length, max_length or check"
-            )
+            keys = ", ".join(key for keys in _KEYS.values() for key in keys)
+            raise ValueError(f"this rule checks nothing: add one of {keys} or `check`")
         for kind in kinds:
             self._refuse_incomplete(kind)
         refuse_crossed(self.min_value, self.max_value, low_key="min_value", high_key="max_value")
@@ -198,7 +190,8 @@ class RuleItem(Model):
         return self
 
     def _is_set(self, key: str) -> bool:
-        return getattr(self, key) not in (None, False)
+        value = getattr(self, key)
+        return value is not None and value is not False  # a limit of 0 is a limit
 
     @property
     def kinds(self) -> list[RuleKind]:

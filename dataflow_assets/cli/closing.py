@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from datetime import datetime
 
 import click
 
@@ -16,7 +17,6 @@ from dataflow_assets.cli.failures import FAILED, INTERRUPTED, OK
 from dataflow_assets.cli.outcome import PipelineOutcome, totals
 from dataflow_assets.cli.report import Report
 from dataflow_assets.cli.terminal import Session, plural
-from dataflow_assets.windows import Window
 
 _NAMED_WINDOWS = 3
 
@@ -57,7 +57,8 @@ def summary(total: dict[str, object], *, seconds: float) -> list[str]:
     stopped = f" INTERRUPTED={total['interrupted']}" if total["interrupted"] else ""
     return [
         f"Windows: {counts or 'none to run'}",
-        f"Done. OK={total['ok']} FAILED={total['failed']} SKIPPED={total['skipped']}{stopped} TOTAL={total['total']}, {plural(rows, 'row')} in {seconds:.1f}s",
+        f"Done. OK={total['ok']} FAILED={total['failed']} SKIPPED={total['skipped']}{stopped} TOTAL={total['total']}, "
+        f"{plural(rows, 'row')} in {seconds:.1f}s",
     ]
 
 
@@ -78,15 +79,16 @@ def _windows(chosen: Chosen, wish: Wish, outcomes: Sequence[PipelineOutcome]) ->
     """Windows that a plain run would leave alone as published must be named again."""
     if not (wish.full_refresh or wish.start or wish.end or wish.keys):
         return []
-    if any(outcome.status == "skipped" or not outcome.windows for outcome in outcomes) or not outcomes:
+    unreached = any(outcome.status == "skipped" or not outcome.planned for outcome in outcomes)
+    left = [(outcome.name, todo.window) for outcome in outcomes for todo in outcome.unfinished()]
+    windows = [(name, window) for name, window in left if window is not None]
+    if unreached or not windows or len(windows) < len(left):
         return _as_given(wish)
-    failed = [(outcome.name, window.window) for outcome in outcomes for window in outcome.windows if window.error and window.window]
-    if not failed or any(outcome.status == "interrupted" for outcome in outcomes):
-        return _as_given(wish)
-    keys = dict.fromkeys(_key(chosen, name, window) for name, window in failed)
+    keys = dict.fromkeys(_key(chosen, name, window.start) for name, window in windows)
     if len(keys) <= _NAMED_WINDOWS:
         return [word for key in keys for word in ("--window", key)]
-    return _as_given(wish)
+    first, last = min(windows, key=lambda item: item[1].start), max(windows, key=lambda item: item[1].end)
+    return ["--start", _key(chosen, first[0], first[1].start), "--end", _key(chosen, last[0], last[1].end)]
 
 
 def _as_given(wish: Wish) -> list[str]:
@@ -96,9 +98,10 @@ def _as_given(wish: Wish) -> list[str]:
     return words + [word for key in wish.keys for word in ("--window", key)]
 
 
-def _key(chosen: Chosen, pipeline: str, window: Window) -> str:
+def _key(chosen: Chosen, pipeline: str, edge: datetime) -> str:
+    """An edge as the pipeline's keys write it."""
     plan = chosen.plan.by_name[pipeline].windows
-    return plan.cadence.key(window) if plan else ""
+    return edge.astimezone(plan.cadence.zone).strftime(plan.cadence.key_format) if plan else edge.isoformat()
 
 
 def _limit(wish: Wish) -> list[str]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -33,7 +35,12 @@ def command(session: Session, host: str, port: int) -> int:
     arguments = [sys.executable, "-m", "dagster", "dev", "-m", "dataflow_assets.definitions", "--host", host, "--port", str(port)]
     session.emit({"ok": True, "command": arguments, "dagster_home": str(home), "url": f"http://{host}:{port}"})
     session.say(f"{project.model.project_name}: http://{host}:{port} (instance {home}; Ctrl-C stops it)")
-    if session.json:
-        return 0
-    os.chdir(project.root)
-    os.execve(sys.executable, arguments, {**os.environ, "DAGSTER_HOME": str(home), VARIABLE: str(project.root)})
+    if not session.json:
+        _become(arguments, folder=project.root, home=home)
+    return 0
+
+
+def _become(arguments: list[str], *, folder: Path, home: Path) -> NoReturn:
+    """Replace this process, so that signals reach Dagster itself."""
+    os.chdir(folder)
+    os.execve(sys.executable, arguments, {**os.environ, "DAGSTER_HOME": str(home), VARIABLE: str(folder)})

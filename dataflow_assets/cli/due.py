@@ -5,7 +5,7 @@ Here: applying `--start/--end`, `--window`, `--full-refresh`, `--max-windows`. N
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -64,17 +64,13 @@ def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datet
     from dataflow_assets.execution.status import window_status
 
     start, end = bounds(pipeline, start=wish.start, end=wish.end)
-    named = [window for key in wish.keys if (window := window_of(pipeline, key))]
-    if wish.keys and not named:
+    keys = [pipeline.windows.cadence.key(window) for key in wish.keys if pipeline.windows and (window := window_of(pipeline, key))]
+    if wish.keys and not keys:
         return Due(pipeline)
-    if named:
-        start, end = min(window.start for window in named), max(window.end for window in named)
     try:
-        todos = window_status(project, pipeline, now=now, full_refresh=wish.full_refresh, start=start, end=end)
+        todos = window_status(project, pipeline, now=now, full_refresh=wish.full_refresh, start=start, end=end, keys=keys or None)
     except Exception as error:  # noqa: BLE001 - whatever a system answers stops this pipeline only
         return Due(pipeline, error=error)
-    if named:
-        todos = [replace(todo, run=True, reason="asked for with --window") for todo in todos if todo.window in named]
     chosen = [todo for todo in todos if todo.run]
     kept = chosen[: wish.max_windows] if wish.max_windows is not None else chosen
     return Due(pipeline, tuple(todos), tuple(kept), len(chosen) - len(kept))

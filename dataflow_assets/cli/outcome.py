@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from dataflow_assets.cli.failures import describe
 from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished, WindowFailed, WindowFinished, WindowStarted
+from dataflow_assets.plan.model import WindowTodo
 from dataflow_assets.windows import Window
 
 Fate = Literal["running", "published", "already", "failed"]
@@ -57,8 +58,8 @@ class WindowOutcome:
             "status": "interrupted" if self.fate == "running" else self.fate,
             "rows": self.rows,
             "seconds": round(self.seconds, 3),
-            "steps": [_step_data(step) for step in self.steps],
-            "checks": [_check_data(check) for check in self.checks],
+            "steps": [step_data(step) for step in self.steps],
+            "checks": [check_data(check) for check in self.checks],
             "step": self.stopped_at or None,
             "error": describe(self.error) if self.error else None,
         }
@@ -73,6 +74,7 @@ class PipelineOutcome:
     reason: str = ""
     seconds: float = 0.0
     windows: list[WindowOutcome] = field(default_factory=list)
+    planned: tuple[WindowTodo, ...] = ()
     waiting: int = 0
     run_id: str | None = None
     error: Exception | None = None
@@ -93,6 +95,11 @@ class PipelineOutcome:
         """Rows newly published."""
         return sum(window.rows for window in self.windows)
 
+    def unfinished(self) -> list[WindowTodo]:
+        """The windows that were to run and are not done: failed, cut short, or not reached."""
+        done = {window.key for window in self.windows if window.fate in {"published", "already"}}
+        return [todo for todo in self.planned if todo.key not in done]
+
     def count(self, fate: Fate) -> int:
         """How many windows met this fate."""
         return sum(window.fate == fate for window in self.windows)
@@ -107,6 +114,7 @@ class PipelineOutcome:
             "seconds": round(self.seconds, 3),
             "run_id": self.run_id,
             "waiting": self.waiting,
+            "not_reached": len(self.planned) - len(self.windows),
             "windows": [window.data() for window in self.windows],
             "error": describe(self.error) if self.error else None,
         }
@@ -120,11 +128,15 @@ def totals(outcomes: list[PipelineOutcome], *, seconds: float) -> dict[str, Any]
         "rows": sum(outcome.rows for outcome in outcomes),
         "seconds": round(seconds, 3),
         "windows": {fate: sum(outcome.count(fate) for outcome in outcomes) for fate in ("published", "already", "failed")}
-        | {"waiting": sum(outcome.waiting for outcome in outcomes)},
+        | {
+            "not_reached": sum(max(len(outcome.planned) - len(outcome.windows), 0) for outcome in outcomes),
+            "waiting": sum(outcome.waiting for outcome in outcomes),
+        },
     }
 
 
-def _step_data(step: StepFinished) -> dict[str, Any]:
+def step_data(step: StepFinished) -> dict[str, Any]:
+    """A finished step as data."""
     published = step.published
     return {
         "step": step.step,
@@ -139,7 +151,8 @@ def _step_data(step: StepFinished) -> dict[str, Any]:
     }
 
 
-def _check_data(check: CheckEvaluated) -> dict[str, Any]:
+def check_data(check: CheckEvaluated) -> dict[str, Any]:
+    """An evaluated check as data."""
     result = check.result
     return {
         "step": check.step,

@@ -5,8 +5,9 @@ Here: wording and layout of `dataflow run`. Not here: counting (`cli.outcome`), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -124,7 +125,11 @@ class Report:
             self.session.say("  " + explain(error).replace("\n", "\n  "))
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Give the terminal back."""
+
+    def finish(self, document: Mapping[str, Any]) -> None:
+        """Print the closing document, with `--json`."""
+        self.session.emit(document)
 
 
 def _same(todo: WindowTodo) -> WindowTodo:
@@ -138,3 +143,16 @@ def _rows(count: int) -> str:
 
 def _first_line(error: BaseException) -> str:
     return explain(error).splitlines()[0][:120] if str(error) else type(error).__name__
+
+
+def report_for(session: Session, *, total: int, stream: bool) -> Report:
+    """Lines, lines with a bar where a person watches, or a stream of JSON."""
+    if stream:
+        from dataflow_assets.cli.stream import StreamReport
+
+        return StreamReport(session, total=total)
+    if session.interactive:
+        from dataflow_assets.cli.progress import LiveReport
+
+        return LiveReport(session, total=total)
+    return Report(session, total=total)

@@ -17,7 +17,7 @@ from dataflow_assets.cli.closing import close
 from dataflow_assets.cli.due import Due, Wish, find_due, refuse_unknown_keys
 from dataflow_assets.cli.outcome import PipelineOutcome
 from dataflow_assets.cli.ranges import range_options
-from dataflow_assets.cli.report import Report
+from dataflow_assets.cli.report import report_for
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
@@ -35,8 +35,9 @@ from dataflow_assets.tables import utc_now
 def command(session: Session, /, **given: Any) -> int:
     """Run pipelines, upstream ones first.
 
-    Without options, each pipeline publishes the windows that are missing, stale or failed, and leaves the others alone. When a pipeline fails,
-    those that depend on it are skipped and the others go on. Press Ctrl-C to stop: finished windows stay published, and the next run resumes.
+    Without options, each pipeline publishes the windows that are missing, stale or failed, and leaves the others alone. When a pipeline
+    fails, those that depend on it are skipped and the others go on. Press Ctrl-C to stop: finished windows stay published, and the next
+    run resumes.
     """
     session.json = session.json or given["json_lines"]
     variables = read_variables(given["several"], given["single"])
@@ -57,7 +58,7 @@ class Run:
     def __init__(self, session: Session, chosen: Chosen, wish: Wish, *, now: datetime, stream: bool) -> None:
         self.session, self.chosen, self.wish, self.now = session, chosen, wish, now
         self.outcomes: list[PipelineOutcome] = []
-        self.report = _report(session, total=len(chosen.pipelines), stream=stream)
+        self.report = report_for(session, total=len(chosen.pipelines), stream=stream)
 
     def go(self) -> int:
         """Run every selected pipeline and return the exit code."""

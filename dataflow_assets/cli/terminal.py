@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +127,10 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def table(rows: list[tuple[str, ...]], *, header: tuple[str, ...]) -> list[str]:
-    """Lines of a text table in aligned columns, header first."""
-    lines = [header, *rows]
-    widths = [max(len(row[column]) for row in lines) for column in range(len(header))]
+def table(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> list[str]:
+    """Lines of a text table in aligned columns, header first when there is one."""
+    lines = [header, *rows] if header else list(rows)
+    if not lines:
+        return []
+    widths = [max(len(row[column]) for row in lines) for column in range(len(lines[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in lines]

@@ -7,6 +7,7 @@ Here: what pipelines have to do with each other. Not here: one pipeline on its o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from dataflow_assets.errors import PlanError, Problem
@@ -161,9 +162,7 @@ def _connect(edges: _Edges, pipeline: str, step: str, table: TableRef, published
 def _refuse_cycles(drafts: Sequence[PipelineDraft], edges: _Edges) -> None:
     by_name = {draft.name: draft for draft in drafts}
     for cycle in find_cycles({name: list(found) for name, found in edges.upstream.items()}):
-        found_in_sql = [
-            f"{a} reads what {b} publishes" for a, b in zip(cycle, cycle[1:], strict=False) if b not in by_name[a].model.depends_on
-        ]
+        found_in_sql = [f"{a} reads what {b} publishes" for a, b in pairwise(cycle) if b not in by_name[a].model.depends_on]
         because = f" ({'; '.join(found_in_sql)})" if found_in_sql else ""
         for name in cycle[:-1]:
             by_name[name].findings.add(

@@ -105,7 +105,7 @@ def _refuse_unknown_kind(
 ) -> None:
     noun = "connector" if step.role != "processor" else step.type
     message = f"step {step.id!r}: there is no {noun} of kind {kind!r}"
-    if step.kind is None and step.connection in connections:
+    if step.kind is None and step.connection is not None:
         findings.add_at_connection(step.connection, ("type",), message, hint=_hint(kind, families))
         return
     key = "plugin" if step.plugin else kind_key(step)
@@ -114,9 +114,9 @@ def _refuse_unknown_kind(
 
 
 def _hint(kind: str, families: tuple[Family, ...]) -> str:
-    for family in ("connectors", "transforms", "checks"):
-        if family not in families and _knows(family, kind):  # type: ignore[arg-type]
-            other = {"connectors": "a source or endpoint", "transforms": "a transform", "checks": "a check"}[family]
+    others: dict[Family, str] = {"connectors": "a source or endpoint", "transforms": "a transform", "checks": "a check"}
+    for family, other in others.items():
+        if family not in families and _knows(family, kind):
             return f"{kind} is {other}: change the step's type"
     return suggest(kind, [name for family in families for name in discovery.kinds(family)], noun="known kinds")
 

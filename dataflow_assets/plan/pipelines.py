@@ -17,7 +17,7 @@ from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
 from dataflow_assets.plan.steps import Draft, draft_steps, refuse_lost_inputs, refuse_metrics_without_home
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
 from dataflow_assets.spec.models import PipelineModel, StepModel
-from dataflow_assets.spec.project import LoadedPipeline, Project
+from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
 from dataflow_assets.windows import as_utc, parse_duration
 
 _NICKNAMES = {"@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually", "@midnight"}
@@ -150,7 +150,7 @@ def _refuse_bad_words(model: PipelineModel, findings: Findings) -> None:
     if not is_pipeline_name(model.pipeline_name):
         message = f"{model.pipeline_name!r} is not a pipeline name"
         findings.add(("pipeline_name",), message, hint="use letters, digits, _, - and ., so that selectors can name it")
-    tags = [(("tags", number), tag) for number, tag in enumerate(model.tags)]
+    tags: list[tuple[Path_, str]] = [(("tags", number), tag) for number, tag in enumerate(model.tags)]
     tags += [(("steps", index, "tags", number), tag) for index, step in enumerate(model.steps) for number, tag in enumerate(step.tags)]
     for path, tag in tags:
         if not is_tag(tag):
@@ -187,5 +187,5 @@ def _refuse_bad_schedule(model: PipelineModel, findings: Findings) -> None:
         findings.add(
             ("schedule",),
             f"{schedule!r} is not a schedule",
-            hint="write five cron fields such as '30 6 * * *' (minute hour day month weekday), @hourly, @daily, @weekly, @monthly, or windows",
+            hint="write five cron fields (minute hour day month weekday) like '30 6 * * *', or @hourly, @daily, @weekly, windows",
         )

@@ -145,7 +145,7 @@ def _refuse_bad_inputs(pipeline: PipelineModel, findings: Findings) -> None:
 
 
 def arrows(cycle: list[str]) -> str:
-    """A cycle as `a <- b <- a`: each name takes from the one after it."""
+    """A cycle as `a -> b -> a`: each name depends on the one after it."""
     return " -> ".join(cycle)
 
 
@@ -156,7 +156,8 @@ def refuse_lost_inputs(drafts: Mapping[str, Draft], findings: Findings) -> None:
             continue
         extra = [name for name in draft.model.depends_on[1:] if name in drafts and drafts[name].plugin.role != "endpoint"]
         if extra:
-            message = f"step {draft.id!r} is {draft.plugin.role if draft.plugin.role == 'check' else 'an endpoint'} of one input, but depends on {', '.join(draft.model.depends_on)}"
+            what = "a check" if draft.plugin.role == "check" else "an endpoint"
+            message = f"step {draft.id!r} is {what} of one input, but depends on {', '.join(draft.model.depends_on)}"
             findings.add(
                 step_path(draft.index, "depends_on"), message, hint="join them in a sql transform first, or write one step for each"
             )

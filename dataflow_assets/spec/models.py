@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -65,10 +65,17 @@ class WindowOptions(Model):
         parse_duration(value)
         return value
 
-    @model_validator(mode="after")
-    def _cadence_is_known(self) -> Self:
-        _ = self.cadence
-        return self
+    @field_validator("every")
+    @classmethod
+    def _cadence_is_known(cls, value: str) -> str:
+        Cadence(value)
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, value: str) -> str:
+        Cadence("day", value)
+        return value
 
     @property
     def cadence(self) -> Cadence:

@@ -1,0 +1,95 @@
+"""A project as Dagster definitions.
+
+Here: putting together the assets, jobs and executor of all pipelines, the source tables, and placeholders for what is broken.
+Not here: one pipeline (`assets.pipelines`), schedules (`operations.schedules`), finding the project (`definitions`).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+
+import dagster as dg
+
+from dataflow_assets.assets.names import PIPELINE_TAG, job_name, tag_value
+from dataflow_assets.assets.partitions import partitions_of
+from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
+from dataflow_assets.assets.placeholders import placeholders
+from dataflow_assets.assets.recording import Listener
+from dataflow_assets.errors import DataflowError, PlanError, Problem
+from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan
+from dataflow_assets.secrets import mask
+from dataflow_assets.spec.project import LoadFailure, Project
+
+VALIDATING = "DAGSTER_IS_DEFS_VALIDATION_CLI"
+SOURCES_GROUP = "sources"
+
+PipelineJob = dg.UnresolvedAssetJobDefinition
+
+
+def build_definitions(
+    plan: ProjectPlan, project: Project, *, failures: Sequence[LoadFailure] = (), listen: Listener | None = None
+) -> dg.Definitions:
+    """The definitions of a planned project; `failures` are files and pipelines that could not be loaded or planned.
+
+    Raises PlanError instead of making placeholders while `dagster definitions validate` or `dg check defs` runs.
+    """
+    around = Surroundings.of(plan, project)
+    broken, assets, jobs = list(failures), [], []
+    for pipeline in plan.pipelines:
+        try:
+            built = pipeline_assets(pipeline, around, listen=listen)
+        except (DataflowError, dg.DagsterError, ValueError) as error:
+            broken.append(_failure(pipeline, error))
+        else:
+            assets.append(built)
+            jobs.append(pipeline_job(pipeline))
+    if broken and os.environ.get(VALIDATING) == "1":
+        raise PlanError([problem for failure in broken for problem in failure.problems])
+    stand_ins = placeholders(broken)
+    return dg.Definitions(
+        assets=[*assets, *_source_tables(plan, project), *(item for item in stand_ins if isinstance(item, dg.AssetSpec))],
+        asset_checks=[item for item in stand_ins if isinstance(item, dg.AssetChecksDefinition)],
+        jobs=jobs,
+        executor=executor_of(project),
+    )
+
+
+def pipeline_job(pipeline: PipelinePlan) -> PipelineJob:
+    """The job that materializes one pipeline with its checks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.define_asset_job(
+            job_name(pipeline.name),
+            selection=dg.AssetSelection.assets(*(dg.AssetKey(step.asset_key) for step in pipeline.steps)),
+            description=pipeline.description or None,
+            tags={PIPELINE_TAG: tag_value(pipeline.name)},
+            partitions_def=partitions_of(pipeline.windows) if pipeline.windows else None,
+        )
+
+
+def executor_of(project: Project) -> dg.ExecutorDefinition:
+    """In-process unless the project says otherwise: a spawned step costs 1.75 s of processor time."""
+    return dg.multiprocess_executor if project.model.executor == "multiprocess" else dg.in_process_executor
+
+
+def _source_tables(plan: ProjectPlan, project: Project) -> Iterable[dg.AssetSpec]:
+    for key in plan.external:
+        yield dg.AssetSpec(
+            key,
+            group_name=SOURCES_GROUP,
+            kinds=_kinds(key, project),
+            metadata={"dagster/table_name": ".".join(key)},
+            description=f"Read by pipelines of {plan.name}; no pipeline publishes it.",
+        )
+
+
+def _kinds(key: AssetPath, project: Project) -> set[str]:
+    kind = (project.model.connections.get(key[0]) or {}).get("type")
+    return {kind.lower()} if isinstance(kind, str) else set()
+
+
+def _failure(pipeline: PipelinePlan, error: Exception) -> LoadFailure:
+    problem = Problem(pipeline.place, mask(f"pipeline {pipeline.name!r} cannot become Dagster assets: {error}"))
+    return LoadFailure(pipeline.place.file, (problem,))

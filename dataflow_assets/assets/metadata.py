@@ -1,0 +1,140 @@
+"""What Dagster shows beside an asset: from events and plans to metadata.
+
+Here: values only, masked where they come from data or messages. Not here: when they are recorded (`assets.recording`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dataflow_assets.secrets import mask
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dataflow_assets.errors import Place
+    from dataflow_assets.execution.events import StepFinished
+    from dataflow_assets.plan.model import StepPlan
+    from dataflow_assets.protocols import CheckResult
+    from dataflow_assets.windows import Window
+
+_CELL = 80
+_INTEGERS = range(-(2**53), 2**53)  # what survives the way through JSON into a browser
+
+
+def code_reference(place: Place, root: Path, label: str) -> dict[str, Any]:
+    """Static metadata: the file and line where a step is written."""
+    reference = dg.LocalFileCodeReference(file_path=str((root / place.file).resolve()), line_number=max(place.line, 1), label=label)
+    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+
+
+def materialized(event: StepFinished, step: StepPlan, *, window: Window | None, inputs: Sequence[dg.AssetKey]) -> dict[str, Any]:
+    """Metadata of one materialization: the receipt, the columns, a preview, and how it went."""
+    metadata: dict[str, Any] = {
+        "dagster/row_count": event.rows,
+        "dagster/column_schema": table_schema(event.schema),
+        "receipt": dg.MetadataValue.json({"rows": event.rows, "bytes": event.bytes, "checksum": event.checksum}),
+        "seconds": round(event.seconds, 3),
+        "resumed": event.resumed,
+    }
+    if window is not None:
+        metadata["dagster/partition_row_count"] = event.rows
+        metadata["window"] = str(window)
+    if event.preview:
+        metadata["preview"] = dg.MetadataValue.md(markdown_table(event.preview))
+    if step.role in {"endpoint", "check"} and len(inputs) == 1:
+        metadata["dagster/column_lineage"] = _passed_through(tuple(event.schema.names), inputs[0])
+    metadata |= {f"metric/{name}": _number(value) for name, value in event.metrics.items()}
+    return metadata | _published(event)
+
+
+def _published(event: StepFinished) -> dict[str, Any]:
+    published = event.published
+    if published is None:
+        return {}
+    found: dict[str, Any] = {"generation": published.generation, "already_published": published.already}
+    if published.deleted is not None:
+        found["rows_replaced"] = published.deleted
+    if published.target_rows is not None:
+        found["rows_in_target"] = published.target_rows
+    if published.note:
+        found["note"] = mask(published.note)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _passed_through(columns: tuple[str, ...], source: dg.AssetKey) -> dg.TableColumnLineage:
+    return dg.TableColumnLineage({name: [dg.TableColumnDep(asset_key=source, column_name=name)] for name in columns})
+
+
+@lru_cache(maxsize=256)
+def table_schema(schema: pa.Schema) -> dg.TableSchema:
+    """The columns of an Arrow schema with type and nullability."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(item.name, type=str(item.type), constraints=dg.TableColumnConstraints(nullable=item.nullable)) for item in schema
+        ]
+    )
+
+
+def evaluated(result: CheckResult, *, window: Window | None) -> dict[str, Any]:
+    """Metadata of one check evaluation: the counts and a few offending rows."""
+    metadata: dict[str, Any] = {"checked": result.checked, "failed": result.failed}
+    if window is not None:
+        metadata["window"] = str(window)
+    metadata |= {f"metric/{name}": _number(value) for name, value in result.metrics.items()}
+    metadata |= {name: _shown(value) for name, value in result.metadata.items()}
+    if result.samples:
+        metadata["offending_rows"] = _table(result.samples)
+    return metadata
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    names = list(dict.fromkeys(str(name) for row in rows for name in row))
+    records = [dg.TableRecord({name: _cell(row.get(name)) for name in names}) for row in rows]
+    return dg.MetadataValue.table(records=records, schema=dg.TableSchema(columns=[dg.TableColumn(name) for name in names]))
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bool) or value is None:
+        return dg.MetadataValue.bool(value) if value is not None else dg.MetadataValue.null()
+    if isinstance(value, int | float):
+        return _number(value)
+    if isinstance(value, str):
+        return mask(value)
+    return dg.MetadataValue.md(f"```json\n{mask(json.dumps(value, default=str, indent=1))}\n```")
+
+
+def _number(value: float) -> Any:
+    if isinstance(value, int):
+        return value if value in _INTEGERS else str(value)
+    return value if math.isfinite(value) else str(value)
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        shown: str | int | float = _number(value)
+        return shown
+    text = mask(str(value))
+    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A few rows as a Markdown table; cells are cut at 80 characters."""
+    names = list(dict.fromkeys(str(name) for row in rows for name in row))
+    lines = ["| " + " | ".join(_escape(name) for name in names) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(_escape("" if (cell := _cell(row.get(name))) is None else str(cell)) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\r", " ").replace("\n", " ").replace("<", "&lt;")

@@ -1,0 +1,56 @@
+"""`dataflow validate`: every problem of the project in one pass.
+
+Here: printing problems and the exit code. Not here: finding them (`spec`, `plan`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dataflow_assets.cli.choosing import selected_names, selection_options, survey
+from dataflow_assets.cli.failures import OK, USAGE, problem_data
+from dataflow_assets.cli.terminal import Session, plural
+from dataflow_assets.cli.variables import read_variables, variable_options
+from dataflow_assets.cli.verb import VerbCommand
+
+
+@click.command("validate", cls=VerbCommand)
+@selection_options
+@variable_options
+@click.pass_obj
+def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...], several: tuple[str, ...], single: tuple[str, ...]) -> int:
+    """Check the project file and every pipeline: keys, names, plugins and their options, dependencies, templates, write modes.
+
+    Nothing is connected to and nothing is run. Each problem shows its file, line and column. Exits with 2 when there is one.
+    """
+    surveyed = survey(session.load(read_variables(several, single)))
+    names = selected_names(surveyed, select, exclude)
+    problems = sorted({problem for name in names for problem in surveyed.problems.get(name, ())}, key=lambda problem: problem.place)
+    wrong = sorted(name for name in names if surveyed.problems.get(name))
+    for problem in problems:
+        session.say(f"{problem}\n")
+    files = plural(len({problem.place.file for problem in problems}), "file")
+    if problems:
+        session.say(
+            click.style(f"{plural(len(problems), 'problem')} in {files}", fg="red")
+            + f", {len(names) - len(wrong)} of {len(names)} pipelines are sound."
+        )
+        session.say("Next: mend the first one and type dataflow validate again")
+    else:
+        session.say(click.style(f"All sound: {plural(len(names), 'pipeline')} of {surveyed.project.model.project_name}.", fg="green"))
+        session.say("Next: dataflow plan")
+    session.emit(
+        {
+            "ok": not problems,
+            "exit_code": USAGE if problems else OK,
+            "project": surveyed.project.model.project_name,
+            "root": Path(surveyed.project.root),
+            "pipelines": [
+                {"name": name, "ok": name not in wrong, "problems": len(surveyed.problems.get(name, ()))} for name in sorted(names)
+            ],
+            "problems": [problem_data(problem) for problem in problems],
+        }
+    )
+    return USAGE if problems else OK

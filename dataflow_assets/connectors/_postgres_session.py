@@ -1,0 +1,183 @@
+"""Connections to Postgres: opening, keeping and giving them back, and what a driver's error means.
+
+Here: the two drivers side by side. psycopg serves short statements (ledger, descriptions of columns), ADBC moves rows. Not here:
+what is said over them (`postgres`, `_postgres_publish`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver
+from dataflow_assets.storage.sql import Dialect, Statement
+
+if TYPE_CHECKING:
+    import psycopg
+
+_T = TypeVar("_T")
+POSTGRES = Dialect("Postgres", max_identifier_bytes=63, instant_type="TIMESTAMPTZ")
+
+_LOST = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
+_NOT_ALLOWED = ("28", "3D000")
+_RETRY = ("40001", "40P01", "55P03", "53")
+
+
+def require_drivers() -> None:
+    """Raise MissingDriver unless both drivers are installed."""
+    from importlib.util import find_spec
+
+    for module in ("psycopg", "adbc_driver_postgresql"):
+        if find_spec(module) is None:
+            raise MissingDriver(kind="postgres", module=module)
+
+
+def failure(error: Exception, doing: str, kind: type[DataflowError]) -> DataflowError:
+    """A driver's error as one of ours, told apart by SQLSTATE; an error without one is a lost or refused connection."""
+    state = str(getattr(error, "sqlstate", None) or "").strip("\0")
+    text = f"{doing}: {str(error).strip()}"
+    if state.startswith(_NOT_ALLOWED):
+        return ConnectionFailed(text, hint="check user, password, database and their rights", transient=False)
+    if state.startswith(_LOST) or (not state and _is_connection_error(error)):
+        return ConnectionFailed(text)
+    return kind(text, transient=state.startswith(_RETRY))
+
+
+def _is_connection_error(error: Exception) -> bool:
+    import adbc_driver_manager
+    import psycopg
+
+    if isinstance(error, adbc_driver_manager.Error):
+        return error.status_code in {adbc_driver_manager.AdbcStatusCode.IO, adbc_driver_manager.AdbcStatusCode.INVALID_STATE}
+    return isinstance(error, psycopg.OperationalError)
+
+
+@contextmanager
+def translated(doing: str, kind: type[DataflowError]) -> Iterator[None]:
+    """Turn the errors of both drivers, raised inside, into `kind` or ConnectionFailed."""
+    import adbc_driver_manager
+    import psycopg
+    import pyarrow as pa
+
+    try:
+        yield
+    except (psycopg.Error, adbc_driver_manager.Error) as error:
+        raise failure(error, doing, kind) from error
+    except (pa.ArrowException, OSError) as error:
+        raise kind(f"{doing}: {error}", transient=isinstance(error, OSError)) from error
+
+
+class Sessions:
+    """Idle connections of one connector, handed to one user at a time. Safe to share between threads."""
+
+    def __init__(self, conninfo: Callable[[], str], name: str) -> None:
+        self._conninfo, self._name = conninfo, name
+        self._bulk: list[Any] = []
+        self._sql: list[psycopg.Connection[Any]] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def sql(self) -> Iterator[psycopg.Connection[Any]]:
+        """An autocommitting psycopg connection whose placeholders are `$1`, `$2`."""
+        require_drivers()
+        connection = self._take(self._sql, lambda kept: kept.execute(b"SELECT 1")) or self._connect_sql()
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            self._sql.append(connection)
+
+    @contextmanager
+    def bulk(self) -> Iterator[Any]:
+        """An ADBC connection outside any transaction; rolled back when given back, closed after an error."""
+        require_drivers()
+        connection = self._take(self._bulk, _ping) or self._connect_bulk()
+        try:
+            yield connection
+            connection.rollback()
+        except BaseException:
+            with suppress(Exception):
+                connection.close()
+            raise
+        with self._lock:
+            self._bulk.append(connection)
+
+    def _take(self, idle: list[_T], check: Callable[[_T], object]) -> _T | None:
+        """The newest idle connection that still answers; the server may have dropped some meanwhile."""
+        while True:
+            with self._lock:
+                if not idle:
+                    return None
+                connection = idle.pop()
+            try:
+                check(connection)
+            except Exception:  # noqa: BLE001 - whatever is wrong with it, a fresh one will tell
+                with suppress(Exception):
+                    connection.close()  # type: ignore[attr-defined]
+                continue
+            return connection
+
+    def _connect_sql(self) -> psycopg.Connection[Any]:
+        import psycopg
+
+        with translated(f"connection {self._name!r}", ConnectionFailed):
+            connection = psycopg.connect(self._conninfo(), autocommit=True, cursor_factory=psycopg.RawCursor)
+            connection.execute(b"SELECT set_config('TimeZone', 'UTC', false), set_config('client_encoding', 'UTF8', false)")
+        return connection
+
+    def _connect_bulk(self) -> Any:
+        import adbc_driver_postgresql.dbapi
+
+        with translated(f"connection {self._name!r}", ConnectionFailed):
+            return adbc_driver_postgresql.dbapi.connect(self._conninfo())
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with self._lock:
+            idle: list[Any] = [*self._bulk, *self._sql]
+            self._bulk, self._sql = [], []
+        for connection in idle:
+            with suppress(Exception):
+                connection.close()
+
+
+def _ping(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        cursor.fetchall()
+    connection.rollback()
+
+
+def fetch(connection: psycopg.Connection[Any], statement: Statement) -> list[tuple[Any, ...]]:
+    """Run a statement over psycopg; its rows, none when it returns none."""
+    cursor = connection.execute(statement.text.encode(), statement.values or None)
+    return cursor.fetchall() if cursor.description else []
+
+
+def run(connection: Any, statement: Statement) -> list[tuple[Any, ...]]:
+    """Run a statement over ADBC inside the open transaction; its rows, none when it returns none."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement.text, statement.values or None)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def count_affected(connection: Any, text: str) -> int:
+    """Run a statement without values over ADBC; how many rows it touched."""
+    with connection.cursor() as cursor:
+        cursor.execute(text)
+        return int(cursor.rowcount)
+
+
+def literal(value: Any, connection: psycopg.Connection[Any] | None = None) -> str:
+    """The value as psycopg writes it into SQL.
+
+    COPY takes no parameters, and ADBC reads with COPY and counts affected rows only without them: so values become literals,
+    quoted by the driver for this very connection and never by us.
+    """
+    from psycopg import sql
+
+    return sql.Literal(value).as_string(connection)

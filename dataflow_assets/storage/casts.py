@@ -1,0 +1,170 @@
+"""Casts that keep every value exactly, or refuse.
+
+Here: one column of Arrow values turned into the type a target wants. Not here: which type that is (`connectors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dataflow_assets.errors import ValueRefused
+
+_Test = Callable[[pa.DataType], bool]
+
+
+def cast_exactly(column: pa.Array, kind: pa.DataType, *, name: str) -> pa.Array:
+    """The values of `column` as `kind`. Raises ValueRefused, naming the column, where one would change or its meaning would.
+
+    Numbers go to any number type that holds each value; text is parsed strictly; scalars become text in full. An instant never
+    becomes a wall-clock time or the reverse, because that needs a timezone that only the user knows.
+    """
+    column = plain(column)
+    if column.type == kind:
+        return column
+    if pa.types.is_null(column.type):
+        return pa.nulls(len(column), type=kind)
+    cast = _cast_for(column.type, kind)
+    if cast is None:
+        _refuse(name, column.type, kind, "that would change what the values mean")
+    try:
+        return cast(column, kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueRefused(_sentence(name, column.type, kind, str(error).splitlines()[0]), hint=_HINT) from error
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """The column without dictionary encoding or extension type."""
+    if isinstance(column.type, pa.DictionaryType):
+        column = column.dictionary_decode()
+    return column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type that `plain` gives."""
+    if isinstance(kind, pa.DictionaryType):
+        kind = kind.value_type
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of this type are text."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether values of this type are binary, of any layout."""
+    variable = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return variable or pa.types.is_fixed_size_binary(kind)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of this type are lists, of any layout."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+_HINT = "cast the column in the query, or give the target column a type that holds it"
+
+
+def _sentence(name: str, source: pa.DataType, kind: pa.DataType, reason: str) -> str:
+    return f"column {name!r} of type {source} cannot be kept exactly as {kind}: {reason}"
+
+
+def _refuse(name: str, source: pa.DataType, kind: pa.DataType, reason: str) -> NoReturn:
+    raise ValueRefused(_sentence(name, source, kind, reason), hint=_HINT)
+
+
+def _safe(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    return column.cast(kind)
+
+
+def _round_trip(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Arrow's safe cast lets these round; the way back shows it."""
+    cast = column.cast(kind)
+    back = cast.cast(column.type)
+    same = pc.equal(column, back)
+    if pa.types.is_floating(column.type):
+        same = pc.or_kleene(same, pc.is_nan(column))
+    if not pc.all(same, min_count=0).as_py():
+        raise pa.ArrowInvalid("a value would be rounded")
+    return cast
+
+
+def _integer_to_decimal(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Arrow wants room for every integer there could be, so the way goes over the widest decimal of that scale."""
+    if kind.scale < 0 or 20 + kind.scale > 38:
+        return column.cast(pa.decimal256(20, 0)).cast(kind)
+    return column.cast(pa.decimal128(38, kind.scale)).cast(kind)
+
+
+def _float_to_decimal(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """By the shortest text that reads back as the same float: 0.1 is 0.1, and not its binary expansion."""
+    return column.cast(pa.string()).cast(kind)
+
+
+def _to_bytes(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    return column.cast(pa.binary()).cast(kind)
+
+
+def _parse(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    return column.cast(pa.string()).cast(kind)
+
+
+def _list_cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Element by element, so that the elements are held to the same rules."""
+    column = column.cast(pa.list_(column.type.value_type)) if not pa.types.is_list(column.type) else column
+    start, end = column.offsets[0].as_py(), column.offsets[-1].as_py()
+    values = cast_exactly(column.values.slice(start, end - start), kind.value_type, name="element")
+    offsets = pc.subtract(column.offsets, pa.scalar(start, pa.int32()))
+    mask = column.is_null() if column.null_count else None
+    return pa.ListArray.from_arrays(offsets, values, type=kind, mask=mask)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _is_naive(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) and kind.tz is None
+
+
+def _is_instant(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) and kind.tz is not None
+
+
+def _is_parsed(kind: pa.DataType) -> bool:
+    return _is_number(kind) or pa.types.is_temporal(kind) or pa.types.is_boolean(kind)
+
+
+def _is_shown(kind: pa.DataType) -> bool:
+    return _is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_time(kind)
+
+
+_CASTS: tuple[tuple[_Test, _Test, Callable[[pa.Array, pa.DataType], pa.Array]], ...] = (
+    (is_text, is_text, _safe),
+    (is_bytes, is_bytes, _to_bytes),
+    (pa.types.is_integer, pa.types.is_integer, _safe),
+    (pa.types.is_integer, pa.types.is_decimal, _integer_to_decimal),
+    (pa.types.is_integer, pa.types.is_floating, _round_trip),
+    (pa.types.is_decimal, pa.types.is_decimal, _safe),
+    (pa.types.is_decimal, pa.types.is_integer, _safe),
+    (pa.types.is_floating, pa.types.is_floating, _round_trip),
+    (pa.types.is_floating, pa.types.is_integer, _safe),
+    (pa.types.is_floating, pa.types.is_decimal, _float_to_decimal),
+    (_is_naive, _is_naive, _safe),
+    (_is_instant, _is_instant, _safe),
+    (pa.types.is_date, pa.types.is_date, _round_trip),
+    (pa.types.is_date, _is_naive, _safe),
+    (_is_naive, pa.types.is_date, _round_trip),
+    (pa.types.is_time, pa.types.is_time, _safe),
+    (is_text, _is_parsed, _parse),
+    (_is_shown, is_text, _safe),
+    (is_list, pa.types.is_list, _list_cast),
+)
+
+
+def _cast_for(source: pa.DataType, kind: pa.DataType) -> Callable[[pa.Array, pa.DataType], pa.Array] | None:
+    return next((cast for takes, gives, cast in _CASTS if takes(source) and gives(kind)), None)
