@@ -9,10 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataflow_assets.assets.component import ProjectComponent
     from dataflow_assets.assets.io_managers import CSVIOManager, DuckDBIOManager, JSONIOManager, ParquetIOManager, PostgresIOManager
-    from dataflow_assets.assets.load import load_project
     from dataflow_assets.errors import DataflowError
+    from dataflow_assets.operations.component import ProjectComponent
+    from dataflow_assets.operations.load import load_project
     from dataflow_assets.spec.builders import check, endpoint, pipeline, project, source, transform
     from dataflow_assets.windows import Window
 
@@ -25,11 +25,11 @@ _HOMES = {
     "JSONIOManager": "assets.io_managers",
     "ParquetIOManager": "assets.io_managers",
     "PostgresIOManager": "assets.io_managers",
-    "ProjectComponent": "assets.component",
+    "ProjectComponent": "operations.component",
     "Window": "windows",
     "check": "spec.builders",
     "endpoint": "spec.builders",
-    "load_project": "assets.load",
+    "load_project": "operations.load",
     "pipeline": "spec.builders",
     "project": "spec.builders",
     "source": "spec.builders",

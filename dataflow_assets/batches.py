@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from dataflow_assets.errors import StageCorrupt, ValueRefused
 BATCH_ROWS = 65_536
 BATCH_BYTES = 16 * 1024 * 1024
 CHECKSUM_VERSION = 1
+READ_BUFFER = 1 << 18
 
 Hashes = NDArray[np.uint64]
 _K1, _K2, _K3 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
@@ -64,8 +66,8 @@ def _read_batches(paths: Sequence[str], schema: pa.Schema) -> Iterator[pa.Record
 
     for path in paths:
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
-                for batch in file.iter_batches(columns=schema.names, batch_size=1 << 17, use_threads=False):
+            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False, buffer_size=READ_BUFFER) as file:
+                for batch in file.iter_batches(columns=schema.names, batch_size=BATCH_ROWS, use_threads=False):
                     yield (
                         batch
                         if batch.schema.equals(schema)
@@ -80,7 +82,7 @@ class Checksum:
     """Row count and order-free checksum of a set of rows.
 
     The sum, modulo 2^64, of a 64-bit hash of each row in canonical form: integers of any width, timestamps of any unit and
-    decimals of any scale hash by value, so a table read back from another system compares equal. Not XOR: equal pairs cancel.
+    decimals of any scale (whole ones like the integers they equal) hash by value, so a table read back from another system compares equal. Not XOR: equal pairs cancel.
     The string hash reads eight bytes at a time with a multiply-xorshift round; the finaliser is splitmix64
     (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
     """
@@ -104,9 +106,13 @@ def hash_rows(batch: pa.RecordBatch) -> Hashes:
     with np.errstate(over="ignore"):
         total = np.zeros(batch.num_rows, dtype=np.uint64)
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            salt = np.uint64(int(_hash_bytes([name.encode()])[0]))
-            total += _mix(hash_column(column) ^ salt)
+            total += _mix(hash_column(column) ^ _salt(name))
         return _mix(total)
+
+
+@lru_cache(maxsize=4096)
+def _salt(name: str) -> np.uint64:
+    return np.uint64(int(_hash_bytes([name.encode()])[0]))
 
 
 def hash_column(column: pa.Array) -> Hashes:
@@ -191,14 +197,19 @@ def _hash_decimal(column: pa.Array) -> Hashes:
                 break
             low = np.where(divisible, low // 10, low)
             scale = np.where(divisible, scale - 1, scale)
-        return _mix(_mix(low.view(np.uint64)) + scale.view(np.uint64) * _K3)
+        return _hash_scaled(low.view(np.uint64), scale.view(np.uint64))
     values = column.to_pylist()
     low_scale = [(0, 0) if value is None else _unscaled(value) for value in values]
     if all(-(2**63) <= low < 2**63 for low, _ in low_scale):
         low = np.array([pair[0] for pair in low_scale], dtype=np.int64)
         scale = np.array([pair[1] for pair in low_scale], dtype=np.int64)
-        return _mix(_mix(low.view(np.uint64)) + scale.view(np.uint64) * _K3)
+        return _hash_scaled(low.view(np.uint64), scale.view(np.uint64))
     return np.array([_hash_unscaled(*pair) for pair in low_scale], dtype=np.uint64)
+
+
+def _hash_scaled(low: Hashes, scale: Hashes) -> Hashes:
+    """A whole number hashes as the integer it equals, so that a bigint kept as numeric compares equal."""
+    return np.where(scale == 0, _mix(low), _mix(_mix(low) + scale * _K3))
 
 
 def _unscaled(value: object) -> tuple[int, int]:
@@ -208,8 +219,8 @@ def _unscaled(value: object) -> tuple[int, int]:
 
 
 def _hash_unscaled(low: int, scale: int) -> int:
-    if -(2**63) <= low < 2**63:
-        return int(_mix(_mix(np.array([low], dtype=np.int64).view(np.uint64)) + np.uint64(scale) * _K3)[0])
+    if -(2**63) <= low < (2**64 if scale == 0 else 2**63):
+        return int(_hash_scaled(np.array([low % 2**64], dtype=np.uint64), np.array([scale], dtype=np.uint64))[0])
     return int(_hash_bytes([f"{low}e-{scale}".encode()])[0])
 
 
@@ -222,23 +233,33 @@ def _hash_variable(column: pa.Array) -> Hashes:
     offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column) + 1]
     if len(offsets) < 2:
         return np.zeros(0, dtype=np.uint64)
-    first, last = int(offsets[0]), int(offsets[-1])
+    words = _words(column, int(offsets[0]), int(offsets[-1]))
+    starts, lengths = offsets[:-1] - offsets[0], np.diff(offsets)
+    hashes = _mix(lengths.astype(np.uint64) + _K3)
+    position, whole = 0, int(lengths.min())
+    while position + 8 <= whole:
+        hashes = _round(hashes, words[starts + position])
+        position += 8
+    live = np.flatnonzero(lengths > position)
+    while len(live):
+        shift = ((8 - np.minimum(lengths[live] - position, 8)) * 8).astype(np.uint64)
+        hashes[live] = _round(hashes[live], (words[starts[live] + position] << shift) >> shift)
+        position += 8
+        live = live[lengths[live] > position]
+    return _mix(hashes)
+
+
+def _words(column: pa.Array, first: int, last: int) -> Hashes:
+    """The bytes from `first` to `last` as overlapping little-endian words, one beginning at each byte."""
     padded = np.zeros(last - first + 8, dtype=np.uint8)
     if last > first:
         padded[:-8] = np.frombuffer(column.buffers()[2], dtype=np.uint8)[first:last]
-    words = np.lib.stride_tricks.as_strided(padded[:8].view(np.uint64), shape=(len(padded) - 7,), strides=(1,))
-    starts, lengths = offsets[:-1] - first, np.diff(offsets)
-    hashes = _mix(lengths.astype(np.uint64) + _K3)
-    live = np.arange(len(lengths))
-    position = 0
-    while len(live := live[lengths[live] > position]):
-        remaining = lengths[live] - position
-        shift = (np.clip(8 - remaining, 0, 7) * 8).astype(np.uint64)
-        word = (words[starts[live] + position] << shift) >> shift
-        mixed = (hashes[live] ^ word) * _K1
-        hashes[live] = mixed ^ (mixed >> _S29)
-        position += 8
-    return _mix(hashes)
+    return np.lib.stride_tricks.as_strided(padded[:8].view(np.uint64), shape=(len(padded) - 7,), strides=(1,))
+
+
+def _round(hashes: Hashes, words: Hashes) -> Hashes:
+    mixed = (hashes ^ words) * _K1
+    return mixed ^ (mixed >> _S29)
 
 
 def _mix(values: Hashes) -> Hashes:

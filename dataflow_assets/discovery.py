@@ -19,22 +19,31 @@ _ALIASES = {"postgresql": "postgres"}
 @cache
 def kinds(family: Family) -> tuple[str, ...]:
     """Every kind of the family that can be named, sorted; imports none of them."""
-    from importlib.metadata import entry_points
-
     package = importlib.import_module(f"dataflow_assets.{family}")
     found = {item.name for item in pkgutil.iter_modules(package.__path__) if not item.name.startswith("_")}
-    return tuple(sorted(found | {entry.name for entry in entry_points(group=f"dataflow_assets.{family}")}))
+    return tuple(sorted(found | set(_entry_points(family))))
+
+
+@cache
+def _entry_points(family: Family) -> dict[str, Any]:
+    """Kind -> entry point; kept, because looking through every installed distribution takes milliseconds."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=f"dataflow_assets.{family}")}
+
+
+def spellings(kind: str) -> tuple[str, ...]:
+    """Every name under which a kind can be written, its own first."""
+    return (kind, *(alias for alias, meant in _ALIASES.items() if meant == kind))
 
 
 @cache
 def find(family: Family, kind: str) -> Any:
     """The class that implements `kind`. Raises KeyError when there is none (see `kinds`)."""
-    from importlib.metadata import entry_points
-
     kind = _ALIASES.get(kind, kind)
     package = importlib.import_module(f"dataflow_assets.{family}")
     if not kind.startswith("_") and any(item.name == kind for item in pkgutil.iter_modules(package.__path__)):
         return getattr(importlib.import_module(f"dataflow_assets.{family}.{kind}"), _CLASS[family])
-    for entry in entry_points(group=f"dataflow_assets.{family}", name=kind):
+    if entry := _entry_points(family).get(kind):
         return entry.load()
     raise KeyError(kind)

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 CONSISTENCY = 1.4826
 _CELLS = 1 << 19
-_TAILS = (1e-2, 1e-5)
+_TAILS = (1e-3, 1e-6)
 _MARGIN = 1e-9
 
 
@@ -70,9 +70,11 @@ def weights(size: int, settings: Settings) -> Floats:
 
 def center(window: Floats, raw_weights: Floats, usable: Mask) -> tuple[float, float]:
     """mean and std of one window; `usable` must hold for at least one value."""
-    share = np.where(usable, raw_weights, 0.0)
-    share = (share / share.sum())[usable]
-    values = window[usable]
+    values, share = window[usable], np.where(usable, raw_weights, 0.0)
+    total = share.sum()
+    if not total:  # every usable weight is too small for a float: the newest value outweighs the rest
+        return float(values[-1]), 0.0
+    share = (share / total)[usable]
     middle = _weighted_median(values, share)
     return middle, CONSISTENCY * _weighted_median(np.abs(values - middle), share)
 
@@ -133,9 +135,9 @@ class Detector:
     def _centers(self, series: Floats, good: Mask, *, first: int) -> tuple[Floats, Floats, Mask]:
         """mean, std, ready of the values from `first` on, each from the values before it."""
         settings, count = self._settings, len(series) - first
-        before = np.minimum(np.arange(first, len(series)), settings.window_size)
-        total = np.concatenate(([0], np.cumsum(good)))
         ends = np.arange(first, len(series))
+        before = np.minimum(ends, settings.window_size)
+        total = np.concatenate(([0], np.cumsum(good)))
         known = total[ends] - total[ends - before]
         ready = (before >= settings.min_window_size) & (known >= settings.min_window_size)
         mean, std = np.zeros(count), np.zeros(count)
@@ -164,7 +166,12 @@ class Detector:
     def _unseen(self, width: int) -> float:
         """The most raw weight that values older than the newest `width` can have."""
         decay = self._settings.exp_decay_factor
-        if width >= self._settings.window_size or not self._settings.use_weighted or self._settings.weights_type != "exponential" or decay <= 0:
+        if (
+            width >= self._settings.window_size
+            or not self._settings.use_weighted
+            or self._settings.weights_type != "exponential"
+            or decay <= 0
+        ):
             return 0.0
         return math.exp(-decay * width) / -math.expm1(-decay)
 
@@ -194,7 +201,7 @@ def _centers_of(windows: Floats, fine: Mask, raw: Floats, *, tail: float, weight
         places = _equal_places(fine.sum(axis=1))
         mean = _pick(windows, fine, places)
         return mean, CONSISTENCY * _pick(np.abs(windows - mean[:, None]), fine, places), np.ones(len(windows), dtype=np.bool_)
-    share = np.where(fine, raw, 0.0)
+    share = raw if raw.ndim == 1 and fine.all() else np.where(fine, raw, 0.0)
     mean, sure = _likely_median(windows, share, tail=tail)
     spread, spread_sure = _likely_median(np.abs(windows - mean[:, None]), share, tail=tail)
     return mean, CONSISTENCY * spread, sure & spread_sure
@@ -202,25 +209,33 @@ def _centers_of(windows: Floats, fine: Mask, raw: Floats, *, tail: float, weight
 
 def _equal_places(counts: NDArray[np.intp]) -> NDArray[np.intp]:
     """Place of the median among `counts` equally weighted values, with the rounding of a cumulated sum."""
-    table = {int(count): int(np.argmax(np.cumsum(np.full(count, 1.0 / count)) >= 0.5)) for count in np.unique(counts)}
-    return np.array([table[int(count)] for count in counts], dtype=np.intp)
+    sizes, which = np.unique(counts, return_inverse=True)
+    places: NDArray[np.intp] = np.array([np.argmax(np.cumsum(np.full(size, 1.0 / size)) >= 0.5) for size in sizes], dtype=np.intp)
+    return places[which]
 
 
 def _pick(windows: Floats, fine: Mask, places: NDArray[np.intp]) -> Floats:
     ordered = np.sort(np.where(fine, windows, np.inf), axis=1)
-    picked: Floats = np.take_along_axis(ordered, places[:, None], axis=1)[:, 0]
+    picked: Floats = ordered[np.arange(len(ordered)), places]
     return picked
 
 
 def _likely_median(windows: Floats, share: Floats, *, tail: float) -> tuple[Floats, Mask]:
-    """The weighted median of each row when at most `tail` of weight is unseen, and whether nothing unseen could move it."""
+    """The weighted median of each row when at most `tail` of weight is unseen, and whether nothing unseen could move it.
+
+    `share` has one weight per column, or one per cell.
+    """
+    rows = np.arange(len(windows))
     order = np.argsort(windows, axis=1)
-    running = np.cumsum(np.take_along_axis(share, order, axis=1), axis=1)
+    running = np.cumsum(share[order] if share.ndim == 1 else share[rows[:, None], order], axis=1)
     total = running[:, -1]
     place = np.argmax(running >= (0.5 * total)[:, None], axis=1)
-    middle = np.take_along_axis(windows, np.take_along_axis(order, place[:, None], axis=1), axis=1)
-    below = np.where(windows < middle, share, 0.0).sum(axis=1)
-    upto = np.where(windows <= middle, share, 0.0).sum(axis=1)
+    middle: Floats = windows[rows, order[rows, place]]
+    below, upto = _weight(windows < middle[:, None], share), _weight(windows <= middle[:, None], share)
     margin = _MARGIN * total
-    sure = (upto >= 0.5 * (total + tail) + margin) & (below + tail < 0.5 * total - margin)
-    return middle[:, 0], sure
+    return middle, (upto >= 0.5 * (total + tail) + margin) & (below + tail < 0.5 * total - margin)
+
+
+def _weight(cells: Mask, share: Floats) -> Floats:
+    total: Floats = cells.astype(np.float64) @ share if share.ndim == 1 else np.einsum("ij,ij->i", cells.astype(np.float64), share)
+    return total

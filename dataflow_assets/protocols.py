@@ -12,12 +12,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import pyarrow as pa
 from pydantic import BaseModel
 
-from dataflow_assets.batches import open_parquet
 from dataflow_assets.tables import (
     Claim,
     LedgerEntry,
@@ -31,6 +29,9 @@ from dataflow_assets.tables import (
     WindowFilter,
     WriteMode,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class StagedInput:
 
     def open_reader(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """Stream the rows from the start, in the order they were staged."""
+        from dataflow_assets.batches import open_parquet
+
         return open_parquet(self.paths, self.schema, columns=columns)
 
 
@@ -136,11 +139,15 @@ class StepContext:
     project_dir: Path
     scratch: Path
     window: Any = None
+    window_key: str = ""
+    """The window's partition key, as in `history`."""
     variables: Mapping[str, Any] = field(default_factory=dict)
     history: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
     """metric name -> (window key, value) of each earlier published window."""
     queries: Mapping[str, Query] = field(default_factory=dict)
     """The step's `SqlText` options with their values bound, by option name."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What a transform wants shown with its output; complete when its stream has ended."""
 
 
 class Transform(Protocol):

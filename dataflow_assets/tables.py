@@ -10,13 +10,14 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
-
-import pyarrow as pa
 
 from dataflow_assets.errors import ValueRefused
 from dataflow_assets.windows import Window
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class WriteMode(enum.StrEnum):
@@ -87,6 +88,8 @@ class WindowFilter:
         Aware timestamps compare as instants; naive ones are read as UTC; dates as days of `timezone`.
         Raises ValueRefused for another type, and for a date column when the window does not begin and end at midnight.
         """
+        import pyarrow as pa
+
         start, end = self.window.start, self.window.end
         if pa.types.is_timestamp(kind):
             return (start, end) if kind.tz else (start.replace(tzinfo=None), end.replace(tzinfo=None))

@@ -14,12 +14,22 @@ from functools import cached_property
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
+from dataflow_assets.cron import Cron, parse_cron, ticks, wall_of_skipped
+
 _MINUTES = re.compile(r"^(?P<n>[1-9]\d*)\s*min(ute)?s?$")
 _DURATION = re.compile(r"^\s*(?P<n>\d+(\.\d+)?)\s*(?P<unit>ms|s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)\s*$")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _CALENDAR = {"hour": "0 * * * *", "day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "year": "0 0 1 1 *"}
+_FIELDS = {
+    "hour": Cron((0,)),
+    "day": Cron((0,), (0,)),
+    "week": Cron((0,), (0,), weekdays=frozenset({1})),
+    "month": Cron((0,), (0,), days=frozenset({1})),
+    "year": Cron((0,), (0,), days=frozenset({1}), months=frozenset({1})),
+}
 _ALIASES = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year", "1h": "hour", "1d": "day"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_DAY, _LAST_DAY = date(2, 1, 1), date(9998, 12, 31)
 
 
 def parse_duration(text: str) -> timedelta:
@@ -98,19 +108,23 @@ class Cadence:
             if minutes < 60 and 60 % minutes == 0:
                 return f"*/{minutes} * * * *"
             raise ValueError(f"{self.every!r}: minutes must divide 60 (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)")
-        from croniter import croniter
-
-        if len(self.every.split()) == 5 and croniter.is_valid(self.every):
-            return self.every
-        raise ValueError(f"{self.every!r} is not a cadence: use 10min, hour, day, week, month, year or a five-field cron expression")
+        try:
+            parse_cron(self.every)
+        except ValueError as error:
+            never = "; it never comes" if "never" in str(error) else ""
+            raise ValueError(
+                f"{self.every!r} is not a cadence: use 10min, hour, day, week, month, year or a five-field cron expression{never}"
+            ) from error
+        return self.every
 
     @cached_property
-    def _minutes(self) -> int:
-        """Length in minutes of a fixed sub-daily cadence, else 0."""
-        if self.cron == _CALENDAR["hour"]:
-            return 60
-        match = re.match(r"^\*/(\d+) \* \* \* \*$", self.cron)
-        return int(match[1]) if match and 60 % int(match[1]) == 0 else 0
+    def _fields(self) -> Cron:
+        """The cron expression, read."""
+        if self.every in _FIELDS:
+            return _FIELDS[self.every]
+        if match := _MINUTES.match(self.every):
+            return Cron(tuple(range(0, 60, int(match["n"]))))
+        return parse_cron(self.every)
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -124,7 +138,10 @@ class Cadence:
 
     def key(self, window: Window) -> str:
         """The window's key, which is also its Dagster partition key."""
-        return window.start.astimezone(self.zone).strftime(self.key_format)
+        local = window.start.astimezone(self.zone)
+        if "%z" in self.key_format and (skipped := wall_of_skipped(self._fields, self.zone, window.start)):
+            local = skipped
+        return local.strftime(self.key_format)
 
     def window(self, key: str) -> Window:
         """The window of a key. Raises ValueError when no window of this cadence has it."""
@@ -138,56 +155,39 @@ class Cadence:
     def floor(self, moment: datetime) -> datetime:
         """The latest edge at or before `moment`, in UTC."""
         moment = moment.astimezone(UTC)
-        local = moment.astimezone(self.zone)
-        if self._minutes:
-            offset = local.utcoffset() or timedelta()
-            step = timedelta(minutes=self._minutes)
-            return moment - ((moment - EPOCH + offset) % step)
-        if self.every in _CALENDAR:
-            return self._edge(self._local_floor(local.date()))
-        return self._cron_edge(moment, backwards=True)
+        day = moment.astimezone(self.zone).date()
+        while day >= _FIRST_DAY:
+            for edge in reversed(ticks(self._fields, self.zone, day)):
+                if edge <= moment:
+                    return edge
+            day -= timedelta(days=1)
+        raise ValueError(f"no {self.every} window holds {moment.isoformat()}")
 
     def next(self, edge: datetime) -> datetime:
-        """The edge that follows the edge `edge`, in UTC."""
-        edge = edge.astimezone(UTC)
-        if self._minutes:
-            return edge + timedelta(minutes=self._minutes)
-        if self.every in _CALENDAR:
-            return self._edge(self._local_next(edge.astimezone(self.zone).date()))
-        return self._cron_edge(edge, backwards=False)
+        """The edge that follows the moment `edge`, in UTC."""
+        for following in self._edges(edge):
+            return following
+        raise ValueError(f"no {self.every} window ends after {edge.isoformat()}")
 
     def between(self, start: datetime, end: datetime) -> Iterator[Window]:
         """The aligned windows that overlap [start, end), oldest first."""
         edge = self.floor(start)
-        while edge < end:
-            following = self.next(edge)
+        for following in self._edges(edge):
+            if edge >= end:
+                return
             yield Window(edge, following)
             edge = following
 
-    def _edge(self, day: date) -> datetime:
-        return datetime(day.year, day.month, day.day, tzinfo=self.zone).astimezone(UTC)
-
-    def _local_floor(self, day: date) -> date:
-        if self.every == "week":
-            return day - timedelta(days=day.weekday())
-        if self.every == "month":
-            return day.replace(day=1)
-        return day.replace(month=1, day=1) if self.every == "year" else day
-
-    def _local_next(self, day: date) -> date:
-        if self.every == "month":
-            return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
-        if self.every == "year":
-            return date(day.year + 1, 1, 1)
-        return day + timedelta(days=7 if self.every == "week" else 1)
-
-    def _cron_edge(self, moment: datetime, *, backwards: bool) -> datetime:
-        from croniter import croniter
-
-        anchor = moment + timedelta(seconds=1) if backwards else moment
-        ticks = croniter(self.cron, anchor.astimezone(self.zone))
-        edge: datetime = ticks.get_prev(datetime) if backwards else ticks.get_next(datetime)
-        return edge.astimezone(UTC)
+    def _edges(self, after: datetime) -> Iterator[datetime]:
+        """The edges after the moment `after`, ascending."""
+        last = after.astimezone(UTC)
+        day = last.astimezone(self.zone).date()
+        while day <= _LAST_DAY:
+            for edge in ticks(self._fields, self.zone, day):
+                if edge > last:
+                    yield edge
+                    last = edge
+            day += timedelta(days=1)
 
 
 def merge_adjacent(windows: list[Window]) -> list[Window]:

@@ -7,29 +7,26 @@ Not here: one pipeline (`assets.pipelines`), schedules (`operations.schedules`),
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as PipelineJob
 
 from dataflow_assets.assets.names import PIPELINE_TAG, job_name, tag_value
-from dataflow_assets.assets.partitions import partitions_of
 from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
-from dataflow_assets.assets.placeholders import placeholders
+from dataflow_assets.assets.placeholders import Broken, placeholders
 from dataflow_assets.assets.recording import Listener
 from dataflow_assets.errors import DataflowError, PlanError, Problem
 from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan
 from dataflow_assets.secrets import mask
-from dataflow_assets.spec.project import LoadFailure, Project
+from dataflow_assets.spec.project import Project
 
 VALIDATING = "DAGSTER_IS_DEFS_VALIDATION_CLI"
 SOURCES_GROUP = "sources"
 
-PipelineJob = dg.UnresolvedAssetJobDefinition
-
 
 def build_definitions(
-    plan: ProjectPlan, project: Project, *, failures: Sequence[LoadFailure] = (), listen: Listener | None = None
+    plan: ProjectPlan, project: Project, *, failures: Sequence[Broken] = (), listen: Listener | None = None
 ) -> dg.Definitions:
     """The definitions of a planned project; `failures` are files and pipelines that could not be loaded or planned.
 
@@ -58,15 +55,12 @@ def build_definitions(
 
 def pipeline_job(pipeline: PipelinePlan) -> PipelineJob:
     """The job that materializes one pipeline with its checks."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        return dg.define_asset_job(
-            job_name(pipeline.name),
-            selection=dg.AssetSelection.assets(*(dg.AssetKey(step.asset_key) for step in pipeline.steps)),
-            description=pipeline.description or None,
-            tags={PIPELINE_TAG: tag_value(pipeline.name)},
-            partitions_def=partitions_of(pipeline.windows) if pipeline.windows else None,
-        )
+    return dg.define_asset_job(
+        job_name(pipeline.name),
+        selection=dg.AssetSelection.assets(*(dg.AssetKey(step.asset_key) for step in pipeline.steps)),
+        description=pipeline.description or None,
+        tags={PIPELINE_TAG: tag_value(pipeline.name)},
+    )
 
 
 def executor_of(project: Project) -> dg.ExecutorDefinition:
@@ -90,6 +84,6 @@ def _kinds(key: AssetPath, project: Project) -> set[str]:
     return {kind.lower()} if isinstance(kind, str) else set()
 
 
-def _failure(pipeline: PipelinePlan, error: Exception) -> LoadFailure:
+def _failure(pipeline: PipelinePlan, error: Exception) -> Broken:
     problem = Problem(pipeline.place, mask(f"pipeline {pipeline.name!r} cannot become Dagster assets: {error}"))
-    return LoadFailure(pipeline.place.file, (problem,))
+    return Broken(pipeline.name, pipeline.place.file, (problem,))

@@ -132,7 +132,9 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A few rows as a Markdown table; cells are cut at 80 characters."""
     names = list(dict.fromkeys(str(name) for row in rows for name in row))
     lines = ["| " + " | ".join(_escape(name) for name in names) + " |", "|" + " --- |" * len(names)]
-    lines += ["| " + " | ".join(_escape("" if (cell := _cell(row.get(name))) is None else str(cell)) for name in names) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(_escape("" if (cell := _cell(row.get(name))) is None else str(cell)) for name in names) + " |" for row in rows
+    ]
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 
 import dagster as dg
 
@@ -79,7 +80,7 @@ def range_tags(windows: WindowPlan, chosen: Sequence[Window]) -> Mapping[str, st
     if len(keys) == 1:
         return {PARTITION_TAG: keys[0]}
     tags = {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[-1]}
-    if any(before.end != after.start for before, after in zip(ordered, ordered[1:], strict=False)):
+    if any(before.end != after.start for before, after in pairwise(ordered)):
         tags[WINDOWS_TAG] = json.dumps(keys)
     return tags
 

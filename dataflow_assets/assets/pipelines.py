@@ -4,8 +4,7 @@ Here: the static side, from a plan to Dagster's specs. Not here: what the op doe
 (`assets.build`).
 """
 
-from __future__ import annotations
-
+# no `from __future__ import annotations`: Dagster reads the annotation of the op's `context`
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ from dataflow_assets.plan.model import AssetPath, CheckPlan, PipelinePlan, Proje
 from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import parse_duration
 
+Partitions = dg.TimeWindowPartitionsDefinition
+
 _SHORTEST_FRESHNESS = 60.0
 
 
@@ -33,7 +34,7 @@ class Surroundings:
     by_name: Mapping[str, PipelinePlan] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, plan: ProjectPlan, project: Project) -> Surroundings:
+    def of(cls, plan: ProjectPlan, project: Project) -> "Surroundings":
         """The surroundings in a whole project."""
         publishers = {step.asset_key: pipeline for pipeline in plan.pipelines for step in pipeline.steps}
         return cls(project, publishers, plan.by_name)
@@ -71,7 +72,7 @@ def pool_of(pipeline: PipelinePlan) -> str | None:
     return f"connection/{tag_value(names[0])}" if names else None
 
 
-def _asset_spec(pipeline: PipelinePlan, step: StepPlan, around: Surroundings, partitions: dg.PartitionsDefinition[Any] | None) -> dg.AssetSpec:
+def _asset_spec(pipeline: PipelinePlan, step: StepPlan, around: Surroundings, partitions: Partitions | None) -> dg.AssetSpec:
     return dg.AssetSpec(
         step.asset_key,
         deps=list(_deps(pipeline, step, around)),
@@ -88,11 +89,16 @@ def _asset_spec(pipeline: PipelinePlan, step: StepPlan, around: Surroundings, pa
 
 
 def _static_metadata(pipeline: PipelinePlan, step: StepPlan, project: Project) -> dict[str, Any]:
-    metadata: dict[str, Any] = {**code_reference(step.place, project.root, f"{pipeline.name}.{step.id}"), "step": step.id, "role": step.role}
+    metadata: dict[str, Any] = {
+        **code_reference(step.place, project.root, f"{pipeline.name}.{step.id}"),
+        "step": step.id,
+        "role": step.role,
+    }
     if step.table:
         metadata["dagster/table_name"] = step.table
-    if step.mode:
-        metadata["mode"] = step.mode.value
+    if step.role == "endpoint":
+        said = {"connection": step.connection, "mode": step.mode.value if step.mode else None, "window_column": step.window_column}
+        metadata |= {name: value for name, value in said.items() if value}
     return metadata
 
 
@@ -105,9 +111,9 @@ def _deps(pipeline: PipelinePlan, step: StepPlan, around: Surroundings) -> Itera
     for key in keys:
         publisher = around.publishers.get(key)
         if key in own or publisher is None or publisher is pipeline:
-            yield dg.AssetDep(key)
+            yield dg.AssetDep(dg.AssetKey(key))
         else:
-            yield dg.AssetDep(key, partition_mapping=mapping_between(publisher.windows, pipeline.windows))
+            yield dg.AssetDep(dg.AssetKey(key), partition_mapping=mapping_between(publisher.windows, pipeline.windows))
 
 
 def _said_upstream(pipeline: PipelinePlan, around: Surroundings) -> Iterator[AssetPath]:
@@ -118,7 +124,7 @@ def _said_upstream(pipeline: PipelinePlan, around: Surroundings) -> Iterator[Ass
             yield from (endpoint.asset_key for endpoint in around.by_name[name].endpoints)
 
 
-def _check_specs(pipeline: PipelinePlan, partitions: dg.PartitionsDefinition[Any] | None) -> Iterator[dg.AssetCheckSpec]:
+def _check_specs(pipeline: PipelinePlan, partitions: Partitions | None) -> Iterator[dg.AssetCheckSpec]:
     for step in pipeline.steps:
         for check in step.checks:
             for name in check.names:

@@ -6,25 +6,33 @@ Here: the placeholder asset with its failing check. Not here: finding the proble
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import dagster as dg
 
 from dataflow_assets.assets.names import plain_name
 from dataflow_assets.errors import Problem
-from dataflow_assets.spec.project import LoadFailure
 
 FOLDER = "_load_errors"
 GROUP = "load_errors"
 CHECK = "loads"
 
 
-def placeholders(failures: Iterable[LoadFailure]) -> list[dg.AssetSpec | dg.AssetChecksDefinition]:
+@dataclass(frozen=True)
+class Broken:
+    """A file or a pipeline that cannot become assets. `name` is the file's stem or the pipeline's name."""
+
+    name: str
+    file: str
+    problems: tuple[Problem, ...]
+
+
+def placeholders(failures: Iterable[Broken]) -> list[dg.AssetSpec | dg.AssetChecksDefinition]:
     """An asset `_load_errors/<name>` and its check for each broken file or pipeline."""
     found: list[dg.AssetSpec | dg.AssetChecksDefinition] = []
     used: set[str] = set()
     for failure in failures:
-        stem = name = plain_name(Path(failure.file).stem)
+        stem = name = plain_name(failure.name)
         number = 2
         while name in used:
             name, number = f"{stem}_{number}", number + 1
@@ -33,20 +41,20 @@ def placeholders(failures: Iterable[LoadFailure]) -> list[dg.AssetSpec | dg.Asse
     return found
 
 
-def _placeholder(name: str, failure: LoadFailure) -> Sequence[dg.AssetSpec | dg.AssetChecksDefinition]:
+def _placeholder(name: str, failure: Broken) -> Sequence[dg.AssetSpec | dg.AssetChecksDefinition]:
     key = dg.AssetKey([FOLDER, name])
     text = "\n\n".join(str(problem) for problem in failure.problems) or failure.file
     shown = dg.MetadataValue.md(f"```\n{text}\n```")
     first = _first_line(failure.problems, failure.file)
 
-    @dg.asset_check(asset=key, name=CHECK, blocking=True, description=f"{failure.file} can be loaded")
+    @dg.asset_check(asset=key, name=CHECK, blocking=True, description=f"{failure.name} can be loaded from {failure.file}")
     def loads() -> dg.AssetCheckResult:
         return dg.AssetCheckResult(passed=False, description=first, metadata={"error": shown, "file": failure.file})
 
     spec = dg.AssetSpec(
         key,
         group_name=GROUP,
-        description=f"{failure.file} could not be loaded; its assets are missing.\n\n```\n{text}\n```",
+        description=f"{failure.name} could not be loaded from {failure.file}; its assets are missing.\n\n```\n{text}\n```",
         metadata={"error": shown, "file": failure.file},
         kinds={"error"},
     )

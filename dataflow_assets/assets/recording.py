@@ -133,10 +133,15 @@ class _Recorder:
         """Windows that an earlier try of this run finished: every selected step of them is in the event log."""
         cadence = self.op.pipeline.windows.cadence  # type: ignore[union-attr]
         seen: dict[str, set[dg.AssetKey]] = {}
-        for entry in self.context.instance.all_logs(self.context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
-            event = entry.dagster_event
-            if event and event.partition and event.asset_key:
-                seen.setdefault(event.partition, set()).add(event.asset_key)
+        cursor, more = None, True
+        while more:
+            page = self.context.instance.get_records_for_run(
+                self.context.run.run_id, cursor=cursor, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION, limit=1000
+            )
+            cursor, more = page.cursor, page.has_more
+            for record_ in page.records:
+                if record_.partition_key and record_.asset_key:
+                    seen.setdefault(record_.partition_key, set()).add(record_.asset_key)
         return {cadence.window(key) for key, assets in seen.items() if assets >= self.assets}
 
     def _windows_to_check(self) -> tuple[Window | None, ...]:
@@ -169,19 +174,20 @@ class _Recorder:
     def _check(self, event: CheckEvaluated) -> Iterator[Yielded]:
         result, window = event.result, self.windows.get(event.key)
         key = dg.AssetCheckKey(self.op.asset_key(event.step), result.name)
-        evaluation = dg.AssetCheckEvaluation(
-            asset_key=key.asset_key,
-            check_name=key.name,
-            passed=result.passed,
-            description=mask(result.description) or None,
-            severity=dg.AssetCheckSeverity.ERROR if result.severity is Severity.ERROR else dg.AssetCheckSeverity.WARN,
-            blocking=result.blocking,
-            metadata=metadata.evaluated(result, window=window),
-            partition=event.key if window is not None else None,
-        )
-        yield evaluation
+        partitions = [event.key if window is not None else None]
         if window is not None and not self.asked:
-            yield evaluation._replace(partition=None)  # settles what was planned for a run without a partition
+            partitions.append(None)  # settles what was planned for a run without a partition
+        for partition in partitions:
+            yield dg.AssetCheckEvaluation(
+                asset_key=key.asset_key,
+                check_name=key.name,
+                passed=result.passed,
+                description=mask(result.description) or None,
+                severity=dg.AssetCheckSeverity.ERROR if result.severity is Severity.ERROR else dg.AssetCheckSeverity.WARN,
+                blocking=result.blocking,
+                metadata=metadata.evaluated(result, window=window),
+                partition=partition,
+            )
         if key in self.checks and key not in self.evaluated:
             self.evaluated[key] = None
             if not self.is_range:
@@ -207,8 +213,8 @@ class _Recorder:
             for step in self.op.pipeline.steps:
                 if (key := dg.AssetKey(step.asset_key)) in self.assets:
                     yield self._output(key)
-            for key in self.evaluated:
-                yield self._output(key)
+            for check in self.evaluated:
+                yield self._output(check)
 
     def _output(self, key: dg.AssetKey | dg.AssetCheckKey) -> dg.Output[None]:
         is_asset = isinstance(key, dg.AssetKey)
@@ -217,8 +223,8 @@ class _Recorder:
     def _verdict(self) -> dg.Failure | dg.RetryRequested:
         first = self.failures[0]
         retries = self.op.pipeline.retries
-        transient = [failure for failure in self.failures if is_transient(failure.error)]
-        if transient and retries.max_retries:
+        may_help = any(is_transient(failure.error) for failure in self.failures)
+        if may_help and self.context.retry_number < retries.max_retries:
             wait = retry_delay(self.context.retry_number, delay=retries.delay, longest=retries.max_delay)
             request = dg.RetryRequested(max_retries=retries.max_retries, seconds_to_wait=wait)
             request.__cause__ = self.failure(first.error, step=first.step)
@@ -260,7 +266,7 @@ def is_transient(error: BaseException) -> bool:
 def retry_delay(tries: int, *, delay: str, longest: str) -> float:
     """Seconds to wait before the next try: doubled each time up to `longest`, spread by half so that many do not return at once."""
     base = parse_duration(delay).total_seconds() * 2.0**tries
-    return min(base, parse_duration(longest).total_seconds()) * random.uniform(0.5, 1.0)  # noqa: S311
+    return min(base, parse_duration(longest).total_seconds()) * random.uniform(0.5, 1.0)
 
 
 def run_tags(pipeline: PipelinePlan) -> dict[str, str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import enum
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
+from dataflow_assets.checks._metric import AnomalyOptions, slug
 from dataflow_assets.protocols import Severity
 from dataflow_assets.spec.models import Model, Names
 
@@ -33,6 +33,7 @@ class RuleKind(enum.StrEnum):
     ACCEPTED_VALUES = "accepted_values"
     REGEX = "regex"
     LENGTH = "length"
+    ANOMALY = "anomaly"
     SCHEMA = "schema_check"
 
 
@@ -45,6 +46,7 @@ _KEYS: dict[RuleKind, tuple[str, ...]] = {
     RuleKind.ACCEPTED_VALUES: ("allowed_values",),
     RuleKind.REGEX: ("regex",),
     RuleKind.LENGTH: ("min_length", "max_length"),
+    RuleKind.ANOMALY: ("anomaly",),
 }
 _FLAGS = frozenset({RuleKind.REQUIRED_COLUMNS, RuleKind.NOT_NULL, RuleKind.UNIQUE})
 
@@ -63,31 +65,17 @@ class Rule:
     severity: Severity = Severity.ERROR
     blocking: bool = True
     description: str = ""
+    anomaly: AnomalyOptions | None = None
     named: bool = False
     """Whether the user chose the name."""
 
 
-def is_template(value: object) -> bool:
-    """Whether `value` is text that is rendered later, so that nothing can be said of it yet."""
-    return isinstance(value, str) and ("{{" in value or "{%" in value)
-
-
-def _count(value: Any) -> Any:
-    if value is None or is_template(value):
-        return value
-    number = int(value) if isinstance(value, str) and value.strip().isdigit() else value
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise ValueError(f"{value!r} is not a count: write a whole number, 0 or more")
-    return number
-
-
-Count = Annotated[Any, AfterValidator(_count)]
-"""A whole number, 0 or more, or a template that becomes one; None where there is no limit."""
+Count = Annotated[int, Field(ge=0)]
 
 
 def refuse_crossed(low: Any, high: Any, *, low_key: str, high_key: str) -> None:
     """Raise ValueError when both limits are there and cannot both hold."""
-    if low is None or high is None or is_template(low) or is_template(high):
+    if low is None or high is None:
         return
     try:
         crossed = low > high
@@ -114,14 +102,17 @@ class RuleItem(Model):
     max_value: Any = Field(None, description="largest allowed value")
     not_null: bool = False
     unique: bool = False
-    allowed_values: list[Any] | str | None = Field(None, validation_alias=AliasChoices("allowed_values", "accepted_values", "values"))
+    allowed_values: list[Any] | None = Field(None, validation_alias=AliasChoices("allowed_values", "accepted_values", "values"))
     regex: str | None = Field(
         None, validation_alias=AliasChoices("regex", "pattern"), description="RE2; found anywhere in the text unless anchored with ^ and $"
     )
-    min_length: Count = Field(None, description="in characters, for binary columns in bytes")
-    max_length: Count = None
-    min_rows: Count = None
-    max_rows: Count = None
+    min_length: Count | None = Field(None, description="in characters, for binary columns in bytes")
+    max_length: Count | None = None
+    min_rows: Count | None = None
+    max_rows: Count | None = None
+    anomaly: AnomalyOptions | None = Field(
+        None, description="a number of this window compared with its history; has its own name and severity"
+    )
     severity: Severity = Severity.ERROR
     blocking: bool = Field(True, description="whether a failure keeps the window from being published; never for severity warn")
     name: str | None = Field(None, description="name of the asset check; default: from the column and the rule")
@@ -136,9 +127,11 @@ class RuleItem(Model):
 
     @field_validator("check")
     @classmethod
-    def _schema_check_is_an_option(cls, value: RuleKind | None) -> RuleKind | None:
+    def _check_is_a_rule(cls, value: RuleKind | None) -> RuleKind | None:
         if value is RuleKind.SCHEMA:
             raise ValueError("schema_check is an option of the validator beside `checks`; here write `check: not_null` with `columns`")
+        if value is RuleKind.ANOMALY:
+            raise ValueError("write `anomaly: {metric: ...}`, without `check`")
         return value
 
     @field_validator("min_value", "max_value")
@@ -152,11 +145,7 @@ class RuleItem(Model):
 
     @field_validator("allowed_values")
     @classmethod
-    def _values_are_scalars(cls, value: list[Any] | str | None) -> list[Any] | str | None:
-        if isinstance(value, str):
-            if not is_template(value):
-                raise ValueError(f"write a list: [{value}]")
-            return value
+    def _values_are_scalars(cls, value: list[Any] | None) -> list[Any] | None:
         if value is not None and not value:
             raise ValueError("the list is empty: no value could pass")
         for item in value or ():
@@ -167,7 +156,7 @@ class RuleItem(Model):
     @field_validator("regex")
     @classmethod
     def _regex_compiles(cls, value: str | None) -> str | None:
-        if value is not None and not is_template(value):
+        if value is not None:
             refuse_bad_regex(value)
         return value
 
@@ -182,6 +171,8 @@ class RuleItem(Model):
         if not kinds:
             keys = ", ".join(key for keys in _KEYS.values() for key in keys)
             raise ValueError(f"this rule checks nothing: add one of {keys} or `check`")
+        if self.anomaly is not None and self.model_fields_set != {"anomaly"}:
+            raise ValueError("`anomaly` stands alone: put name, severity and blocking inside it, and other rules in items of their own")
         for kind in kinds:
             self._refuse_incomplete(kind)
         refuse_crossed(self.min_value, self.max_value, low_key="min_value", high_key="max_value")
@@ -205,6 +196,8 @@ class RuleItem(Model):
         return (self.column,) if self.column is not None else tuple(self.columns or ())
 
     def _refuse_incomplete(self, kind: RuleKind) -> None:
+        if kind is RuleKind.ANOMALY:
+            return
         if kind is RuleKind.ROW_COUNT:
             if self.targets:
                 raise ValueError("row_count is about the whole dataset: leave `column` out")
@@ -217,6 +210,8 @@ class RuleItem(Model):
 
     def rules(self) -> list[Rule]:
         """The rules of this item, named from columns and kind, or from `name`."""
+        if self.anomaly is not None:
+            return [Rule(RuleKind.ANOMALY, self.anomaly.check_name, anomaly=self.anomaly, named=True)]
         rules = [rule for kind in self.kinds for rule in self._rules_of(kind)]
         if self.name is not None:
             alone = len(rules) == 1
@@ -258,12 +253,6 @@ def refuse_bad_regex(pattern: str) -> None:
         raise ValueError(
             f"{pattern!r} is not a regular expression of RE2 (which has no look-around and no back-references): {error}"
         ) from error
-
-
-def slug(text: str) -> str:
-    """`text` as lower case words joined by `_`."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_") or "column"
 
 
 def distinct_names(rules: Sequence[Rule]) -> list[Rule]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from dataflow_assets.checks._metric import MetricRun
 from dataflow_assets.checks._rules import Count, Rule, RuleItem, RuleKind, distinct_names, refuse_crossed
 from dataflow_assets.protocols import CheckResult, StagedInput, StepContext
 from dataflow_assets.spec.models import Model, Names
@@ -21,8 +22,8 @@ class ValidatorOptions(Model):
     """What a validator may be asked. Rules that name a missing column fail; nothing is changed in the data."""
 
     required_columns: Names = Field(default_factory=list, description="columns that must be there")
-    row_count_min: Count = Field(None, description="fewest rows allowed")
-    row_count_max: Count = Field(None, description="most rows allowed")
+    row_count_min: Count | None = Field(None, description="fewest rows allowed")
+    row_count_max: Count | None = Field(None, description="most rows allowed")
     schema_check: bool = Field(False, description="nulls in required columns are failures too")
     checks: list[RuleItem] = Field(default_factory=list)
 
@@ -124,6 +125,8 @@ def _start(rule: Rule, schema: pa.Schema, context: StepContext) -> RuleRun:
 
     if rule.kind is RuleKind.REQUIRED_COLUMNS:
         return _dataset.RequiredColumns(rule, schema)
+    if rule.anomaly is not None:
+        return MetricRun(rule.anomaly, context)
     if rule.kind is RuleKind.SCHEMA:
         return _dataset.NoNulls(rule, schema)
     if rule.kind is RuleKind.ROW_COUNT:

@@ -5,7 +5,7 @@ Here: the options, and what happens when some pipelines have problems. Not here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,19 +17,21 @@ from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.errors import PlanError, Problem, SelectionError
 from dataflow_assets.plan.build import build_plan_tolerant
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
+from dataflow_assets.spec.models import StepModel
 from dataflow_assets.spec.project import Project
+from dataflow_assets.spec.selectors import Node, resolve_steps
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The selected pipelines, upstream ones first. `broken`: problems of pipelines that were not asked for."""
+    """The selected pipelines, upstream ones first. `parts`: the steps of those of which only some were selected."""
 
     project: Project
     plan: ProjectPlan
     pipelines: tuple[PipelinePlan, ...]
-    broken: tuple[Problem, ...] = ()
+    parts: Mapping[str, frozenset[str]]
 
 
 def selection_options(function: F) -> F:
@@ -40,7 +42,7 @@ def selection_options(function: F) -> F:
         "select",
         multiple=True,
         metavar="SELECTOR",
-        help="Only these: a name, tag:t, a * pattern, +x with upstream, x+ with downstream, @x both; comma intersects, space unites.",
+        help="Only these: a name, name.step, tag:t, path:p, a * pattern, +x with upstream, x+ with downstream, @x both; comma intersects.",
     )
     exclude = click.option("--exclude", multiple=True, metavar="SELECTOR", help="But not these; same grammar.")
     return select(exclude(function))
@@ -48,51 +50,68 @@ def selection_options(function: F) -> F:
 
 @dataclass(frozen=True)
 class Surveyed:
-    """Every pipeline of the project, sound or not: its node in the graph, and its problems by name."""
+    """Every pipeline of the project, sound or not: its node in the graph, its steps, and its problems by name."""
 
     project: Project
     plan: ProjectPlan
     nodes: Mapping[str, Node]
+    steps: Mapping[str, Sequence[Node]]
     problems: Mapping[str, tuple[Problem, ...]]
 
 
 def survey(project: Project) -> Surveyed:
     """Plan what can be planned, and keep the rest with its problems; a file that cannot be read counts under its stem."""
     plan, broken = build_plan_tolerant(project, external=False)
-    nodes = {pipeline.name: Node(pipeline.name, frozenset(pipeline.tags), frozenset(pipeline.upstream)) for pipeline in plan.pipelines}
+    order = {pipeline.name: pipeline.upstream for pipeline in plan.pipelines}
+    loaded = {item.name: item for item in project.pipelines}
     problems = {name: tuple(found) for name, found in broken.items()}
-    for loaded in project.pipelines:
-        nodes.setdefault(loaded.name, Node(loaded.name, frozenset(loaded.model.tags), frozenset(loaded.model.depends_on)))
+    nodes: dict[str, Node] = {}
+    for name in [*order, *(name for name in loaded if name not in order)]:
+        model = loaded[name].model
+        path = _relative(loaded[name].places.file, project.root)
+        nodes[name] = Node(name, tuple(model.tags), order.get(name, tuple(model.depends_on)), path)
     for failure in project.failures:
         name = Path(failure.file).stem
-        nodes.setdefault(name, Node(name, frozenset(), frozenset()))
+        nodes.setdefault(name, Node(name, path=_relative(failure.file, project.root)))
         problems[name] = (*problems.get(name, ()), *failure.problems)
-    return Surveyed(project, plan, nodes, problems)
+    steps = {name: _step_nodes(item.model.steps, nodes[name]) for name, item in loaded.items()}
+    return Surveyed(project, plan, nodes, {name: steps.get(name) or [Node("")] for name in nodes}, problems)
+
+
+def _step_nodes(steps: Sequence[StepModel], pipeline: Node) -> list[Node]:
+    return [Node(step.id, tuple(step.tags), tuple(step.depends_on), pipeline.path) for step in steps]
+
+
+def _relative(file: str, root: Path) -> str:
+    path = Path(file)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
 def choose(session: Session, select: tuple[str, ...], exclude: tuple[str, ...], overrides: Mapping[str, Any] | None = None) -> Chosen:
     """The selected pipelines. Raises SelectionError when nothing matches, PlanError when a selected one has problems."""
     surveyed = survey(session.load(overrides))
-    names = selected_names(surveyed, select, exclude)
+    names = selected(surveyed, select, exclude)
     wrong = [problem for name in names for problem in surveyed.problems.get(name, ())]
     if wrong:
         raise PlanError(list(dict.fromkeys(wrong)))
-    others = tuple(problem for name, found in surveyed.problems.items() if name not in names for problem in found)
+    others = [problem for name, found in surveyed.problems.items() if name not in names for problem in found]
     if others and not session.json:
-        click.secho(
-            f"{plural(len(others), 'problem')} in pipelines that were not selected: `dataflow validate` shows them", err=True, fg="yellow"
-        )
-    return Chosen(surveyed.project, surveyed.plan, tuple(item for item in surveyed.plan.pipelines if item.name in names), others)
+        count = plural(len(others), "problem")
+        click.secho(f"{count} in pipelines that were not selected: `dataflow validate` shows them", err=True, fg="yellow")
+    parts = {name: frozenset(ids) for name, ids in names.items() if len(ids) < len(surveyed.steps[name])}
+    pipelines = tuple(item for item in surveyed.plan.pipelines if item.name in names)
+    return Chosen(surveyed.project, surveyed.plan, pipelines, parts)
 
 
-def selected_names(surveyed: Surveyed, select: tuple[str, ...], exclude: tuple[str, ...]) -> set[str]:
-    """The names that `--select` and `--exclude` leave. Raises SelectionError when there are none, UsageFailed in an empty project."""
+def selected(surveyed: Surveyed, select: tuple[str, ...], exclude: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The steps that `--select` and `--exclude` leave, by pipeline. Raises SelectionError when there are none, UsageFailed in an
+    empty project."""
     if not surveyed.nodes:
         folder = surveyed.project.root / surveyed.project.model.pipelines_dir
         raise UsageFailed(
             f"the project has no pipelines: no .yml file in {folder}", hint="write one, or begin with `dataflow init my_project`"
         )
-    return set(resolve(surveyed.nodes.values(), select=select, exclude=exclude))
+    return resolve_steps(surveyed.nodes.values(), surveyed.steps, select=select, exclude=exclude)
 
 
 def find_pipeline(project: Project, name: str) -> tuple[PipelinePlan, str | None]:

@@ -69,10 +69,14 @@ def next_command(session: Session, chosen: Chosen, wish: Wish, outcomes: Sequenc
     waiting = [outcome for outcome in outcomes if outcome.waiting]
     if not open_ones and not waiting:
         return shlex.join(["dataflow", *place, "status"])
-    names = [outcome.name for outcome in (open_ones or waiting)]
-    whole = len(names) == len(chosen.plan.pipelines)
+    names = [word for outcome in (open_ones or waiting) for word in _selectors(chosen, outcome.name)]
+    whole = len(open_ones or waiting) == len(chosen.plan.pipelines) and not chosen.parts
     words = ["dataflow", *place, "run", *([] if whole else ["--select", " ".join(names)])]
     return shlex.join([*words, *_windows(chosen, wish, open_ones), *_variables(chosen), *(_limit(wish) if not open_ones else [])])
+
+
+def _selectors(chosen: Chosen, name: str) -> list[str]:
+    return [f"{name}.{step}" for step in sorted(chosen.parts[name])] if name in chosen.parts else [name]
 
 
 def _windows(chosen: Chosen, wish: Wish, outcomes: Sequence[PipelineOutcome]) -> list[str]:

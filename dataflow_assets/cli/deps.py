@@ -39,9 +39,8 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...])
     for line in tree(roots, children, tags, glyphs=_glyphs()):
         session.say(line)
     session.say(f"\nOrder: {' > '.join(pipeline.name for pipeline in chosen.pipelines)}")
-    session.say(
-        f"{plural(len(names), 'pipeline')}, {plural(sum(map(len, children.values())), 'edge')}.\nNext: dataflow show {chosen.pipelines[0].name}"
-    )
+    session.say(f"{plural(len(names), 'pipeline')}, {plural(sum(map(len, children.values())), 'edge')}.")
+    session.say(f"Next: dataflow show {chosen.pipelines[0].name}")
     session.emit(
         {
             "ok": True,

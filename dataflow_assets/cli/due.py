@@ -12,6 +12,7 @@ from typing import Any
 from dataflow_assets.cli.failures import UsageFailed, describe
 from dataflow_assets.cli.ranges import bounds, collapse, window_of
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
+from dataflow_assets.plan.windows import expected_windows
 from dataflow_assets.spec.project import Project
 
 
@@ -64,7 +65,7 @@ def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datet
     from dataflow_assets.execution.status import window_status
 
     start, end = bounds(pipeline, start=wish.start, end=wish.end)
-    keys = [pipeline.windows.cadence.key(window) for key in wish.keys if pipeline.windows and (window := window_of(pipeline, key))]
+    keys = [pipeline.windows.cadence.key(window) for key in wish.keys if pipeline.windows and (window := window_of(pipeline, key, now=now))]
     if wish.keys and not keys:
         return Due(pipeline)
     try:
@@ -76,21 +77,21 @@ def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datet
     return Due(pipeline, tuple(todos), tuple(kept), len(chosen) - len(kept))
 
 
-def refuse_unknown_keys(pipelines: tuple[PipelinePlan, ...], wish: Wish) -> None:
-    """Raise UsageFailed for a key of `--window` that is no window of any selected pipeline."""
+def refuse_unknown_keys(pipelines: tuple[PipelinePlan, ...], wish: Wish, *, now: datetime) -> None:
+    """Raise UsageFailed for a key of `--window` that is no complete window of any selected pipeline."""
     for key in wish.keys:
-        if not any(window_of(pipeline, key) for pipeline in pipelines):
-            examples = sorted({_example(pipeline) for pipeline in pipelines if pipeline.windows})
-            hint = f"keys look like {', '.join(examples)}" if examples else "the selected pipelines have no windows; leave --window out"
-            raise UsageFailed(f"no selected pipeline has a window {key!r}", hint=hint)
+        if not any(window_of(pipeline, key, now=now) for pipeline in pipelines):
+            spans = [span for pipeline in pipelines if (span := _span(pipeline, now=now))]
+            hint = "; ".join(spans) or "the selected pipelines have no windows; leave --window out"
+            raise UsageFailed(f"no selected pipeline has a complete window {key!r}", hint=hint)
 
 
-def _example(pipeline: PipelinePlan) -> str:
+def _span(pipeline: PipelinePlan, *, now: datetime) -> str:
     if pipeline.windows is None:
         return ""
-    cadence = pipeline.windows.cadence
-    edge = cadence.floor(pipeline.windows.begin)
-    return edge.astimezone(cadence.zone).strftime(cadence.key_format)
+    windows = expected_windows(pipeline.windows, now)
+    first, last = (pipeline.windows.cadence.key(window) for window in (windows[0], windows[-1])) if windows else ("", "")
+    return f"{pipeline.name} has {first} to {last}" if windows else f"{pipeline.name} has no complete window yet"
 
 
 def _todo_data(todo: WindowTodo, *, chosen: bool) -> dict[str, Any]:

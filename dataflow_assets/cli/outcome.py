@@ -81,8 +81,8 @@ class PipelineOutcome:
 
     def add(self, event: Event) -> WindowOutcome | None:
         """Take in one event; returns the window it belongs to."""
-        if isinstance(event, WindowStarted):
-            self.windows.append(WindowOutcome(event.key, event.window))
+        if isinstance(event, WindowStarted):  # again for a window that a retry runs
+            self.windows = [window for window in self.windows if window.key != event.key] + [WindowOutcome(event.key, event.window)]
         outcome = next((window for window in reversed(self.windows) if window.key == event.key), None)
         if outcome is None and isinstance(event, WindowFailed):
             self.windows.append(outcome := WindowOutcome(event.key, event.window))

@@ -36,8 +36,9 @@ def command(session: Session, /, **given: Any) -> int:
     """
     chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]))
     wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"])
-    refuse_unknown_keys(chosen.pipelines, wish)
-    return print_plan(session, chosen, wish, now=utc_now())
+    now = utc_now()
+    refuse_unknown_keys(chosen.pipelines, wish, now=now)
+    return print_plan(session, chosen, wish, now=now)
 
 
 def print_plan(session: Session, chosen: Chosen, wish: Wish, *, now: datetime) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import click
 
 from dataflow_assets.cli.failures import UsageFailed
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
+from dataflow_assets.plan.windows import expected_windows
 from dataflow_assets.windows import Cadence, Window, as_utc
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,7 +80,7 @@ def _check_bound(_ctx: click.Context, _parameter: click.Parameter, value: str | 
     if value is not None:
         try:
             as_utc(value.strip())
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise click.BadParameter(
                 f"{value!r} is not a date or time; write 2024-01-31, 2024-01-31T06:00 or 2024-01-31T06:00+01:00"
             ) from error
@@ -95,20 +96,24 @@ def bounds(pipeline: PipelinePlan, *, start: str | None, end: str | None) -> tup
     return since, until
 
 
-def window_of(pipeline: PipelinePlan, key: str) -> Window | None:
-    """The window that a key of `--window` names; None when the pipeline has no such window."""
+def window_of(pipeline: PipelinePlan, key: str, *, now: datetime) -> Window | None:
+    """The complete window that a key of `--window` names, also by its start in another spelling; None when the pipeline has none."""
     if pipeline.windows is None:
         return None
     try:
-        return pipeline.windows.cadence.window(key)
-    except ValueError:
-        pass
-    try:
-        moment = as_utc(key, pipeline.windows.cadence.timezone)
-    except ValueError:
+        window = _window_at(key, pipeline.windows.cadence)
+    except (ValueError, OverflowError):
         return None
-    window = next(pipeline.windows.cadence.between(moment, pipeline.windows.cadence.next(pipeline.windows.cadence.floor(moment))))
-    return window if window.start == moment else None
+    return window if window in expected_windows(pipeline.windows, now) else None
+
+
+def _window_at(key: str, cadence: Cadence) -> Window | None:
+    try:
+        return cadence.window(key)
+    except ValueError:
+        edge = as_utc(key, cadence.timezone)
+    window = next(cadence.between(edge, edge + timedelta(microseconds=1)))
+    return window if window.start == edge else None
 
 
 def collapse(todos: Iterable[WindowTodo]) -> list[Range]:

@@ -45,11 +45,11 @@ class Report:
 
     def line(self, word: str, text: str, outcome: str = "", *, indent: int = 0) -> None:
         """One dbt-like line: time, status word, what, dots, outcome in brackets."""
-        body = f"{' ' * indent}{text} "
-        dots = "." * max(_WIDTH - len(body) - len(word), 3) if outcome else ""
+        head = " " * indent or f"{self._number} of {self.total} "
+        dots = "." * max(_WIDTH - len(f"{head}{word} {text} "), 3) if outcome else ""
         colored = click.style(word, fg=_COLORS[word]) if _COLORS.get(word) else word
-        head = f"{self._number} of {self.total} " if not indent else ""
-        self._say(f"{datetime.now():%H:%M:%S}  {head}{colored} {body}{dots}{f' [{outcome}]' if outcome else ''}".rstrip())
+        tail = f" {dots} [{outcome}]" if outcome else ""
+        self._say(f"{datetime.now():%H:%M:%S}  {head}{colored} {text}{tail}")
         self._log.info("%s%s %s %s", head, word, text, outcome)
 
     def _say(self, text: str) -> None:
@@ -69,16 +69,16 @@ class Report:
         elif isinstance(event, StepFinished):
             self._log.debug("%s %s: %s rows in %.2fs", event.key, event.step, event.rows, event.seconds)
             if event.published and event.published.note:
-                self.line("WARN", f"{event.key} {event.step}: {event.published.note}", indent=2)
+                self.line("WARN", f"{event.key} {event.step}: {event.published.note}", indent=4)
         elif isinstance(event, WindowFinished) and outcome:
             self.line(
                 "OK",
                 event.key,
                 "published before" if outcome.fate == "already" else f"{_rows(outcome.rows)} in {event.seconds:.2f}s",
-                indent=2,
+                indent=4,
             )
         elif isinstance(event, WindowFailed):
-            self.line("ERROR", f"{event.key} at {event.step}" if event.step else event.key, _first_line(event.error), indent=2)
+            self.line("ERROR", f"{event.key} at {event.step}" if event.step else event.key, _first_line(event.error), indent=4)
             self._log.error("%s failed", event.key, exc_info=event.error)
 
     def _check(self, event: CheckEvaluated) -> None:
@@ -87,11 +87,11 @@ class Report:
             return
         word = "FAIL" if result.severity.value == "error" else "WARN"
         count = f"{result.failed:,} of {result.checked:,} rows" if result.failed else "did not pass"
-        self.line(word, f"{event.key} {event.step}.{result.name}", count, indent=2)
+        self.line(word, f"{event.key} {event.step}.{result.name}", count, indent=4)
         for sample in list(result.samples)[:_SAMPLES]:
             from dataflow_assets.secrets import mask
 
-            self._say(" " * 17 + mask(", ".join(f"{key}={value!r}" for key, value in sample.items()))[:160])
+            self._say(" " * 19 + mask(", ".join(f"{key}={value!r}" for key, value in sample.items()))[:160])
 
     def end(self, outcome: PipelineOutcome) -> None:
         """A pipeline is done, or stopped."""

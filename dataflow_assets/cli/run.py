@@ -6,9 +6,12 @@ Here: the options, the order of pipelines, exit codes. Not here: which windows a
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +25,9 @@ from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.tables import utc_now
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 @click.command("run", cls=VerbCommand)
@@ -43,8 +49,8 @@ def command(session: Session, /, **given: Any) -> int:
     variables = read_variables(given["several"], given["single"])
     chosen = choose(session, given["select"], given["exclude"], variables)
     wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"])
-    refuse_unknown_keys(chosen.pipelines, wish)
     now = utc_now()
+    refuse_unknown_keys(chosen.pipelines, wish, now=now)
     if given["dry_run"]:
         from dataflow_assets.cli.plan import print_plan
 
@@ -58,6 +64,7 @@ class Run:
     def __init__(self, session: Session, chosen: Chosen, wish: Wish, *, now: datetime, stream: bool) -> None:
         self.session, self.chosen, self.wish, self.now = session, chosen, wish, now
         self.outcomes: list[PipelineOutcome] = []
+        self._open = ExitStack()
         self.report = report_for(session, total=len(chosen.pipelines), stream=stream)
 
     def go(self) -> int:
@@ -73,11 +80,21 @@ class Run:
                 self.outcomes.append(outcome)
                 self._run_one(find_due(project, pipeline, self.wish, now=self.now), outcome)
         except KeyboardInterrupt:
-            self.outcomes[-1].status = "interrupted"
-            self.report.end(self.outcomes[-1])
+            self._interrupted()
         finally:
             self.report.close()
+            self._open.close()
         return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=time.perf_counter() - started)
+
+    def _interrupted(self) -> None:
+        """Mark the pipeline at work; those after it are not begun."""
+        last = self.outcomes[-1]
+        if last.status != "interrupted":
+            last.status = "interrupted"
+            self.report.end(last)
+        done = {outcome.name for outcome in self.outcomes}
+        rest = [pipeline.name for pipeline in self.chosen.pipelines if pipeline.name not in done]
+        self.outcomes += [PipelineOutcome(name, "skipped", "interrupted before it began") for name in rest]
 
     def _run_one(self, due: Due, outcome: PipelineOutcome) -> None:
         outcome.waiting = due.waiting
@@ -98,4 +115,32 @@ class Run:
         return next((other.name for other in self.outcomes if other.name in due.pipeline.upstream and other.status != "ok"), None)
 
     def _execute(self, due: Due, outcome: PipelineOutcome) -> None:
-        raise RuntimeError
+        from dataflow_assets.assets.execute import execute
+
+        outcome.planned = due.now
+        self.report.begin(due.pipeline, due.now)
+        started = time.perf_counter()
+        with redirect_stdout(sys.stderr) if self.session.json else nullcontext():
+            (result,) = execute(
+                self.chosen.plan,
+                self.chosen.project,
+                windows={due.pipeline.name: [todo.window for todo in due.now]},
+                steps=self.chosen.parts,
+                instance=self.instance,
+                on_event=lambda _name, event: self.report.event(event, outcome.add(event)),
+                full_refresh=self.wish.full_refresh,
+            )
+        outcome.seconds = time.perf_counter() - started
+        outcome.status, outcome.run_id = result.status, result.run_id
+        if result.status == "failed" and not any(window.error for window in outcome.windows):
+            outcome.error = result.error
+        self.report.end(outcome)
+        if result.status == "interrupted":
+            raise KeyboardInterrupt
+
+    @cached_property
+    def instance(self) -> dg.DagsterInstance:
+        """The project's Dagster instance, opened when the first pipeline runs."""
+        from dataflow_assets.assets.instance import open_instance
+
+        return self._open.enter_context(open_instance(self.chosen.project))

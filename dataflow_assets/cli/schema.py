@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dataflow_assets.cli.terminal import Session, as_json, write
+from dataflow_assets.cli.terminal import Session, as_json
 from dataflow_assets.cli.verb import VerbCommand
 
 
@@ -23,8 +23,7 @@ def command(session: Session, kind: str) -> int:
 
     An editor uses it when a file's first line is `# yaml-language-server: $schema=PATH`, as in the projects that `init` writes.
     """
-    _ = session
-    write(as_json(schema_of(kind), indent=2) + "\n")
+    session.write(as_json(schema_of(kind), indent=2) + "\n")
     return 0
 
 

@@ -127,7 +127,7 @@ def _step_data(step: StepPlan) -> dict[str, Any]:
         "kind": step.kind,
         "inputs": list(step.inputs),
         "connection": step.connection,
-        "asset_key": list(step.asset_key),
+        "asset_key": "/".join(step.asset_key),
         "mode": step.mode,
         "keys": list(step.keys),
         "window_column": step.window_column,

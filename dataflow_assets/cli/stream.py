@@ -11,7 +11,7 @@ from typing import Any
 from dataflow_assets.cli.failures import describe
 from dataflow_assets.cli.outcome import PipelineOutcome, WindowOutcome, check_data, step_data
 from dataflow_assets.cli.report import Report
-from dataflow_assets.cli.terminal import as_json, write
+from dataflow_assets.cli.terminal import as_json
 from dataflow_assets.execution.events import CheckEvaluated, Event, Progress, StepFinished, StepStarted, WindowFailed, WindowFinished
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.tables import utc_now
@@ -23,7 +23,7 @@ class StreamReport(Report):
     _pipeline = ""
 
     def _line(self, event: str, **fields: Any) -> None:
-        write(as_json({"event": event, "time": utc_now(), "pipeline": self._pipeline, **fields}) + "\n")
+        self.session.write(as_json({"event": event, "time": utc_now(), "pipeline": self._pipeline, **fields}) + "\n")
 
     def begin(self, pipeline: PipelinePlan, todos: Sequence[WindowTodo]) -> None:
         """A pipeline starts."""
@@ -63,4 +63,4 @@ class StreamReport(Report):
     def finish(self, document: Mapping[str, Any]) -> None:
         """The last line."""
         self._pipeline = ""
-        write(as_json({"event": "done", **document}) + "\n")
+        self.session.write(as_json({"event": "done", **document}) + "\n")

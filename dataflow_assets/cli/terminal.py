@@ -10,8 +10,8 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -29,6 +29,8 @@ class Session:
     json: bool = False
     log_level: str = "warning"
     no_color: bool = False
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    """Standard output as it was at the start: while pipelines run with `--json`, what users' functions print goes elsewhere."""
 
     def remember(self, attribute: str, value: Any, ctx: click.Context) -> None:
         """Take over one shared option."""
@@ -55,25 +57,24 @@ class Session:
     @property
     def interactive(self) -> bool:
         """Whether a person watches: a terminal that can move its cursor, and no JSON."""
-        return not self.json and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        return not self.json and self.out.isatty() and os.environ.get("TERM") != "dumb"
 
-    def say(self, text: str = "", *, nl: bool = True) -> None:
+    def say(self, text: str = "") -> None:
         """Print a line for a person; silent with `--json`. Escape codes are dropped where output is not a terminal."""
         if not self.json:
-            write(text + ("\n" if nl else ""))
+            self.write(text + "\n")
 
     def emit(self, document: Mapping[str, Any]) -> None:
         """Print the JSON document when `--json` was given."""
         if self.json:
-            write(as_json(document, indent=2) + "\n")
+            self.write(as_json(document, indent=2) + "\n")
 
-
-def write(text: str) -> None:
-    """Write to standard output and flush. A reader that went away is no reason to stop working: the rest is dropped quietly."""
-    try:
-        click.echo(text, nl=False)
-    except BrokenPipeError:
-        _discard_stdout()
+    def write(self, text: str) -> None:
+        """Write and flush. A reader that went away is no reason to stop working: the rest is dropped quietly."""
+        try:
+            click.echo(text, file=self.out, nl=False)
+        except BrokenPipeError:
+            _discard_stdout()
 
 
 def open_output() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dataflow_assets.cli.choosing import selected_names, selection_options, survey
+from dataflow_assets.cli.choosing import selected, selection_options, survey
 from dataflow_assets.cli.failures import OK, USAGE, problem_data
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
@@ -26,7 +26,7 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
     Nothing is connected to and nothing is run. Each problem shows its file, line and column. Exits with 2 when there is one.
     """
     surveyed = survey(session.load(read_variables(several, single)))
-    names = selected_names(surveyed, select, exclude)
+    names = selected(surveyed, select, exclude)
     problems = sorted({problem for name in names for problem in surveyed.problems.get(name, ())}, key=lambda problem: problem.place)
     wrong = sorted(name for name in names if surveyed.problems.get(name))
     for problem in problems:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver
+from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.storage.sql import Dialect, Statement
 
 if TYPE_CHECKING:
@@ -23,6 +23,14 @@ POSTGRES = Dialect("Postgres", max_identifier_bytes=63, instant_type="TIMESTAMPT
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
 _NOT_ALLOWED = ("28", "3D000")
 _RETRY = ("40001", "40P01", "55P03", "53")
+_BAD_VALUE = "22"
+_HINTS = {
+    "42P01": "list the tables with \\dt *.* in psql, and check pg_schema",
+    "42703": "check the column names of the query",
+    "42501": "the user lacks a right: see GRANT",
+    "42601": "run the query in psql to see where it breaks off",
+    "55P03": "another session holds the lock: SELECT pid, query FROM pg_stat_activity WHERE application_name = 'dataflow'",
+}
 
 
 def require_drivers() -> None:
@@ -42,7 +50,9 @@ def failure(error: Exception, doing: str, kind: type[DataflowError]) -> Dataflow
         return ConnectionFailed(text, hint="check user, password, database and their rights", transient=False)
     if state.startswith(_LOST) or (not state and _is_connection_error(error)):
         return ConnectionFailed(text)
-    return kind(text, transient=state.startswith(_RETRY))
+    if kind is WriteFailed and state.startswith(_BAD_VALUE):
+        return ValueRefused(text, hint="change the value in the query, or the type of the target column")
+    return kind(text, hint=_HINTS.get(state, ""), transient=state.startswith(_RETRY))
 
 
 def _is_connection_error(error: Exception) -> bool:

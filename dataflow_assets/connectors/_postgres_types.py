@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from dataflow_assets.errors import ValueRefused
 from dataflow_assets.storage.casts import cast_exactly, is_bytes, is_list, is_text, plain_type
+from dataflow_assets.storage.feed import Route
 
 INSTANT = pa.timestamp("us", "UTC")
 _NAIVE = pa.timestamp("us")
@@ -95,12 +96,31 @@ def decimal_type(modifier: int) -> pa.DataType:
     precision = max(precision - min(scale, 0), scale)
     scale = max(scale, 0)
     if precision > 76:
-        raise ValueRefused(f"numeric({precision}, {scale}) has more digits than the 76 that Arrow keeps", hint="cast it to text in the query")
+        raise ValueRefused(
+            f"numeric({precision}, {scale}) has more digits than the 76 that Arrow keeps", hint="cast it to text in the query"
+        )
     return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
 
 
-_INTEGERS = {"int8": "smallint", "int16": "smallint", "int32": "integer", "int64": "bigint", "uint8": "smallint", "uint16": "integer", "uint32": "bigint", "uint64": "numeric(20, 0)"}
-_SCALARS = {"bool": "boolean", "halffloat": "real", "float": "real", "double": "double precision", "date32[day]": "date", "date64[ms]": "date", "null": "text"}
+_INTEGERS = {
+    "int8": "smallint",
+    "int16": "smallint",
+    "int32": "integer",
+    "int64": "bigint",
+    "uint8": "smallint",
+    "uint16": "integer",
+    "uint32": "bigint",
+    "uint64": "numeric(20, 0)",
+}
+_SCALARS = {
+    "bool": "boolean",
+    "halffloat": "real",
+    "float": "real",
+    "double": "double precision",
+    "date32[day]": "date",
+    "date64[ms]": "date",
+    "null": "text",
+}
 
 
 def sql_type(kind: pa.DataType, *, name: str) -> str:
@@ -120,7 +140,9 @@ def sql_type(kind: pa.DataType, *, name: str) -> str:
         return f"numeric({max(kind.precision - min(kind.scale, 0), kind.scale)}, {max(kind.scale, 0)})"
     if is_list(kind) and not is_list(kind.value_type):
         return f"{sql_type(kind.value_type, name=name)}[]"
-    raise ValueRefused(f"column {name!r} of type {kind} has no exact place in a Postgres table", hint="cast it, for instance to JSON text, in a transform")
+    raise ValueRefused(
+        f"column {name!r} of type {kind} has no exact place in a Postgres table", hint="cast it, for instance to JSON text, in a transform"
+    )
 
 
 @dataclass(frozen=True)
@@ -134,33 +156,6 @@ class TargetColumn:
     required: bool
     generated: bool
     always_identity: bool
-
-
-@dataclass(frozen=True)
-class Route:
-    """How a column travels: `wire` is the Arrow type sent by COPY, `cast` the type Postgres turns it into afterwards, if any."""
-
-    name: str
-    wire: pa.DataType
-    cast: str | None = None
-    longest: int | None = None
-    """Characters of a varchar(n)."""
-    fraction: int | None = None
-    """Digits of a second in a timestamp(n) or time(n)."""
-
-    def fit(self, column: pa.Array) -> pa.Array:
-        """The column as `wire`. Raises ValueRefused where a value would change."""
-        fitted = cast_exactly(column, self.wire, name=self.name)
-        if self.longest is not None and (pc.max(pc.utf8_length(fitted)).as_py() or 0) > self.longest:
-            raise ValueRefused(f"column {self.name!r} holds text longer than the {self.longest} characters of its target column", hint="widen the target column")
-        if self.fraction is not None and not _is_whole(fitted, digits=self.fraction):
-            raise ValueRefused(f"column {self.name!r} has finer seconds than the {self.fraction} digits of its target column", hint="widen the target column")
-        return fitted
-
-
-def _is_whole(column: pa.Array, *, digits: int) -> bool:
-    numbers, step = column.cast(pa.int64()), pa.scalar(10 ** (6 - digits), pa.int64())
-    return bool(pc.all(pc.equal(pc.multiply(pc.divide(numbers, step), step), numbers), min_count=0).as_py())
 
 
 _WIRE = {
@@ -182,14 +177,20 @@ def route(name: str, kind: pa.DataType, column: TargetColumn) -> Route:
     if column.type_name == "money":
         return Route(name, pa.decimal128(19, 2), "money")
     if column.type_name in {"interval", "timetz"} and column.modifier >= 0:
-        raise ValueRefused(f"column {name!r}: {column.cast_name} with a precision may round", hint="drop the precision of the target column")
+        raise ValueRefused(
+            f"column {name!r}: {column.cast_name} with a precision may round", hint="drop the precision of the target column"
+        )
     if column.type_name.startswith("_") and is_list(kind):
-        element = kind.value_type if column.type_name == "_numeric" and pa.types.is_decimal(kind.value_type) else _WIRE.get(column.type_name[1:])
+        element = (
+            kind.value_type if column.type_name == "_numeric" and pa.types.is_decimal(kind.value_type) else _WIRE.get(column.type_name[1:])
+        )
         return Route(name, pa.list_(element)) if element is not None else Route(name, pa.list_(pa.string()), column.cast_name)
     if is_text(kind) or pa.types.is_null(kind):
         # a cast to bit means bit(1) and cuts off; varbit keeps all, and the assignment then checks the length
         return Route(name, pa.string(), "varbit" if column.type_name == "bit" else column.cast_name)
-    raise ValueRefused(f"column {name!r} of type {kind} does not fit {column.cast_name}", hint="cast it in the query, or change the target column's type")
+    raise ValueRefused(
+        f"column {name!r} of type {kind} does not fit {column.cast_name}", hint="cast it in the query, or change the target column's type"
+    )
 
 
 def _numeric_route(name: str, kind: pa.DataType, column: TargetColumn) -> Route:
@@ -204,6 +205,8 @@ def _numeric_route(name: str, kind: pa.DataType, column: TargetColumn) -> Route:
 
 
 def missing_columns(names: Sequence[str], columns: Sequence[TargetColumn]) -> tuple[list[str], list[str]]:
-    """Columns of the data that the table lacks, and columns that the table requires but the data lacks."""
+    """Columns of the data that the table lacks, and columns without a default that the data lacks."""
     there = {column.name for column in columns}
-    return [name for name in names if name not in there], [column.name for column in columns if column.required and column.name not in names]
+    return [name for name in names if name not in there], [
+        column.name for column in columns if column.required and column.name not in names
+    ]

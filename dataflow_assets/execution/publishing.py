@@ -16,6 +16,7 @@ from dataflow_assets.execution.reporting import finished
 from dataflow_assets.execution.work import Work
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
+from dataflow_assets.plan.windows import FINGERPRINT
 from dataflow_assets.storage.stages import Stage, checksum_of
 from dataflow_assets.tables import (
     Claim,
@@ -74,7 +75,7 @@ def _request(work: Work, step: StepPlan, stage: Stage, claim: Claim) -> PublishR
         open_reader=stage.open_reader,
         paths=stage.paths,
         metrics=dict(work.metrics),
-        state=_state(work, stage),
+        state={**_state(work, stage), FINGERPRINT: step.fingerprint},
     )
 
 

@@ -33,7 +33,17 @@ def window_status(
     """
     ledgers = list(ledger_entries(project, pipeline, now=now).values())
     failed = set(unfinished(project.stages_dir, pipeline.name))
-    return windows_to_run(pipeline.windows, ledger=ledgers, failed=failed, now=now, start=start, end=end, full_refresh=full_refresh, keys=keys)
+    return windows_to_run(
+        pipeline.windows,
+        ledger=ledgers,
+        failed=failed,
+        now=now,
+        start=start,
+        end=end,
+        full_refresh=full_refresh,
+        keys=keys,
+        fingerprints={step.id: step.fingerprint for step in pipeline.endpoints},
+    )
 
 
 def ledger_entries(project: Project, pipeline: PipelinePlan, *, now: datetime) -> dict[str, list[LedgerEntry]]:
@@ -52,5 +62,5 @@ def _entries(session: Session, step: StepPlan) -> list[LedgerEntry]:
         if session.pipeline.windows is None:
             raise
     # the target's name depends on the window: each has a ledger of its own
-    windows = expected_windows(session.pipeline.windows, now=session.request.now)
+    windows = expected_windows(session.pipeline.windows, session.request.now)
     return [entry for window in windows for entry in session.ledger(step, window=window)]

@@ -84,6 +84,7 @@ def step_context(
         project_dir=work.session.project.root,
         scratch=work.attempt.scratch,
         window=work.window,
+        window_key=work.key,
         variables=work.session.context(work.window).variables,
         history=history or {},
         queries=rendered.queries if rendered else {},

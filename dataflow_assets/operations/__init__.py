@@ -1,0 +1,1 @@
+"""What happens around runs: loading the code location, schedules, retention, alerts."""

@@ -29,6 +29,12 @@ def rules_of(step: StepModel, index: int, findings: Findings) -> tuple[CheckPlan
     return plans
 
 
+def keeps_history(check: CheckPlan) -> bool:
+    """Whether the check compares a metric with its history, alone or as one of the rules of a validator."""
+    rules = check.options.get("checks")
+    return check.kind == METRIC or (isinstance(rules, list) and any(isinstance(rule, dict) and "anomaly" in rule for rule in rules))
+
+
 def own_check(step: StepModel, plugin: Plugin, options: Any) -> CheckPlan:
     """The plan of a step of type check."""
     return CheckPlan(plugin.kind, step.config, _names(plugin.implementation, plugin.kind, options))

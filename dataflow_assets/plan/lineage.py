@@ -167,7 +167,7 @@ def _parsed(text: str, dialect: str | None) -> list[tuple[str | None, str]] | No
 def _tables(statement: Any) -> Iterator[tuple[str | None, str]]:
     from sqlglot import exp
 
-    for table in statement.find_all(exp.Table):
+    for table in statement.find_all(exp.Table, bfs=False):
         if isinstance(table.this, exp.Identifier) and (table.db or not _is_cte(table)):
             yield table.db or None, table.name
 

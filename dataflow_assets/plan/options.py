@@ -6,6 +6,7 @@ anything, an unknown key never becomes a known one. Not here: which model belong
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from pydantic.fields import FieldInfo
 from dataflow_assets.plan.names import suggest
 
 Path = tuple[str | int, ...]
+_ALLOWED = re.compile(r"'([^']*)'")
 _TEMPLATE_SIGNS = ("{{", "{%", "${")
 _PROBES: tuple[Any, ...] = (1, "x", True, ["x"], {"x": "x"}, datetime(2000, 1, 1, tzinfo=UTC), "2000-01-01", "1h")
 """Values that stand in for a template until one of them has the type the field wants."""
@@ -57,7 +59,7 @@ def check_options(model: type[BaseModel], raw: Mapping[str, Any]) -> Checked:
         try:
             found = model.model_validate(values)
         except ValidationError as error:
-            details = error.errors(include_url=False, include_context=False)
+            details = error.errors(include_url=False)
             mistakes = tuple(_mistakes(model, raw, details, stood_in=bool(tried)))
             if mistakes or not _stand_in(values, details, tried):
                 return Checked(None, strangers + mistakes)
@@ -161,10 +163,18 @@ def _copy(value: Any) -> Any:
 
 
 def _stand_in(values: Any, details: Any, tried: dict[Path, int]) -> bool:
-    """Put the next probe where a template was refused; False when all were refused."""
-    for path in {_path(values, item["loc"]) for item in details}:
-        if not path or tried.get(path, 0) >= len(_PROBES):
+    """Put the next stand-in where a template was refused, at last nothing; False when all were refused."""
+    for item in details:
+        path = _path(values, item["loc"])
+        if not path or tried.get(path, 0) > len(_PROBES):
             return False
-        _at(values, path[:-1])[path[-1]] = _PROBES[tried.get(path, 0)]
-        tried[path] = tried.get(path, 0) + 1
+        attempt = tried.get(path, 0)
+        inside = _at(values, path[:-1])
+        if item["type"] in {"enum", "literal_error"} and (allowed := _ALLOWED.findall(item["ctx"]["expected"])):
+            inside[path[-1]] = allowed[0]
+        elif attempt < len(_PROBES):
+            inside[path[-1]] = _PROBES[attempt]
+        elif isinstance(inside, dict):
+            del inside[path[-1]]
+        tried[path] = attempt + 1
     return True

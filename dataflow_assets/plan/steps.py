@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_assets.plan.checks import own_check, rules_of
+from dataflow_assets.plan.checks import keeps_history, own_check, rules_of
 from dataflow_assets.plan.findings import Findings, step_path
 from dataflow_assets.plan.graph import children, find_cycles, reachable, topological
 from dataflow_assets.plan.kinds import Link, Plugin, find_link, find_plugin
@@ -168,7 +168,6 @@ def refuse_metrics_without_home(drafts: Mapping[str, Draft], findings: Findings)
     below = children({name: draft.model.depends_on for name, draft in drafts.items()})
     endpoints = {name for name, draft in drafts.items() if draft.plugin.role == "endpoint"}
     for name, draft in drafts.items():
-        metric = any(check.kind == "metric_anomaly" for check in draft.checks)
-        if metric and not endpoints & {name, *reachable(below, [name])}:
+        if any(map(keeps_history, draft.checks)) and not endpoints & {name, *reachable(below, [name])}:
             message = f"step {name!r} has an anomaly check on a metric, but no endpoint follows it to keep the metric's history"
             findings.add(step_path(draft.index, "checks"), message, hint="move the check to a step that an endpoint publishes")

@@ -59,7 +59,7 @@ def source_column(pipeline: PipelineModel, draft: Draft) -> str | None:
 def endpoint_writing(pipeline: PipelineModel, draft: Draft, findings: Findings) -> Writing:
     """The effective mode, keys and window column of an endpoint; adds a problem for what its connector or its pipeline cannot do."""
     options = draft.options
-    if options is None or _refuse_templates(draft, findings):
+    if _refuse_templates(draft, findings) or options is None:
         return Writing()
     own = _text(options.event_time_column)
     column = own or pipeline.event_time_column
@@ -79,7 +79,7 @@ def endpoint_writing(pipeline: PipelineModel, draft: Draft, findings: Findings) 
             f"step {draft.id!r} has mode replace_window, but its pipeline has no windows",
             hint="add windows: {every: day, begin: ...}, or use mode: replace",
         )
-    if mode is WriteMode.REPLACE_WINDOW and not column:
+    if mode is WriteMode.REPLACE_WINDOW and pipeline.windows is not None and not column:
         hint = "add event_time_column: to the pipeline or to this step's config"
         at.add("mode", f"step {draft.id!r} has mode replace_window, but no event_time_column says which rows a window holds", hint=hint)
     return Writing(mode, keys, column if pipeline.windows else None)

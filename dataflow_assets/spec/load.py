@@ -124,20 +124,11 @@ def read_pipeline_file(file: Path) -> list[LoadedPipeline]:
         if not model.pipeline_name:
             if len(parsed.documents) > 1:
                 problems.append(document.places.problem((), "a pipeline in a file of several needs a name", hint="add `pipeline_name:`"))
-            model = _named_after(file, model, document, problems)
+            model = model.model_copy(update={"pipeline_name": file.stem})
         loaded.append(LoadedPipeline(model, document.places))
     if problems:
         raise SpecError(problems)
     return loaded
-
-
-def _named_after(file: Path, model: PipelineModel, document: yaml.Document, problems: list[Problem]) -> PipelineModel:
-    try:
-        PipelineModel(pipeline_name=file.stem)
-    except ValidationError:
-        message = f"the file's name {file.stem!r} cannot be the pipeline's name"
-        problems.append(document.places.problem((), message, hint="add `pipeline_name:` with letters, digits, _ and -"))
-    return model.model_copy(update={"pipeline_name": file.stem})
 
 
 def _validated(model: type[M], document: yaml.Document, problems: list[Problem]) -> M | None:
@@ -168,7 +159,9 @@ def _without_duplicates(pipelines: list[LoadedPipeline], failures: list[LoadFail
     for name, group in by_name.items():
         for pipeline in group if len(group) > 1 else []:
             others = ", ".join(str(_name_place(other)) for other in group if other is not pipeline)
-            problem = pipeline.places.problem(_name_path(pipeline), f"the pipeline name {name!r} is also used at {others}", hint="rename one of them")
+            problem = pipeline.places.problem(
+                _name_path(pipeline), f"the pipeline name {name!r} is also used at {others}", hint="rename one of them"
+            )
             before = failed.get(pipeline.places.file, LoadFailure(pipeline.places.file, ()))
             failed[pipeline.places.file] = replace(before, problems=(*before.problems, problem))
     kept = [pipeline for pipeline in pipelines if len(by_name[pipeline.name]) == 1]

@@ -17,7 +17,6 @@ from dataflow_assets.tables import WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
 
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*\Z")
-PIPELINE_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 
 
 class SqlMarker:
@@ -40,7 +39,7 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], BeforeValidator(_as_list)]
+Names = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=list[str] | str)]
 
 
 class Model(BaseModel):
@@ -52,9 +51,13 @@ class Model(BaseModel):
 class WindowOptions(Model):
     """How a pipeline is cut into windows. DFT's `variables.microbatch` block becomes this."""
 
-    every: str = Field(validation_alias=AliasChoices("every", "batch_size"), description="10min, hour, day, week, month, year or a cron expression")
+    every: str = Field(
+        validation_alias=AliasChoices("every", "batch_size"), description="10min, hour, day, week, month, year or a cron expression"
+    )
     timezone: str = Field("UTC", description="whose wall clock the window edges follow, e.g. America/New_York")
-    begin: datetime | date | None = Field(None, description="the first window holds this moment; on the wall clock of `timezone` when it has no offset")
+    begin: datetime | date | None = Field(
+        None, description="the first window holds this moment; on the wall clock of `timezone` when it has no offset"
+    )
     end: datetime | date | None = Field(None, description="no window starts at or after this moment; default: now")
     lookback: int = Field(0, ge=0, description="how many already published windows to run again, for rows that arrive late")
     lag: str = Field("0s", description="wait this long after a window's end before it runs, e.g. 2h")
@@ -94,8 +97,12 @@ class StepModel(Model):
     source_type: str | None = None
     processor_type: str | None = None
     endpoint_type: str | None = None
-    plugin: str | None = Field(None, validation_alias=AliasChoices("kind", "plugin"), description="the plugin, in place of source_type and its siblings")
-    connection: str | None = Field(None, validation_alias=AliasChoices("connection", "name"), description="a connection of the project; `name` in older files")
+    plugin: str | None = Field(
+        None, validation_alias=AliasChoices("kind", "plugin"), description="the plugin, in place of source_type and its siblings"
+    )
+    connection: str | None = Field(
+        None, validation_alias=AliasChoices("connection", "name"), description="a connection of the project; `name` in older files"
+    )
     depends_on: Names = Field(default_factory=list)
     config: dict[str, Any] = Field(default_factory=dict, description="the plugin's own options")
     checks: list[dict[str, Any]] = Field(default_factory=list, description="rules on this step's output, as under a validator's `checks`")
@@ -139,7 +146,9 @@ class RetryOptions(Model):
 class PipelineModel(Model):
     """One pipeline document."""
 
-    pipeline_name: str = Field("", validation_alias=AliasChoices("pipeline_name", "name", "pipeline"), description="default: the file's stem")
+    pipeline_name: str = Field(
+        "", validation_alias=AliasChoices("pipeline_name", "name", "pipeline"), description="default: the file's stem"
+    )
     description: str = ""
     tags: Names = Field(default_factory=list)
     depends_on: Names = Field(default_factory=list, description="pipelines that run first; edges found in the SQL need no mention")
@@ -153,13 +162,6 @@ class PipelineModel(Model):
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = Field(default_factory=RetryOptions)
     steps: list[StepModel] = Field(default_factory=list)
-
-    @field_validator("pipeline_name")
-    @classmethod
-    def _name_can_be_selected(cls, value: str) -> str:
-        if value and not PIPELINE_NAME.match(value):
-            raise ValueError(f"{value!r} is not a pipeline name: use letters, digits, _ and -")
-        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -240,12 +242,18 @@ class SourceOptions(Model):
 class EndpointOptions(Model):
     """What every endpoint step's `config` may say; connectors extend it."""
 
-    mode: WriteMode | None = Field(None, description="append, replace, replace_window or upsert; default: replace_window with windows, else append")
+    mode: WriteMode | None = Field(
+        None, description="append, replace, replace_window or upsert; default: replace_window with windows, else append"
+    )
     upsert_keys: Names = Field(default_factory=list)
     event_time_column: str | None = Field(None, description="the column whose rows a window replaces; default: the pipeline's")
     auto_create: bool = Field(True, description="create a missing table, from `schema` where given, else from the data")
-    columns: dict[str, str] = Field(default_factory=dict, validation_alias=AliasChoices("schema", "columns"), description="column -> SQL type")
-    audit: Literal["count", "checksum"] = Field("count", description="compare counts, or read the target back and compare checksums as well")
+    columns: dict[str, str] = Field(
+        default_factory=dict, validation_alias=AliasChoices("schema", "columns"), description="column -> SQL type"
+    )
+    audit: Literal["count", "checksum"] = Field(
+        "count", description="compare counts, or read the target back and compare checksums as well"
+    )
 
     @field_validator("mode", mode="before")
     @classmethod

@@ -18,7 +18,12 @@ from dataflow_assets.errors import Problem
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, WindowOptions
 from dataflow_assets.spec.project import Path_, Places
 
-_TITLES: dict[type[BaseModel], str] = {PipelineModel: "a pipeline", StepModel: "a step", ProjectModel: "the project file", WindowOptions: "`windows`"}
+_TITLES: dict[type[BaseModel], str] = {
+    PipelineModel: "a pipeline",
+    StepModel: "a step",
+    ProjectModel: "the project file",
+    WindowOptions: "`windows`",
+}
 _EXPECTED = {
     "string_type": "text",
     "list_type": "a list",
@@ -37,7 +42,19 @@ _EXPECTED = {
 }
 _MOVED: dict[type[BaseModel], dict[str, str]] = {
     StepModel: dict.fromkeys(
-        ("query", "table", "file_path", "path", "mode", "auto_create", "upsert_keys", "schema", "columns", "event_time_column", "delimiter"),
+        (
+            "query",
+            "table",
+            "file_path",
+            "path",
+            "mode",
+            "auto_create",
+            "upsert_keys",
+            "schema",
+            "columns",
+            "event_time_column",
+            "delimiter",
+        ),
         "indent it under the step's `config:`",
     ),
     PipelineModel: dict.fromkeys(("every", "batch_size", "lookback", "begin", "end", "lag", "timezone"), "indent it under `windows:`"),
@@ -60,7 +77,13 @@ def keys_of(model: type[BaseModel]) -> list[str]:
     keys: list[str] = []
     for name, field in model.model_fields.items():
         aliases = field.validation_alias
-        keys += [name] if aliases is None else [str(alias) for alias in aliases.choices] if isinstance(aliases, AliasChoices) else [str(aliases)]
+        keys += (
+            [name]
+            if aliases is None
+            else [str(alias) for alias in aliases.choices]
+            if isinstance(aliases, AliasChoices)
+            else [str(aliases)]
+        )
     return list(dict.fromkeys([*keys, *model.model_fields]))
 
 
@@ -78,7 +101,9 @@ def missing_plugins(pipeline: PipelineModel, places: Places, *, at: Path_ = ()) 
         others = [key for key in ("source_type", "processor_type", "endpoint_type") if key != wanted and getattr(step, key)]
         if others:
             hint = f"write {wanted}: {getattr(step, others[0])}, or change `type`"
-            problems.append(places.problem((*path, others[0]), f"step {step.id!r} is of type {step.type} but has {others[0]}", hint=hint, at_key=True))
+            problems.append(
+                places.problem((*path, others[0]), f"step {step.id!r} is of type {step.type} but has {others[0]}", hint=hint, at_key=True)
+            )
         elif not step.kind and not (step.connection and step.role != "processor"):
             hint = f"add `{wanted}`, for example {wanted}: {'sql' if step.role == 'processor' else 'csv'}"
             hint += "" if step.role == "processor" else ", or `connection:` with a connection of the project"

@@ -57,7 +57,7 @@ def tagged(tag: str, text: str) -> Any:
         raise ValueError(f"the tag !!{tag} is not supported")
     if not isinstance(value, wanted[tag]) or (isinstance(value, bool) and tag != "bool"):
         raise ValueError(f"{text!r} is not a value of type {tag}")
-    return float(value) if tag == "float" else value
+    return float(value) if isinstance(value, int) and tag == "float" else value
 
 
 def _number_or_time(text: str) -> Any:

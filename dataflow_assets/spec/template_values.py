@@ -141,4 +141,6 @@ def text_of(value: Any, *, label: str) -> str:
         return value.isoformat()
     if value is None:
         raise TemplateError(f"{{{{ {label} }}}} is null and stands inside text", hint=f"give it a value, or write {{{{ {label} or '' }}}}")
+    if isinstance(value, (list, tuple, set, dict)):
+        raise TemplateError(f"{{{{ {label} }}}} is a collection and stands inside text", hint=f"join it: {{{{ {label} | join(', ') }}}}")
     return str(value)

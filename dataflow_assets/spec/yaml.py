@@ -24,7 +24,6 @@ from yaml.events import (
     MappingStartEvent,
     ScalarEvent,
     SequenceEndEvent,
-    SequenceStartEvent,
     StreamEndEvent,
 )
 
@@ -33,7 +32,7 @@ from dataflow_assets.spec.project import Path_, Places
 from dataflow_assets.spec.scalars import Ambiguous, plain, tagged
 
 try:
-    from yaml.cyaml import CParser as _Parser
+    from yaml._yaml import CParser as _Parser
 except ImportError:  # PyYAML built without libyaml: the same events, ten times slower
     from yaml.loader import SafeLoader as _Parser  # type: ignore[assignment]
 
@@ -112,7 +111,9 @@ def _odd_characters(text: str, file: str, lines: tuple[str, ...]) -> tuple[Probl
     places = Places(file, lines=lines)
     found = [(number, match) for number, line in enumerate(lines, 1) for match in _FORBIDDEN.finditer(line)]
     return tuple(
-        places.problem_at(Place(file, number, match.start() + 1), f"the character U+{ord(match[0]):04X} may not stand in YAML", hint="remove it")
+        places.problem_at(
+            Place(file, number, match.start() + 1), f"the character U+{ord(match[0]):04X} may not stand in YAML", hint="remove it"
+        )
         for number, match in found[:10]
     )
 
@@ -218,7 +219,7 @@ class _Composer:
             if event.anchor is not None:
                 self.anchors[event.anchor] = _Anchor(event.value, 1, open=False)
             return str(event.value)
-        braces = isinstance(event, MappingStartEvent) and event.flow_style and event.start_mark.index == start.start_mark.index + 1
+        braces = isinstance(event, MappingStartEvent) and self._is_brace_after(event.start_mark, start.start_mark)
         if isinstance(event, AliasEvent) and isinstance(value := self._alias(event), str):
             return value
         if not isinstance(event, AliasEvent):
@@ -228,6 +229,10 @@ class _Composer:
         else:
             self._report(event, "a key must be text", "write key: value, with a word as the key")
         return f"?{event.start_mark.index}"
+
+    @staticmethod
+    def _is_brace_after(mark: Any, start: Any) -> bool:
+        return bool(mark.index == start.index + 1)
 
     def _merge_sources(self, event: Any, path: Path_, depth: int) -> list[Mapping[str, Any]]:
         value = self._node(event, path, depth + 1)

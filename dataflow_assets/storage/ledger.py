@@ -14,14 +14,35 @@ from typing import Any
 
 from dataflow_assets.errors import Fenced, WriteFailed
 from dataflow_assets.storage.sql import Dialect, Statement, create_table
-from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, TableName, Target, Unit, WriteMode, schema_fingerprint, utc_now
+from dataflow_assets.tables import (
+    Claim,
+    LedgerEntry,
+    Published,
+    PublishRequest,
+    TableName,
+    Target,
+    Unit,
+    WriteMode,
+    schema_fingerprint,
+    utc_now,
+)
 from dataflow_assets.windows import Window
 
 LEDGER = "_dataflow_ledger"
 _KEY = ("target_table", "pipeline", "step", "unit_key")
 _CLAIM = ("claimed_generation", "claimed_attempt", "claimed_at")
 _WINDOW = ("window_start", "window_end")
-_PUBLISHED = ("published_generation", "published_attempt", "write_mode", "row_count", "checksum", "schema_fingerprint", "published_at", "metrics", "state")
+_PUBLISHED = (
+    "published_generation",
+    "published_attempt",
+    "write_mode",
+    "row_count",
+    "checksum",
+    "schema_fingerprint",
+    "published_at",
+    "metrics",
+    "state",
+)
 COLUMNS = (*_KEY, *_WINDOW, *_CLAIM, *_PUBLISHED)
 
 
@@ -141,7 +162,9 @@ def settled(row: LedgerRow | None, request: PublishRequest) -> Published | None:
     """
     claim, mode = request.claim, request.target.mode
     if row is None:
-        raise WriteFailed(f"{request.target.table} {claim.unit}: the ledger has no claim for it", hint="claim the unit before publishing it")
+        raise WriteFailed(
+            f"{request.target.table} {claim.unit}: the ledger has no claim for it", hint="claim the unit before publishing it"
+        )
     if recorded(row, claim):
         return Published(request.rows, claim.generation, already=True, note="the ledger shows this very attempt as published")
     if row.generation > claim.generation:

@@ -16,7 +16,9 @@ _Item = pa.RecordBatch | BaseException | None
 
 
 @contextmanager
-def read_ahead(batches: Iterable[pa.RecordBatch], *, depth: int = 2, cancel: Callable[[], object] | None = None) -> Iterator[Iterator[pa.RecordBatch]]:
+def read_ahead(
+    batches: Iterable[pa.RecordBatch], *, depth: int = 2, cancel: Callable[[], object] | None = None
+) -> Iterator[Iterator[pa.RecordBatch]]:
     """Iterate over `batches` while a thread fetches up to `depth` of them in advance.
 
     An error of the producer is raised where the consumer meets it. Leaving early calls `cancel`, which should make the

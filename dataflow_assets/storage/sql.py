@@ -122,7 +122,9 @@ def insert_select(dialect: Dialect, table: TableName, columns: Mapping[str, str]
     return f"INSERT INTO {dialect.table(table)} ({dialect.names(list(columns))}){overriding} SELECT {', '.join(columns.values())} FROM {source}"
 
 
-def upsert_select(dialect: Dialect, table: TableName, columns: Mapping[str, str], source: str, *, keys: Sequence[str], overriding: str = "") -> str:
+def upsert_select(
+    dialect: Dialect, table: TableName, columns: Mapping[str, str], source: str, *, keys: Sequence[str], overriding: str = ""
+) -> str:
     """INSERT ... SELECT where a row whose keys are there already replaces every other column; `source` has each key once."""
     others = {name: dialect.incoming(dialect.quote(name)) for name in columns if name not in keys}
     return insert_select(dialect, table, columns, source, overriding=overriding) + dialect.conflict(dialect, keys, others)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from multiprocessing.process import BaseProcess
@@ -53,7 +52,8 @@ class Arena:
 
     folder: Path
     look: Callable[[], Rows]
-    expected: Rows = field(default_factory=Counter)
+    expected: Rows
+    dsn: str = ""
 
     def start(self, *, failpoints: str = "", **keys: Any) -> BaseProcess:
         """A victim at work."""
@@ -113,12 +113,13 @@ def build(folder: Path, *, kind: str, mode: str, dsn: str = "") -> Arena:
     table = source_table()
     pq.write_table(table, folder / "source.parquet", row_group_size=1000)
     connection = {"postgres": {"type": "postgres", "dsn": dsn}, "duckdb": {"type": "duckdb", "database": "target.duckdb"}}.get(kind)
-    (folder / "dataflow_project.yml").write_text(json.dumps({"project_name": "chaos", "connections": {"target": connection} if connection else {}}))
+    (folder / "dataflow_project.yml").write_text(
+        json.dumps({"project_name": "chaos", "connections": {"target": connection} if connection else {}})
+    )
     more = f", mode: {mode}" + (", upsert_keys: [id]" if mode == "upsert" else "")
     windows = "" if mode == "replace" else WINDOWS
     (folder / "pipelines" / "load.yml").write_text(PIPELINE.format(windows=windows, endpoint=ENDPOINTS[kind].format(more=more)))
-    os.environ["CHAOS_DSN"] = dsn
-    return Arena(folder, _looker(folder, kind, dsn), rows_of(table))
+    return Arena(folder, _looker(folder, kind, dsn), rows_of(table), dsn)
 
 
 def _looker(folder: Path, kind: str, dsn: str) -> Callable[[], Rows]:
@@ -150,7 +151,9 @@ def _looker(folder: Path, kind: str, dsn: str) -> Callable[[], Rows]:
 
     def ndjson() -> Rows:
         path = folder / "out" / "events.ndjson"
-        return Counter((row["id"], str(row["note"])) for row in map(json.loads, path.read_text().splitlines())) if path.exists() else Counter()
+        return (
+            Counter((row["id"], str(row["note"])) for row in map(json.loads, path.read_text().splitlines())) if path.exists() else Counter()
+        )
 
     def parquet() -> Rows:
         found: Rows = Counter()

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pyarrow.parquet  # noqa: F401 -- preloaded for the fork server
 
-import dataflow_assets.execution.run
 from dataflow_assets.errors import Fenced
 from dataflow_assets.execution.events import WindowFailed
 from dataflow_assets.execution.run import RunRequest, run
@@ -21,43 +20,49 @@ from dataflow_assets.execution.status import window_status
 from dataflow_assets.failpoints import VARIABLE, failpoint
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets.spec.load import load
-from dataflow_assets.tables import Published, PublishRequest
+from dataflow_assets.tables import Published, PublishRequest, WriteMode
 
 NOW = datetime(2024, 1, 10, tzinfo=UTC)
 OK, FAILED, FENCED = 0, 1, 3
 
 
-def work(project_folder: str, *, failpoints: str = "", naive: bool = False, attempt: str | None = None, batch: str = "") -> None:
-    """Run what is due of the only pipeline; exits 0, 1 when a window failed, 3 when it was fenced off."""
+def work(
+    project_folder: str, *, failpoints: str = "", naive: str = "", attempt: str | None = None, batch: str = "", again: bool = False
+) -> None:
+    """Run what is due of the only pipeline; exits 0, 1 when a window failed, 3 when it was fenced off.
+
+    `naive` is the DSN of the target when the naive writer is to be used; `again` runs published windows too.
+    """
     os.environ[VARIABLE] = failpoints
     if naive:
-        _use_naive_writer()
+        _use_naive_writer(naive)
     project = load(Path(project_folder))
     (pipeline,) = build_plan(project).pipelines
     todo = window_status(project, pipeline, now=NOW)
-    windows = tuple(item.window for item in todo if item.run)
-    failures = [event for event in run(RunRequest(project, pipeline, windows, attempt or uuid.uuid4().hex, NOW, batch=batch)) if isinstance(event, WindowFailed)]
+    windows = tuple(item.window for item in todo if item.run or again)
+    failures = [
+        event
+        for event in run(RunRequest(project, pipeline, windows, attempt or uuid.uuid4().hex, NOW, batch=batch))
+        if isinstance(event, WindowFailed)
+    ]
     for failure in failures:
         print(f"{failure.key} {failure.step}: {type(failure.error).__name__}: {failure.error}", flush=True)
     if failures:
         raise SystemExit(FENCED if any(isinstance(failure.error, Fenced) for failure in failures) else FAILED)
 
 
-def _use_naive_writer() -> None:
+def _use_naive_writer(dsn: str) -> None:
     """Replace the Postgres publish by what most home-made loaders do: delete, commit, insert, commit; the ledger apart."""
     import psycopg
 
     from dataflow_assets.connectors.postgres import Connector
 
-    atomic = Connector.publish
-
     def publish(self: Connector, request: PublishRequest) -> Published:
-        dsn = os.environ["CHAOS_DSN"]
         window, table = request.claim.unit.window, request.target.table.name
         with psycopg.connect(dsn, autocommit=True) as connection:
             failpoint("publish.begin")
             connection.execute(f"create table if not exists {table} (id bigint, ts timestamptz, amount numeric(12,2), note text)")
-            if window is not None:
+            if window is not None and request.target.mode is not WriteMode.APPEND:
                 connection.execute(f"delete from {table} where ts >= %s and ts < %s", (window.start, window.end))
             failpoint("publish.after_delete")
             with connection.cursor() as cursor, cursor.copy(f"copy {table} (id, ts, amount, note) from stdin") as copy:
@@ -67,7 +72,6 @@ def _use_naive_writer() -> None:
             failpoint("publish.mid_copy")
             failpoint("publish.before_commit")
         failpoint("publish.after_commit")
-        _ = atomic
         return Published(request.rows, request.claim.generation, target_rows=request.rows)
 
     Connector.publish = publish  # type: ignore[method-assign]

@@ -1,0 +1,204 @@
+"""Running pipelines through Dagster from a terminal.
+
+Here: one Dagster run for each pipeline, in this process, in order, with its events for whoever listens. Not here: which windows
+are due (`execution.status`), what is printed (`cli`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import dagster as dg
+
+from dataflow_assets.assets.build import pipeline_job
+from dataflow_assets.assets.instance import open_instance
+from dataflow_assets.assets.names import FULL_REFRESH_TAG, PIPELINE_TAG, job_name, tag_value
+from dataflow_assets.assets.partitions import partitions_of, range_tags
+from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
+from dataflow_assets.errors import DataflowError, Interrupted, RunFailed
+from dataflow_assets.execution.events import Event, WindowFailed, WindowFinished
+from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
+from dataflow_assets.secrets import mask
+from dataflow_assets.spec.project import Project
+from dataflow_assets.windows import Window
+
+if TYPE_CHECKING:
+    from dagster._core.remote_origin import RemoteJobOrigin
+
+OnEvent = Callable[[str, Event], None]
+Status = Literal["ok", "failed", "skipped", "interrupted"]
+
+LOCATION = "dataflow_assets.definitions"
+# the level of Dagster's console logger: the terminal is ours; the event log keeps everything
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What became of one pipeline. `failed` are the windows that failed in the end; `error` is the first of their errors."""
+
+    name: str
+    status: Status
+    run_id: str | None = None
+    failed: tuple[WindowFailed, ...] = ()
+    error: Exception | None = None
+    reason: str = ""
+
+
+@dataclass
+class _Watch:
+    """Listens to a run: passes events on, and keeps the windows that stay failed after all tries."""
+
+    on_event: OnEvent | None
+    failed: dict[str, WindowFailed] = field(default_factory=dict)
+
+    def __call__(self, pipeline: str, event: Event) -> None:
+        if isinstance(event, WindowFailed):
+            self.failed[event.key] = event
+        elif isinstance(event, WindowFinished):
+            self.failed.pop(event.key, None)
+        if self.on_event:
+            self.on_event(pipeline, event)
+
+
+def execute(
+    plan: ProjectPlan,
+    project: Project,
+    *,
+    windows: Mapping[str, Sequence[Window | None]],
+    steps: Mapping[str, frozenset[str]] | None = None,
+    instance: dg.DagsterInstance | None = None,
+    on_event: OnEvent | None = None,
+    full_refresh: bool = False,
+) -> list[PipelineResult]:
+    """Run pipelines, upstream ones first: `windows` names each pipeline and what to run of it, `(None,)` without windows.
+
+    `steps` narrows a pipeline to some of its steps. A pipeline whose upstream failed is skipped, the others go on. Each run is
+    in the instance with its events, and can be re-executed from the UI of this code location. An interrupt ends the run and
+    gives the status `interrupted` to it and `skipped` to the rest.
+    """
+    opened = instance or open_instance(project)
+    results: dict[str, PipelineResult] = {}
+    try:
+        for pipeline in plan.pipelines:
+            if pipeline.name in windows:
+                reason = _reason_to_skip(pipeline, results)
+                if reason:
+                    results[pipeline.name] = PipelineResult(pipeline.name, "skipped", reason=reason)
+                    continue
+                chosen = (steps or {}).get(pipeline.name)
+                results[pipeline.name] = _run_pipeline(
+                    plan, project, pipeline, windows[pipeline.name], chosen, opened, _Watch(on_event), full_refresh=full_refresh
+                )
+    finally:
+        if instance is None:
+            opened.dispose()
+    return list(results.values())
+
+
+def _reason_to_skip(pipeline: PipelinePlan, results: Mapping[str, PipelineResult]) -> str:
+    if any(result.status == "interrupted" for result in results.values()):
+        return "interrupted"
+    bad = [name for name in pipeline.upstream if name in results and results[name].status != "ok"]
+    return f"upstream {', '.join(bad)} {results[bad[0]].status}" if bad else ""
+
+
+def _run_pipeline(
+    plan: ProjectPlan,
+    project: Project,
+    pipeline: PipelinePlan,
+    windows: Sequence[Window | None],
+    steps: frozenset[str] | None,
+    instance: dg.DagsterInstance,
+    watch: _Watch,
+    *,
+    full_refresh: bool,
+) -> PipelineResult:
+    from dagster._core.definitions.job_base import InMemoryJob
+    from dagster._core.errors import DagsterExecutionInterruptedError
+    from dagster._core.execution.api import execute_run_iterator
+
+    chosen = [window for window in windows if window is not None]
+    if pipeline.windows and not chosen:
+        return PipelineResult(pipeline.name, "ok", reason="nothing to do")
+    keys = {dg.AssetKey(pipeline.by_id[step].asset_key) for step in steps} if steps is not None else None
+    run = instance.create_run_for_job(
+        job := _job(plan, project, pipeline, watch, keys),
+        run_config=_QUIET,
+        tags=_tags(pipeline, chosen, full_refresh=full_refresh),
+        asset_selection=keys,
+        remote_job_origin=_origin(pipeline),
+    )
+    message = ""
+    try:
+        for event in execute_run_iterator(InMemoryJob(job), run, instance):
+            message = _failure_message(event) or message
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        interrupted = Interrupted("interrupted", hint="finished windows stay published; run the same command again to go on")
+        return PipelineResult(pipeline.name, "interrupted", run.run_id, error=interrupted)
+    return _result(pipeline, instance, run.run_id, watch, message)
+
+
+def _job(plan: ProjectPlan, project: Project, pipeline: PipelinePlan, watch: _Watch, keys: set[dg.AssetKey] | None) -> dg.JobDefinition:
+    around = Surroundings.of(plan, project)
+    definitions = dg.Definitions(
+        assets=[pipeline_assets(pipeline, around, listen=watch), *_upstream_assets(pipeline, around)],
+        jobs=[pipeline_job(pipeline)],
+        executor=dg.in_process_executor,
+    )
+    job = definitions.resolve_job_def(job_name(pipeline.name))
+    return job.get_subset(asset_selection=keys) if keys else job
+
+
+def _upstream_assets(pipeline: PipelinePlan, around: Surroundings) -> Iterable[dg.AssetSpec]:
+    """What other pipelines publish, as far as this one names it, with their partitions."""
+    keys = {step.asset_key for name in pipeline.upstream if name in around.by_name for step in around.by_name[name].endpoints}
+    keys |= {key for step in pipeline.steps for key in step.reads if key in around.publishers}
+    for key in sorted(keys):
+        publisher = around.publishers[key]
+        if publisher is not pipeline:
+            yield dg.AssetSpec(key, partitions_def=partitions_of(publisher.windows) if publisher.windows else None)
+
+
+def _tags(pipeline: PipelinePlan, windows: Sequence[Window], *, full_refresh: bool) -> dict[str, str]:
+    tags = {PIPELINE_TAG: tag_value(pipeline.name)}
+    if pipeline.windows:
+        tags |= range_tags(pipeline.windows, windows)
+    if full_refresh:
+        tags[FULL_REFRESH_TAG] = "true"
+    return tags
+
+
+def _origin(pipeline: PipelinePlan) -> RemoteJobOrigin:
+    """Where the UI finds the job again: the code location that `dagster dev` loads from `dataflow_assets.definitions`."""
+    import sys
+
+    from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+    from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+    target = LoadableTargetOrigin(executable_path=sys.executable, module_name=LOCATION)
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name=LOCATION)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job_name(pipeline.name))
+
+
+def _failure_message(event: dg.DagsterEvent) -> str:
+    if not (event.is_step_failure or event.is_failure):
+        return ""
+    error = getattr(event.event_specific_data, "error", None)
+    return mask(error.message) if error else mask(event.message or "")
+
+
+def _result(pipeline: PipelinePlan, instance: dg.DagsterInstance, run_id: str, watch: _Watch, message: str) -> PipelineResult:
+    record = instance.get_run_by_id(run_id)
+    if record is not None and record.status is dg.DagsterRunStatus.CANCELED:
+        return PipelineResult(pipeline.name, "interrupted", run_id, error=Interrupted("the run was cancelled"))
+    if record is not None and record.is_success:
+        return PipelineResult(pipeline.name, "ok", run_id)
+    failed = tuple(watch.failed.values())
+    error: Exception = failed[0].error if failed else RunFailed(message or "the run failed", hint=f"see run {run_id} in the Dagster UI")
+    if not isinstance(error, DataflowError):
+        error = RunFailed(mask(f"{type(error).__name__}: {error}"))
+    return PipelineResult(pipeline.name, "failed", run_id, failed, error)

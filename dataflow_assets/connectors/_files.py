@@ -1,0 +1,228 @@
+"""What the connectors of files share: paths, claims, publishing, reading a target back.
+
+Here: from `file_path` to the files it names, and the part of the connector protocol that is the same for every format.
+Not here: the formats (`csv`, `json`, `parquet`), the publish protocol (`storage.files`).
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field
+
+from dataflow_assets.batches import resize
+from dataflow_assets.errors import ConnectionFailed, ReadFailed, ValueRefused
+from dataflow_assets.protocols import ConnectionContext
+from dataflow_assets.spec.models import Model
+from dataflow_assets.storage import file_rows, files
+from dataflow_assets.storage.file_ledger import Site
+from dataflow_assets.storage.file_writing import Format, Mark, mark_of
+from dataflow_assets.storage.type_names import arrow_type
+from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, TableName, Target, Unit, WindowFilter
+
+_OPEN_AT_ONCE = 64
+
+
+class FileConnection(Model):
+    """A folder that paths are relative to. Files need no connection."""
+
+    root: str | None = Field(None, description="the folder that file_path is relative to; itself relative to the project")
+
+
+class FileConnector:
+    """The connector protocol for files; a format gives `reader` and `writer`."""
+
+    kind: ClassVar[str]
+    Connection: ClassVar[type[FileConnection]] = FileConnection
+
+    def __init__(self, connection: FileConnection, context: ConnectionContext) -> None:
+        self._folder = context.project_dir / (connection.root or "")
+        self._project = context.project_dir
+
+    def __repr__(self) -> str:
+        return f"{self.kind} files in {self._folder}"
+
+    def format(self, options: Any) -> Format:
+        """How files of an endpoint with these options are read and written."""
+        raise TypeError(f"{type(self).__name__} reads and writes no format")
+
+    def is_folder(self, options: Any) -> bool:
+        """Whether an endpoint with these options writes a folder of files."""
+        return False
+
+    def probe(self) -> str:
+        if not self._folder.is_dir():
+            raise ConnectionFailed(
+                f"there is no folder {self._folder}", hint="create it, or correct root: of the connection", transient=False
+            )
+        return f"{self.kind} files in {self._folder}"
+
+    def close(self) -> None:
+        return None
+
+    def source_table(self, options: Any) -> TableName | None:
+        return TableName(self._name(options.file_path))
+
+    def target_table(self, options: Any) -> TableName:
+        return TableName(self._name(options.file_path))
+
+    def path(self, file_path: str) -> Path:
+        """The path that `file_path` means."""
+        return Path(os.path.normpath(self._folder / file_path))
+
+    def _name(self, file_path: str) -> str:
+        """The path as lineage knows it: relative to the project where it lies inside, a glob as the folder it looks into."""
+        path = self.path(file_path)
+        if glob.has_magic(path.name) and not path.exists():
+            path = path.parent
+        return path.relative_to(self._project).as_posix() if path.is_relative_to(self._project) else path.as_posix()
+
+    def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
+        return files.claim(self._site(target), unit, attempt=attempt, format=self.format(target.options))
+
+    def publish(self, request: PublishRequest) -> Published:
+        options = request.target.options
+        return files.publish(self._site(request.target), request, self.format(options), declared=_declared(options.columns))
+
+    def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
+        entries = files.known(self._site(target), self.format(target.options)).entries
+        return [entry for entry in entries if (entry.unit.pipeline, entry.unit.step) == (pipeline, step)]
+
+    @contextmanager
+    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
+        site, format = self._site(target), self.format(target.options)
+        journal = files.known(site, format)
+        paths = [site.folder / site.name] if site.name else files.data_files(site.folder, format.suffix)
+        present = [path for path in paths if path.exists()]
+        if not present:
+            raise ReadFailed(f"{site} does not exist", hint="run the pipeline that writes it")
+        likely = files.columns_of(journal)
+        schema = likely if likely is not None else format.schema(present[0], pa.schema([]))
+        batches = (batch for path in present for batch in format.rows(path, schema))
+        yield reader_of(schema, batches, window=window)
+
+    def _site(self, target: Target) -> Site:
+        return Site.of(self.path(target.options.file_path), is_folder=self.is_folder(target.options))
+
+    def sources(self, file_path: str, *, suffixes: tuple[str, ...]) -> list[Path]:
+        """The files that a source reads: the file itself, the data files of a folder, or what a glob matches, by name.
+
+        Raises ReadFailed when there is none.
+        """
+        path = self.path(file_path)
+        if path.is_file():
+            return [path]
+        pattern = str(path / "*" if path.is_dir() else path)
+        if not glob.has_magic(pattern):
+            raise ReadFailed(f"{path} does not exist", hint=f"file_path is relative to {self._folder}; look for a typing error")
+        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - an absolute pattern
+        found = [item for item in found if item.is_file() and item.name[0] not in "._"]
+        if path.is_dir():
+            found = [item for item in found if item.name.endswith(suffixes)]
+        if not found:
+            raise ReadFailed(f"no file matches {pattern}", hint=f"file_path is relative to {self._folder}; see what lies there")
+        return found
+
+
+def _declared(columns: dict[str, str]) -> pa.Schema | None:
+    """The columns that an endpoint's `schema` wants. Raises ValueRefused for an unknown type."""
+    if not columns:
+        return None
+    return pa.schema(list(column_types(columns).items()))
+
+
+def column_types(names: dict[str, str]) -> dict[str, pa.DataType]:
+    """Column -> Arrow type. Raises ValueRefused naming the column of an unknown type."""
+    types = {}
+    for column, name in names.items():
+        try:
+            types[column] = arrow_type(name)
+        except ValueError as error:
+            raise ValueRefused(f"column {column!r}: {error}") from error
+    return types
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """One of the files a source reads. `open()` gives its bytes as they were when reading began, or raises ReadFailed."""
+
+    path: Path
+    open: Callable[[], Any]
+
+
+@contextmanager
+def snapshot(paths: Iterable[Path]) -> Iterator[list[OpenFile]]:
+    """The files as they are now: the first 64 are held open, so that a rename cannot swap them; a later one that was swapped is refused."""
+    with ExitStack() as stack:
+        opened = []
+        for number, path in enumerate(paths):
+            if number < _OPEN_AT_ONCE:
+                handle = stack.enter_context(_opened(path))
+                opened.append(OpenFile(path, partial(_rewound, handle)))
+            else:
+                opened.append(OpenFile(path, partial(_unchanged, path, mark_of(path))))
+        yield opened
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return pa.OSFile(str(path), "rb")
+    except OSError as error:
+        raise ReadFailed(f"{path} cannot be opened: {error}", hint="see that it exists and may be read") from error
+
+
+def _rewound(handle: Any) -> Any:
+    handle.seek(0)
+    return handle
+
+
+def _unchanged(path: Path, mark: Mark | None) -> Any:
+    handle = _opened(path)
+    if mark_of(path) != mark:
+        raise ReadFailed(f"{path} was replaced while its folder was read", hint="run it again", transient=True)
+    return handle
+
+
+def reader_of(
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    window: WindowFilter | None = None,
+    columns: Iterable[str] | None = None,
+    rows: int = 65_536,
+) -> pa.RecordBatchReader:
+    """A reader of the rows in the window, with these columns, in batches of at most `rows` rows."""
+    if window is not None:
+        require(schema, [window.column])
+        window.bounds(schema.field(window.column).type)
+    names = list(columns) if columns is not None else schema.names
+    require(schema, names)
+    wanted = pa.schema([schema.field(name) for name in names])
+    chosen = (_within(batch, window).select(names) for batch in batches)
+    return pa.RecordBatchReader.from_batches(wanted, (batch.cast(wanted) for batch in resize(chosen, rows=rows)))
+
+
+def _within(batch: pa.RecordBatch, window: WindowFilter | None) -> pa.RecordBatch:
+    if window is None or batch.num_rows == 0:
+        return batch
+    mask = file_rows.inside(batch.column(window.column), window)
+    if mask.null_count:
+        raise ValueRefused(
+            f"{mask.null_count} rows have no value in column {window.column!r}, so they lie in no window and would be lost",
+            hint="give them a time, or read the file without windows",
+        )
+    return batch.filter(mask)
+
+
+def require(schema: pa.Schema, names: Iterable[str]) -> None:
+    """Raises ReadFailed naming the columns that are not there."""
+    if missing := [name for name in names if name not in schema.names]:
+        raise ReadFailed(f"there is no column {', '.join(map(repr, missing))}; there are {', '.join(map(repr, schema.names))}")

@@ -1,0 +1,234 @@
+"""Types of values that are written as text: finding them, and parsing without loss.
+
+Here: from columns of text to Arrow types and values, with nothing per row in Python. A type that was found rather than declared
+accepts only text that the value gives back: `00123` is no number, and a decimal too long for a float is no float. Not here:
+files (`csv`, `json`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+_TRIAL_ROWS = 50
+_EXACT_LENGTH = 15
+_WHOLE = r"^(0|-?[1-9][0-9]*)$"
+_DECIMAL = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
+INSTANT = pa.timestamp("us", "UTC")
+_LADDER: tuple[pa.DataType, ...] = (
+    pa.float64(),
+    pa.bool_(),
+    pa.date32(),
+    pa.timestamp("us"),
+    pa.timestamp("ns"),
+    INSTANT,
+    pa.timestamp("ns", "UTC"),
+    pa.time64("us"),
+)
+Mask = NDArray[np.bool_]
+
+
+class Unfit(Exception):
+    """The text at `index` is no value of the type."""
+
+    def __init__(self, index: int, text: str) -> None:
+        self.index, self.text = index, text
+        super().__init__(text)
+
+
+def infer(column: pa.Array) -> pa.DataType:
+    """The narrowest type whose values give all of this text back: null when there is none, string when nothing else fits."""
+    present = column.drop_null()
+    if not len(present):
+        return pa.null()
+    if _matches(present.slice(0, _TRIAL_ROWS), _WHOLE) and _matches(present, _WHOLE):
+        return next((kind for kind in (pa.int64(), pa.decimal128(38, 0)) if fits(present, kind)), pa.string())
+    for kind in _LADDER:
+        if fits(present.slice(0, _TRIAL_ROWS), kind) and fits(present, kind):
+            return kind
+    return _decimal_for(present) or pa.string()
+
+
+def fits(column: pa.Array, kind: pa.DataType) -> bool:
+    """Whether all of this text is of the type, strictly."""
+    try:
+        values = parse(column, kind, strict=True)
+    except Unfit:
+        return False
+    return not pa.types.is_floating(kind) or bool(pc.any(pc.is_finite(values), min_count=0).as_py())
+
+
+def _matches(column: pa.Array, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(column, pattern)).as_py())
+
+
+def _decimal_for(column: pa.Array) -> pa.DataType | None:
+    """The decimal type that holds numbers with more digits than a float keeps."""
+    if not _matches(column, _DECIMAL):
+        return None
+    whole = pc.max(pc.binary_length(pc.replace_substring_regex(column, r"[-.].*$|^-", ""))).as_py()
+    point = pc.find_substring(column, ".")
+    fraction = pc.if_else(pc.equal(point, -1), 0, pc.subtract(pc.subtract(pc.binary_length(column), point), 1))
+    scale = pc.max(fraction).as_py()
+    kind = pa.decimal128(38, scale) if whole + scale <= 38 else None
+    return kind if kind is not None and fits(column, kind) else None
+
+
+def parse(column: pa.Array, kind: pa.DataType, *, strict: bool) -> pa.Array:
+    """The values of a column of text.
+
+    Raises Unfit for text that is no value of `kind`, and with `strict` for text that the value does not give back.
+    """
+    try:
+        values = _convert(column, kind)
+    except pa.ArrowInvalid:
+        raise _first_unfit(column, kind) from None
+    suspects = _suspects(column, values, kind, strict=strict)
+    if suspects is not None and suspects.any():
+        index = int(np.argmax(suspects))
+        raise Unfit(index, column[index].as_py())
+    return values
+
+
+def _first_unfit(column: pa.Array, kind: pa.DataType) -> Unfit:
+    """The first value that cannot be converted, by halving."""
+    start, length = 0, len(column)
+    while length > 1:
+        half = length // 2
+        try:
+            _convert(column.slice(start, half), kind)
+        except pa.ArrowInvalid:
+            length = half
+        else:
+            start, length = start + half, length - half
+    return Unfit(start, column[start].as_py())
+
+
+def _convert(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    for test, convert in _CONVERTERS:
+        if test(kind):
+            return convert(column, kind)
+    return column.cast(kind)
+
+
+def _null(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.null_count < len(column):
+        raise pa.ArrowInvalid("a value in a column without values")
+    return pa.nulls(len(column))
+
+
+def _time(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    moments = pc.binary_join_element_wise("1970-01-01T", column, "").cast(pa.timestamp(kind.unit))
+    return moments.cast(kind)
+
+
+def _instant(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Text with an offset is an instant; without one, a time on the wall clock of the type's zone, where that is not UTC."""
+    try:
+        return column.cast(pa.timestamp(kind.unit, "UTC")).cast(kind)
+    except pa.ArrowInvalid:
+        if kind.tz == "UTC":
+            raise
+    return pc.assume_timezone(column.cast(pa.timestamp(kind.unit)), kind.tz)
+
+
+_CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, pa.DataType], pa.Array]], ...] = (
+    (pa.types.is_null, _null),
+    (pa.types.is_time, _time),
+    (lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None, _instant),
+)
+
+
+def _suspects(column: pa.Array, values: pa.Array, kind: pa.DataType, *, strict: bool) -> Mask | None:
+    """Which texts were parsed to a value that says less than they do."""
+    if pa.types.is_integer(kind):
+        head = _Head(column)
+        hexadecimal = (head.second | 0x20 == ord("x")) | (head.third | 0x20 == ord("x"))
+        return np.asarray(hexadecimal | head.padded | head.minus_zero if strict else hexadecimal)
+    if not strict:
+        return None
+    if pa.types.is_decimal(kind):
+        head = _Head(column)
+        return head.padded | head.plus
+    if pa.types.is_floating(kind):
+        head = _Head(column)
+        return head.padded | head.plus | _inexact(column, values, head)
+    if pa.types.is_boolean(kind):
+        return _Head(column).shorter_than(4)
+    if pa.types.is_timestamp(kind):
+        return _Head(column).shorter_than(14)
+    return _Head(column).shorter_than(8) if pa.types.is_time(kind) else None
+
+
+class _Head:
+    """The lengths and first three bytes of each text; zero where there is none."""
+
+    def __init__(self, column: pa.Array) -> None:
+        offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column) + 1]
+        data = column.buffers()[2]
+        bytes_ = np.frombuffer(data, dtype=np.uint8) if data is not None and data.size else np.zeros(1, dtype=np.uint8)
+        self.lengths = np.diff(offsets)
+        self.present = self.lengths > 0
+        starts = offsets[:-1]
+        last = len(bytes_) - 1
+
+        def byte(position: int) -> NDArray[np.uint8]:
+            return np.where(self.lengths > position, bytes_[np.minimum(starts + position, last)], 0).astype(np.uint8)
+
+        self.first, self.second, self.third = byte(0), byte(1), byte(2)
+
+    def shorter_than(self, length: int) -> Mask:
+        """Whether there is text, but less than `length` bytes of it."""
+        return np.asarray(self.present & (self.lengths < length))
+
+    @property
+    def padded(self) -> Mask:
+        """Whether a digit follows a leading zero."""
+        zero = ord("0")
+        after = ((self.first == zero) & _is_digit(self.second)) | ((self.first == ord("-")) & (self.second == zero) & _is_digit(self.third))
+        return np.asarray(after)
+
+    @property
+    def plus(self) -> Mask:
+        """Whether there is a plus sign."""
+        return np.asarray(self.first == ord("+"))
+
+    @property
+    def minus_zero(self) -> Mask:
+        """Whether it begins like -0, which no integer keeps."""
+        return np.asarray((self.first == ord("-")) & (self.second == ord("0")))
+
+
+def _is_digit(bytes_: NDArray[np.uint8]) -> Mask:
+    return np.asarray((bytes_ >= ord("0")) & (bytes_ <= ord("9")))
+
+
+def _inexact(column: pa.Array, values: pa.Array, head: _Head) -> Mask:
+    """Where the float's own shortest text is another number than the text; up to 15 characters it never is, but for overflow."""
+    numbers = values.to_numpy(zero_copy_only=False)
+    suspects: Mask = head.present & ((head.lengths > _EXACT_LENGTH) | np.isinf(numbers) | ((numbers == 0) & (head.lengths > 4)))
+    if not suspects.any():
+        return suspects
+    where = np.flatnonzero(suspects)
+    texts = column.take(pa.array(where))
+    shown = values.take(pa.array(where)).cast(pa.string())
+    unlike = pc.fill_null(pc.not_equal(texts, shown), False).to_numpy(zero_copy_only=False)
+    for position in np.flatnonzero(unlike):
+        suspects[where[position]] = not _same_number(texts[int(position)].as_py(), float(numbers[where[position]]))
+    suspects[where[~unlike]] = False
+    return suspects
+
+
+def _same_number(text: str, value: Any) -> bool:
+    if math.isnan(value):
+        return text.lower().lstrip("+-") == "nan"
+    if math.isinf(value):
+        return text.lower().lstrip("+-") in {"inf", "infinity"}
+    return Decimal(text) == Decimal(repr(value))

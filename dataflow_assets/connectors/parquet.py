@@ -1,0 +1,191 @@
+"""Parquet: one file, a folder of files with one file per window, or a glob.
+
+Here: reading with columns and windows pushed down to the row groups, and files that carry their ledger in the footer.
+Not here: the publish protocol (`storage.files`), paths (`_files`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, ClassVar
+
+import pyarrow as pa
+from pydantic import Field
+
+from dataflow_assets.connectors._files import FileConnector, OpenFile, reader_of, require, snapshot
+from dataflow_assets.errors import ReadFailed
+from dataflow_assets.protocols import Capabilities
+from dataflow_assets.spec.models import EndpointOptions, SourceOptions
+from dataflow_assets.storage.file_ledger import FileRecord, Identity, entry_from, entry_to
+from dataflow_assets.storage.file_rows import combined, conform, meet, plain_schema
+from dataflow_assets.storage.file_writing import Writer
+from dataflow_assets.tables import LedgerEntry, ReadRequest, WindowFilter, WriteMode
+
+_FOOTER = b"dataflow"
+_SUFFIXES = (".parquet", ".pq")
+_ROW_GROUP_ROWS = 1_048_576
+_READ_BUFFER = 1024 * 1024
+
+
+class ParquetSource(SourceOptions):
+    """A file, a folder (its `.parquet` files) or a glob."""
+
+    file_path: str = Field(min_length=1, description="a file, a folder or a glob such as data/*.parquet, relative to the project")
+
+
+class ParquetEndpoint(EndpointOptions):
+    """A file; or a folder, when the path ends with `/` or has no extension, which gets one file per window."""
+
+    file_path: str = Field(min_length=1, description="a .parquet file, or a folder for one file per window")
+
+
+class Connector(FileConnector):
+    """Parquet files."""
+
+    kind: ClassVar[str] = "parquet"
+    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), single_file=True)
+    Source: ClassVar[type[ParquetSource]] = ParquetSource
+    Endpoint: ClassVar[type[ParquetEndpoint]] = ParquetEndpoint
+    example: ClassVar[str] = """
+pipeline_name: events_by_day
+event_time_column: at
+windows: {every: day, begin: 2024-01-01}
+steps:
+  - id: landed
+    type: source
+    source_type: parquet
+    config: {file_path: landing/*.parquet, columns: [id, at, kind]}
+  - id: by_day
+    type: endpoint
+    endpoint_type: parquet
+    depends_on: [landed]
+    config: {file_path: output/events/}
+"""
+
+    def is_folder(self, options: Any) -> bool:
+        return str(options.file_path).endswith("/") or not PurePosixPath(options.file_path).suffix
+
+    def format(self, options: Any) -> ParquetFormat:
+        return ParquetFormat()
+
+    @contextmanager
+    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
+        with snapshot(self.sources(request.options.file_path, suffixes=_SUFFIXES)) as files:
+            schema = _schema_of(files)
+            columns = request.columns or request.options.columns or schema.names
+            window = request.window
+            require(schema, [*columns, *([window.column] if window else [])])
+            needed = pa.schema([item for item in schema if item.name in columns or (window and item.name == window.column)])
+            batches = (batch for file in files for batch in _rows(file, needed, window=window, rows=request.batch_rows))
+            yield reader_of(needed, batches, window=window, columns=columns, rows=request.batch_rows)
+
+
+def _schema_of(files: Sequence[OpenFile]) -> pa.Schema:
+    """The columns of all files. Raises ReadFailed for a file that is no Parquet, or whose columns are others than the first one's."""
+    schemas = []
+    for file in files:
+        with _parquet(file) as opened:
+            schemas.append(plain_schema(opened.schema_arrow))
+        if sorted(schemas[-1].names) != sorted(schemas[0].names):
+            differing = sorted({*schemas[-1].names} ^ {*schemas[0].names})
+            raise ReadFailed(
+                f"{file.path} and {files[0].path} do not have the same columns: {', '.join(map(repr, differing))} only in one of them",
+                hint="read them in two steps, or correct the glob",
+            )
+    schema = combined(schemas)
+    return schema if schema is not None else pa.schema([])
+
+
+@contextmanager
+def _parquet(file: OpenFile) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    try:
+        yield pq.ParquetFile(file.open(), buffer_size=_READ_BUFFER, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise ReadFailed(f"{file.path} cannot be read as Parquet: {error}", hint="see that the file is whole") from error
+
+
+def _rows(file: OpenFile, schema: pa.Schema, *, window: WindowFilter | None, rows: int) -> Iterator[pa.RecordBatch]:
+    with _parquet(file) as opened:
+        groups = _row_groups(file, opened, window)
+        for batch in opened.iter_batches(batch_size=rows, row_groups=groups, columns=schema.names):
+            yield conform(batch, schema)
+
+
+def _row_groups(file: OpenFile, opened: Any, window: WindowFilter | None) -> list[int]:
+    """The row groups that may hold rows of the window, or rows without a time, by their statistics."""
+    if window is None:
+        return list(range(opened.num_row_groups))
+    import pyarrow.dataset as ds
+
+    column = ds.field(window.column)
+    start, end = window.bounds(opened.schema_arrow.field(window.column).type)
+    fragment = ds.ParquetFileFormat().make_fragment(file.open())
+    subset = fragment.subset(((column >= start) & (column < end)) | column.is_null(), schema=opened.schema_arrow)
+    return [group.id for group in subset.row_groups]
+
+
+class ParquetFormat:
+    """Parquet with zstd; the footer holds the ledger entries of the file."""
+
+    suffix = ".parquet"
+    extends = False
+
+    def schema(self, path: Path, likely: pa.Schema) -> pa.Schema:
+        with snapshot([path]) as files:
+            return _schema_of(files)
+
+    def rows(self, path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        with snapshot([path]) as files:
+            meet(_schema_of(files), schema, where=str(path))
+            yield from _rows(files[0], wanted, window=None, rows=65_536)
+
+    def create(self, file: BinaryIO, schema: pa.Schema, entries: Sequence[LedgerEntry]) -> ParquetWriter:
+        return ParquetWriter(file, schema, entries)
+
+    def extend(self, file: BinaryIO, schema: pa.Schema) -> Writer:
+        raise TypeError("a Parquet file ends with its footer")
+
+    def recover(self, path: Path) -> FileRecord | None:
+        with snapshot([path]) as files, _parquet(files[0]) as opened:
+            footer = (opened.schema_arrow.metadata or {}).get(_FOOTER) or (opened.metadata.metadata or {}).get(_FOOTER)
+            if footer is None:
+                return None
+            entries = tuple(entry_from(item) for item in json.loads(footer))
+            return FileRecord(Identity.of(path), plain_schema(opened.schema_arrow), entries)
+
+
+class ParquetWriter:
+    """Writes row groups of at most a million rows."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema, entries: Sequence[LedgerEntry]) -> None:
+        import pyarrow.parquet as pq
+
+        self._writer = pq.ParquetWriter(file, schema, compression="zstd")
+        self._held: list[pa.RecordBatch] = []
+        self._footer = json.dumps([entry_to(entry) for entry in entries])
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._held.append(batch)
+        if sum(item.nbytes for item in self._held) > 32 * _READ_BUFFER or sum(item.num_rows for item in self._held) >= _ROW_GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._writer.write_table(pa.Table.from_batches(self._held), row_group_size=_ROW_GROUP_ROWS)
+            self._held = []
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.add_key_value_metadata({_FOOTER.decode(): self._footer})
+        self._writer.close()
+
+    def abandon(self) -> None:
+        if self._writer.is_open:
+            with suppress(pa.ArrowException, OSError):
+                self._writer.close()

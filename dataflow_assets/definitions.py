@@ -1,0 +1,35 @@
+"""What Dagster loads: the definitions of one project.
+
+Here: which project. `DATAFLOW_PROJECT` names it, else it is found from the working directory, else, in a checkout of this
+repository, it is the example. Not here: anything about it (`operations.load`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from dataflow_assets.errors import SpecError
+from dataflow_assets.operations.load import load_project
+from dataflow_assets.spec.load import find_project_file
+
+_EXAMPLE = Path(__file__).parent.parent / "examples" / "nyc_flights"
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The code location."""
+    return load_project(_project_file())
+
+
+def _project_file() -> Path:
+    if named := os.environ.get("DATAFLOW_PROJECT"):
+        return find_project_file(Path(named))
+    try:
+        return find_project_file(Path.cwd())
+    except SpecError:
+        if _EXAMPLE.is_dir():
+            return find_project_file(_EXAMPLE)
+        raise

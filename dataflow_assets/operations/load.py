@@ -1,0 +1,37 @@
+"""From a project folder to Dagster definitions, schedules included.
+
+Here: `load_project`, for a `definitions.py` of one's own. Not here: which project (`definitions`), the parts (`assets.build`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dataflow_assets.assets.build import build_definitions
+from dataflow_assets.assets.placeholders import Broken
+from dataflow_assets.errors import Problem
+from dataflow_assets.operations.schedules import build_schedules
+from dataflow_assets.plan.build import build_plan_tolerant
+from dataflow_assets.spec.load import load
+from dataflow_assets.spec.project import Project
+
+
+def load_project(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The assets, checks, jobs and schedules of the project at `path` (its folder or its file); `overrides` are variables.
+
+    A pipeline that cannot be loaded becomes a placeholder under `_load_errors/`, and the others go on. Raises SpecError when the
+    project file itself is wrong, and for anything wrong while `dagster definitions validate` runs.
+    """
+    project = load(Path(path), overrides=overrides)
+    plan, problems = build_plan_tolerant(project)
+    definitions = build_definitions(plan, project, failures=_broken(project, problems))
+    return dg.Definitions.merge(definitions, dg.Definitions(schedules=build_schedules(plan, project)))
+
+
+def _broken(project: Project, problems: Mapping[str, list[Problem]]) -> list[Broken]:
+    files = [Broken(Path(failure.file).stem, failure.file, failure.problems) for failure in project.failures]
+    return files + [Broken(name, found[0].place.file, tuple(found)) for name, found in problems.items() if found]

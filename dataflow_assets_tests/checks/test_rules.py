@@ -1,0 +1,122 @@
+"""The language of rules: every documented form, the names it makes, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from dataflow_assets import discovery
+from dataflow_assets.checks.validator import Check, ValidatorOptions
+from dataflow_assets.protocols import Severity
+from dataflow_assets.spec.models import PipelineModel
+
+
+def names(*items: dict[str, Any], **options: Any) -> list[str]:
+    return list(Check(ValidatorOptions.model_validate({"checks": list(items), **options})).names)
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ({"column": "flight", "not_null": True}, ["flight_not_null"]),
+        ({"column": "flight", "unique": True}, ["flight_unique"]),
+        ({"column": "dep_delay", "min_value": 0}, ["dep_delay_range"]),
+        ({"column": "dep_delay", "max_value": 0}, ["dep_delay_range"]),
+        ({"column": "origin", "allowed_values": ["EWR"]}, ["origin_accepted_values"]),
+        ({"column": "origin", "accepted_values": ["EWR"]}, ["origin_accepted_values"]),
+        ({"column": "tail", "regex": "^N"}, ["tail_regex"]),
+        ({"column": "tail", "pattern": "^N"}, ["tail_regex"]),
+        ({"column": "tail", "min_length": 0}, ["tail_length"]),
+        ({"column": "Größe cm", "not_null": True}, ["groe_cm_not_null"]),
+        ({"column": "a", "min_value": 1, "not_null": True, "unique": True}, ["a_not_null", "a_unique", "a_range"]),
+        ({"check": "row_count", "min_rows": 1}, ["row_count"]),
+        ({"min_rows": 1}, ["row_count"]),
+        ({"check": "required_columns", "columns": ["a", "b"]}, ["required_columns"]),
+        ({"check": "unique", "columns": ["a", "b"]}, ["a_b_unique"]),
+        ({"check": "unique", "column": "a"}, ["a_unique"]),
+        ({"check": "not_null", "columns": ["a", "b"]}, ["a_not_null", "b_not_null"]),
+        ({"check": "range", "column": "a", "max_value": 3}, ["a_range"]),
+        ({"check": "accepted_values", "columns": ["a", "b"], "values": [1]}, ["a_accepted_values", "b_accepted_values"]),
+        ({"column": "a", "not_null": True, "name": "has_a"}, ["has_a"]),
+        ({"column": "a", "not_null": True, "unique": True, "name": "key"}, ["key_a_not_null", "key_a_unique"]),
+        ({"anomaly": {"metric": "row_count"}}, ["row_count_anomaly"]),
+    ],
+)
+def test_each_form_makes_readable_names(item: dict[str, Any], expected: list[str]) -> None:
+    assert names(item) == expected
+
+
+def test_the_options_beside_checks_are_rules_too() -> None:
+    assert names(required_columns=["a"], row_count_min=1, schema_check=True) == ["required_columns", "row_count", "schema_check"]
+    assert names() == []
+
+
+def test_names_are_unique_and_a_chosen_name_is_kept() -> None:
+    twice = {"column": "a", "not_null": True}
+    assert names(twice, twice, {"column": "b", "unique": True, "name": "a_not_null"}) == ["a_not_null_2", "a_not_null_3", "a_not_null"]
+
+
+def test_severity_and_blocking_reach_the_rules() -> None:
+    options = ValidatorOptions.model_validate({"checks": [{"column": "a", "not_null": True, "severity": "warn"}, {"min_rows": 1, "blocking": False}]})
+    assert [(rule.severity, rule.blocking) for rule in options.rules()] == [(Severity.WARN, True), (Severity.ERROR, False)]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"column": "a"}, "checks nothing: add one of"),
+        ({"column": "a", "not_null": False}, "checks nothing"),
+        ({"not_null": True}, "not_null needs a `column`"),
+        ({"column": "a", "columns": ["b"], "not_null": True}, "`column` or `columns`, not both"),
+        ({"columns": ["a", "a"], "unique": True}, "named twice"),
+        ({"column": "a", "min_value": 2, "max_value": 1}, "min_value 2 is above max_value 1"),
+        ({"column": "a", "min_value": 2, "max_value": "x"}, "write both as the same type"),
+        ({"column": "a", "min_value": [1]}, "is not a limit"),
+        ({"column": "a", "min_value": True}, "is not a limit"),
+        ({"column": "a", "max_value": float("inf")}, "leave the key out"),
+        ({"column": "a", "min_length": 3, "max_length": 2}, "min_length 3 is above max_length 2"),
+        ({"column": "a", "min_length": -1}, "greater than or equal to 0"),
+        ({"check": "row_count", "min_rows": 3, "max_rows": 2}, "min_rows 3 is above max_rows 2"),
+        ({"check": "row_count"}, "needs min_rows or max_rows"),
+        ({"check": "row_count", "column": "a", "min_rows": 1}, "whole dataset"),
+        ({"check": "range", "column": "a"}, "needs min_value or max_value"),
+        ({"check": "range", "column": "a", "min_value": 1, "not_null": True}, "does not take not_null"),
+        ({"check": "rowcount", "min_rows": 1}, "Input should be"),
+        ({"check": "schema_check", "columns": ["a"]}, "option of the validator"),
+        ({"column": "a", "allowed_values": []}, "the list is empty"),
+        ({"column": "a", "allowed_values": [[1]]}, "cannot be an allowed value"),
+        ({"column": "a", "allowed_values": [float("nan")]}, "cannot be an allowed value"),
+        ({"column": "a", "regex": "(?=x)"}, "no look-around"),
+        ({"column": "a", "regex": "("}, "not a regular expression"),
+        ({"column": "a", "min_val": 1}, "Extra inputs are not permitted"),
+        ({"column": "a", "not_null": True, "severity": "fatal"}, "'warn' or 'error'"),
+        ({"column": "a", "not_null": True, "name": "no spaces"}, "not a check name"),
+        ({"anomaly": {"metric": "row_count"}, "severity": "warn"}, "stands alone"),
+        ({"check": "anomaly"}, "without `check`"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(item: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        names(item)
+
+
+def test_options_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValidationError, match="row_count_min 5 is above row_count_max 2"):
+        names(row_count_min=5, row_count_max=2)
+    with pytest.raises(ValidationError, match="two rules are named 'x'"):
+        names({"column": "a", "not_null": True, "name": "x"}, {"column": "b", "not_null": True, "name": "x"})
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        names(row_count_mn=5)
+
+
+@pytest.mark.parametrize("kind", ["validator", "metric_anomaly"])
+def test_the_example_is_valid(kind: str) -> None:
+    implementation = discovery.find("checks", kind)
+    pipeline = PipelineModel.model_validate(yaml.safe_load(implementation.example))
+    step = next(step for step in pipeline.steps if step.kind == kind)
+    assert implementation.kind == kind
+    assert implementation(implementation.Options.model_validate(step.config)).names

@@ -1,0 +1,57 @@
+"""Ctrl-C in a real run: finished windows stay, the exit code is 130, and the next run does the rest."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+
+from dataflow_assets_tests.cli.conftest import ProjectFolder, environment, real
+
+
+def _start(project: ProjectFolder, failpoints: str) -> subprocess.Popen[str]:
+    words = [str(Path(sys.executable).with_name("dataflow")), "run", "--project", str(project.root), "-s", "first"]
+    # a shell that runs a command in the background makes it ignore SIGINT; a terminal does not
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(DATAFLOW_FAILPOINTS=failpoints),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+
+
+def _published(project: ProjectFolder) -> int:
+    try:
+        with duckdb.connect(str(project.root / "shop.duckdb"), read_only=True) as connection:
+            return int(connection.execute("select count(*) from facts").fetchone()[0])  # type: ignore[index]
+    except duckdb.Error:
+        return 0
+
+
+def test_an_interrupted_run_says_so_and_the_next_one_finishes(project: ProjectFolder) -> None:
+    process = _start(project, "window.claimed=sleep:30@2")
+    deadline = time.monotonic() + 30
+    out = ""
+    assert process.stdout is not None
+    while "OK 2024-01-01" not in out and time.monotonic() < deadline:
+        out += process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=30)
+    out += rest
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in out + err
+    assert "INTERRUPTED=1" in out
+    assert "1 published" in out
+    assert out.splitlines()[-1].startswith("Again: dataflow")
+    assert _published(project) == 2
+    again = real("run", "--project", project.root, "-s", "first")
+    assert again.code == 0, again.out + again.err
+    assert "2 published" in again.out
+    assert _published(project) == 4
