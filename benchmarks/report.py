@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.model import Figure, Part, Row, Settings, Way
 
 RESULTS = Path(__file__).resolve().parent / "results"
-HEADINGS = ("way", "who", "seconds", "x limit", "to reach", "CPU s", "peak MB")
+HEADINGS = ("way", "who", "seconds", "x limit", "CPU s", "peak MB", "to reach")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Report:
 
 def _line(way: Way, row: Row, limit: float | None) -> tuple[str, ...]:
     if not row.runs:
-        return (way.title, row.contender, "-", "-", "", "-", row.absent)
+        return (way.title, row.contender, "-", "-", "-", "-", row.absent)
     ratio = row.seconds / limit if limit else None
     reach = ""
     if row.part is Part.OURS and way.reach is not None:
         aim = f", aim {way.aim}" if way.aim else ""
         reach = f"{way.reach}{aim}" + ("" if ratio is None else " reached" if ratio <= way.reach else " MISSED")
     times = f"{ratio:.2f}" if ratio is not None else "-"
-    return (way.title, row.contender, f"{row.seconds:.2f}", times, reach, f"{row.cpu_seconds:.2f}", f"{row.peak_mb:.0f}")
+    return (way.title, row.contender, f"{row.seconds:.2f}", times, f"{row.cpu_seconds:.2f}", f"{row.peak_mb:.0f}", reach)
 
 
 def _verdict(figure: Figure) -> str:

@@ -26,7 +26,7 @@ def peer_python() -> Path:
     python, ready = ENVIRONMENT / "bin" / "python", ENVIRONMENT / ".pins"
     if not ready.exists() or ready.read_text() != PINS.read_text():
         subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", PINS], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-qq", "-r", PINS], check=True)
         subprocess.run([python, "-m", "compileall", "-q", ENVIRONMENT / "lib"], check=False, capture_output=True)
         ready.write_text(PINS.read_text())
     return python

@@ -7,4 +7,4 @@ from pathlib import Path
 
 def argv(python: Path, *, source: str, to: str, target: str) -> tuple[str, ...]:
     """The command. dlt insists on a password, also where the server trusts everybody."""
-    return (str(python), str(Path(__file__).with_name("dlt_load.py")), source.replace("postgres@", "postgres:none@"), to, target)
+    return (str(python), "-P", str(Path(__file__).with_name("dlt_load.py")), source.replace("postgres@", "postgres:none@"), to, target)

@@ -39,21 +39,21 @@ class Partitions:
 
 def output_address(context: dg.OutputContext) -> Address:
     """The table that an output goes to."""
-    return _address(context.asset_key, context.definition_metadata, context.output_metadata)
+    return _address(context.asset_key, [context.definition_metadata, context.output_metadata], is_file=False)
 
 
-def input_address(context: dg.InputContext) -> Address:
-    """The table that an input comes from: what the input says, then what its upstream asset says."""
+def input_address(context: dg.InputContext, *, is_file: bool) -> Address:
+    """The table, or file, that an input comes from: what the input says, then what its upstream asset says."""
     upstream = context.upstream_output.definition_metadata if context.upstream_output is not None else {}
-    return _address(context.asset_key, upstream or {}, context.definition_metadata)
+    return _address(context.asset_key, [upstream or {}, context.definition_metadata], is_file=is_file)
 
 
-def _address(key: dg.AssetKey, *layers: Mapping[str, Any] | None) -> Address:
+def _address(key: dg.AssetKey, layers: Sequence[Mapping[str, Any] | None], *, is_file: bool) -> Address:
     said = {name: _plain(value) for layer in layers for name, value in (layer or {}).items()}
     unknown = said.get("mode")
     if unknown is not None and unknown not in {mode.value for mode in WriteMode} | {"insert"}:
         raise DataflowError(f"asset {key.to_user_string()}: mode {unknown!r} is unknown", hint=f"use {', '.join(WriteMode)}")
-    name, schema = _name(said)
+    name, schema = _name(said, is_file=is_file)
     return Address(
         key=tuple(key.path),
         name=name,
@@ -65,12 +65,12 @@ def _address(key: dg.AssetKey, *layers: Mapping[str, Any] | None) -> Address:
     )
 
 
-def _name(said: Mapping[str, Any]) -> tuple[str, str | None]:
+def _name(said: Mapping[str, Any], *, is_file: bool) -> tuple[str, str | None]:
     """The table and its schema, or a path: said by hand, or as a pipeline's endpoint says it."""
     if by_hand := said.get("table") or said.get("file_path"):
         return str(by_hand), None
     published = str(said.get("dagster/table_name") or "")
-    if said.get("is_file"):
+    if is_file:
         return published, None
     if connection := said.get("connection"):
         published = published.removeprefix(f"{connection}.")

@@ -81,7 +81,7 @@ class ConnectorIOManager(dg.IOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         """The rows of the upstream table in the form that the function's annotation names, else as an Arrow table."""
-        address, partitions = input_address(context), partitions_of_input(context)
+        address, partitions = input_address(context, is_file=bool(self.suffix)), partitions_of_input(context)
         form = form_of(context.dagster_type.typing_type) or Form.ARROW
         readers = [self._open(address, window) for window in _filters(address, partitions)]
         return _in_form(_one_reader(readers), form)

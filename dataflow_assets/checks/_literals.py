@@ -22,7 +22,7 @@ from dataflow_assets.windows import EPOCH, as_utc, parse_duration
 Rounding = Literal["up", "down", "exact"]
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _LONG_TEXT = 200
-_LARGEST_EXPONENT = 300
+_LARGEST_EXPONENT = 400
 
 
 class Unfit(ValueError):
@@ -49,7 +49,7 @@ def to_key(kind: pa.DataType, literal: Any, *, rounding: Rounding) -> Any:
     column's precision. Raises Unfit when the two do not go together.
     """
     if pa.types.is_floating(kind):
-        return float(np.dtype(kind.to_pandas_dtype()).type(float(_number(literal, kind))))
+        return _float(_number(literal, kind), kind)
     if pa.types.is_integer(kind):
         return _round(_number(literal, kind), rounding)
     if pa.types.is_decimal(kind):
@@ -82,6 +82,14 @@ _NAMES: tuple[tuple[tuple[type, ...], str], ...] = (
 
 def _named(literal: Any) -> str:
     return next((name for types, name in _NAMES if isinstance(literal, types)), f"a {type(literal).__name__}")
+
+
+def _float(number: Fraction, kind: pa.DataType) -> float:
+    with np.errstate(over="ignore"):
+        try:
+            return float(np.dtype(kind.to_pandas_dtype()).type(float(number)))
+        except OverflowError:
+            return math.inf if number > 0 else -math.inf
 
 
 def _round(value: Fraction, rounding: Rounding) -> int | None:

@@ -53,7 +53,7 @@ def summary(total: dict[str, object], *, seconds: float) -> list[str]:
     assert isinstance(windows, dict)
     rows = total["rows"]
     assert isinstance(rows, int)
-    counts = ", ".join(f"{count:,} {word}" for word, count in windows.items() if count)
+    counts = ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in windows.items() if count)
     stopped = f" INTERRUPTED={total['interrupted']}" if total["interrupted"] else ""
     return [
         f"Windows: {counts or 'none to run'}",

@@ -30,6 +30,7 @@ _COLORS = {
     "STOP": "yellow",
 }
 _SAMPLES = 3
+_REASON = 60
 
 
 class Report:
@@ -98,15 +99,18 @@ class Report:
         word = {"ok": "OK", "failed": "ERROR", "interrupted": "STOP", "skipped": "SKIP"}[outcome.status]
         text = f"{_rows(outcome.rows)} in {outcome.seconds:.2f}s"
         if outcome.status == "failed":
-            text = f"{plural(outcome.count('failed'), 'window')} failed, {text}" if outcome.windows else "failed"
+            text = f"{plural(outcome.count('failed'), 'window')} failed, {text}" if outcome.count("failed") else f"failed, {text}"
         self.line(word, outcome.name, text)
         if outcome.error:
             self._log.error("%s failed", outcome.name, exc_info=outcome.error)
 
     def nothing(self, outcome: PipelineOutcome) -> None:
-        """A pipeline has nothing to do, or is left out because of another's failure."""
+        """A pipeline does not run: nothing is due, another one failed, or its target cannot be asked."""
         self._number += 1
-        self.line("SKIP" if outcome.status == "skipped" else "OK", outcome.name, outcome.reason)
+        word = {"ok": "OK", "skipped": "SKIP"}.get(outcome.status, "ERROR")
+        self.line(word, outcome.name, _first_line(outcome.error) if outcome.error else outcome.reason)
+        if outcome.error:
+            self._log.error("%s failed", outcome.name, exc_info=outcome.error)
 
     def failure(self, outcome: PipelineOutcome, pipeline: PipelinePlan) -> None:
         """What failed, where, why, and the error's own hint."""
@@ -142,7 +146,8 @@ def _rows(count: int) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return explain(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    line = explain(error).splitlines()[0]
+    return line if len(line) <= _REASON else line[: _REASON - 3] + "..."
 
 
 def report_for(session: Session, *, total: int, stream: bool) -> Report:

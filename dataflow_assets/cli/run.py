@@ -29,6 +29,9 @@ from dataflow_assets.tables import utc_now
 if TYPE_CHECKING:
     import dagster as dg
 
+    from dataflow_assets.assets.execute import PipelineResult
+    from dataflow_assets.plan.model import PipelinePlan
+
 
 @click.command("run", cls=VerbCommand)
 @selection_options
@@ -78,7 +81,7 @@ class Run:
             for pipeline in self.chosen.pipelines:
                 outcome = PipelineOutcome(pipeline.name)
                 self.outcomes.append(outcome)
-                self._run_one(find_due(project, pipeline, self.wish, now=self.now), outcome)
+                self._run_one(pipeline, outcome)
         except KeyboardInterrupt:
             self._interrupted()
         finally:
@@ -96,23 +99,22 @@ class Run:
         rest = [pipeline.name for pipeline in self.chosen.pipelines if pipeline.name not in done]
         self.outcomes += [PipelineOutcome(name, "skipped", "interrupted before it began") for name in rest]
 
-    def _run_one(self, due: Due, outcome: PipelineOutcome) -> None:
-        outcome.waiting = due.waiting
-        if culprit := self._failed_upstream(due):
+    def _run_one(self, pipeline: PipelinePlan, outcome: PipelineOutcome) -> None:
+        if culprit := self._failed_upstream(pipeline):
             outcome.status, outcome.reason = "skipped", f"{culprit} did not succeed"
-            self.report.nothing(outcome)
-        elif due.error:
+            return self.report.nothing(outcome)
+        due = find_due(self.chosen.project, pipeline, self.wish, now=self.now)
+        outcome.waiting = due.waiting
+        if due.error:
             outcome.status, outcome.error = "failed", due.error
-            self.report.begin(due.pipeline, due.now)
-            self.report.end(outcome)
-        elif not due.now:
+            return self.report.nothing(outcome)
+        if not due.now:
             outcome.reason = "nothing to do" if due.todos or not self.wish.keys else "no such window"
-            self.report.nothing(outcome)
-        else:
-            self._execute(due, outcome)
+            return self.report.nothing(outcome)
+        return self._execute(due, outcome)
 
-    def _failed_upstream(self, due: Due) -> str | None:
-        return next((other.name for other in self.outcomes if other.name in due.pipeline.upstream and other.status != "ok"), None)
+    def _failed_upstream(self, pipeline: PipelinePlan) -> str | None:
+        return next((other.name for other in self.outcomes if other.name in pipeline.upstream and other.status != "ok"), None)
 
     def _execute(self, due: Due, outcome: PipelineOutcome) -> None:
         from dataflow_assets.assets.execute import execute
@@ -131,11 +133,12 @@ class Run:
                 full_refresh=self.wish.full_refresh,
             )
         outcome.seconds = time.perf_counter() - started
-        outcome.status, outcome.run_id = result.status, result.run_id
-        if result.status == "failed" and not any(window.error for window in outcome.windows):
+        interrupted = was_interrupted(result)
+        outcome.status, outcome.run_id = "interrupted" if interrupted else result.status, result.run_id
+        if outcome.status == "failed" and not any(window.error for window in outcome.windows):
             outcome.error = result.error
         self.report.end(outcome)
-        if result.status == "interrupted":
+        if interrupted:
             raise KeyboardInterrupt
 
     @cached_property
@@ -144,3 +147,8 @@ class Run:
         from dataflow_assets.assets.instance import open_instance
 
         return self._open.enter_context(open_instance(self.chosen.project))
+
+
+def was_interrupted(result: PipelineResult) -> bool:
+    """Whether Ctrl-C ended the run; Dagster records a step that it stopped as failed, with an error of this name."""
+    return result.status == "interrupted" or (result.status == "failed" and "DagsterExecutionInterruptedError" in str(result.error))

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dataflow_assets.connectors._files import OpenFile
 from dataflow_assets.connectors._text_types import Unfit, infer, parse
 from dataflow_assets.errors import ReadFailed, ValueRefused
-from dataflow_assets.storage.file_writing import Mark, mark_of
+from dataflow_assets.storage.file_writing import Mark
 
 _BLOCK = 1024 * 1024
 _LARGEST_BLOCK = 256 * 1024 * 1024
@@ -40,6 +39,12 @@ class Dialect:
     escape_char: str = ""
     null_values: tuple[str, ...] = ("",)
     compression: str = "infer"
+    blank_rows: bool = False
+    """An empty line is a row: so it is with a single column, where it holds null."""
+
+    def for_columns(self, names: Sequence[str]) -> Dialect:
+        """The dialect of a file with these columns."""
+        return replace(self, blank_rows=len(names) == 1)
 
     def codec(self, path: Path) -> str | None:
         """Arrow's name of the compression, None for none."""
@@ -66,13 +71,15 @@ class Plan:
         A file that did not change since its types were found is not looked at again: every window sees the same types.
         Raises ReadFailed for files with differing columns, and for a declared column that is not there.
         """
-        key = (tuple((file.path, mark_of(file.path)) for file in files), dialect, tuple(sorted(declared.items(), key=str)))
+        key = (tuple((file.path, file.mark) for file in files), dialect, tuple(sorted(declared.items(), key=str)))
         if (known := _plans.get(key)) is None:
             names = _names(files, dialect)
             if missing := sorted(set(declared) - set(names)):
                 raise ReadFailed(
-                    f"{files[0].path} has no column {', '.join(map(repr, missing))} of column_types", hint=f"its columns: {', '.join(names)}"
+                    f"{files[0].path} has no column {', '.join(map(repr, missing))} of column_types",
+                    hint=f"its columns: {', '.join(names)}",
                 )
+            dialect = dialect.for_columns(names)
             unknown = [name for name in names if name not in declared]
             found = {**declared, **_infer(files, dialect, unknown)}
             known = _plans[key] = cls(dialect, pa.schema([(name, found[name]) for name in names]), frozenset(declared))
@@ -102,8 +109,13 @@ def _names(files: Sequence[OpenFile], dialect: Dialect) -> list[str]:
 
 def header(file: OpenFile, dialect: Dialect) -> list[str]:
     """The names of a file's columns. Raises ReadFailed for an empty file."""
-    with _opened(file, dialect, None) as reader:
-        return list(reader.schema.names)
+    block = _BLOCK
+    while True:
+        try:
+            with _opened(file, dialect, None, block) as reader:
+                return list(reader.schema.names)
+        except _RowTooLong:
+            block *= 16
 
 
 def _infer(files: Sequence[OpenFile], dialect: Dialect, names: Sequence[str]) -> dict[str, pa.DataType]:
@@ -180,30 +192,37 @@ def _line_of(file: OpenFile, dialect: Dialect, row: int) -> int:
 
 def text_rows(file: OpenFile, dialect: Dialect, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The named columns of one file as text, streaming. Raises ReadFailed for text that is no CSV."""
-    with _opened(file, dialect, names) as reader:
-        yield from reader
+    block, done = _BLOCK, 0
+    while True:
+        skip = done
+        try:
+            with _opened(file, dialect, names, block) as reader:
+                for batch in reader:
+                    fresh = batch.slice(min(skip, batch.num_rows))
+                    skip -= batch.num_rows - fresh.num_rows
+                    done += fresh.num_rows
+                    yield fresh
+            break
+        except _RowTooLong:
+            block *= 16
     _refuse_cut_off(file, dialect)
 
 
+class _RowTooLong(Exception):
+    """A row is longer than Arrow's block."""
+
+
 @contextmanager
-def _opened(file: OpenFile, dialect: Dialect, names: Sequence[str] | None) -> Iterator[Any]:
-    """Arrow's reader; a row longer than the block gets a larger block."""
+def _opened(file: OpenFile, dialect: Dialect, names: Sequence[str] | None, block: int = _BLOCK) -> Iterator[Any]:
+    """Arrow's reader. Raises _RowTooLong when a larger block would help, ReadFailed for text that is no CSV."""
     import pyarrow.csv as pacsv
 
     try:
-        block = _BLOCK
-        while True:
-            with _stream(file, dialect) as stream:
-                try:
-                    reader = pacsv.open_csv(stream, *_arrow_options(dialect, names, block))
-                except pa.ArrowInvalid as error:
-                    if "straddling" not in str(error) or block >= _LARGEST_BLOCK:
-                        raise
-                    block *= 16
-                    continue
-                yield reader
-                return
+        with _stream(file, dialect) as stream:
+            yield pacsv.open_csv(stream, *_arrow_options(dialect, names, block))
     except (pa.ArrowException, UnicodeError, LookupError, OSError) as error:
+        if "straddl" in str(error) and block < _LARGEST_BLOCK:
+            raise _RowTooLong from error
         raise ReadFailed(f"{file.path} cannot be read as CSV: {error}", hint=_hint(str(error), dialect)) from error
 
 
@@ -237,7 +256,7 @@ def _arrow_options(dialect: Dialect, names: Sequence[str] | None, block: int) ->
         escape_char=dialect.escape_char or False,
         double_quote=bool(dialect.quote_char) and not dialect.escape_char,
         newlines_in_values=bool(dialect.quote_char),
-        ignore_empty_lines=names is None or len(names) != 1 or True,
+        ignore_empty_lines=not dialect.blank_rows,
     )
     convert = pacsv.ConvertOptions(
         column_types={name: pa.string() for name in names or ()},
@@ -267,8 +286,3 @@ def _refuse_cut_off(file: OpenFile, dialect: Dialect) -> None:
             last = block[-1:]
     if odd and last not in b"\r\n":
         raise ReadFailed(f"{file.path} breaks off inside a quoted field", hint="it was not written or copied to its end; fetch it again")
-
-
-def all_null(column: pa.Array) -> bool:
-    """Whether there is no value."""
-    return bool(pc.all(pc.is_null(column), min_count=0).as_py())

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +28,7 @@ from dataflow_assets.storage.type_names import arrow_type
 from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, TableName, Target, Unit, WindowFilter
 
 _OPEN_AT_ONCE = 64
+_DESCRIPTORS = Path("/proc/self/fd")
 
 
 class FileConnection(Model):
@@ -152,10 +152,19 @@ def column_types(names: dict[str, str]) -> dict[str, pa.DataType]:
 
 @dataclass(frozen=True)
 class OpenFile:
-    """One of the files a source reads. `open()` gives its bytes as they were when reading began, or raises ReadFailed."""
+    """One of the files a source reads, as it was when reading began; `mark` changes with its content."""
 
     path: Path
-    open: Callable[[], Any]
+    mark: Mark | None
+    held: str | None = None
+    """A path to the file's content that outlives its name."""
+
+    def open(self) -> Any:
+        """Its bytes from the start. Raises ReadFailed when it cannot be opened, or was replaced and is not held."""
+        handle = _opened(Path(self.held) if self.held else self.path, self.path)
+        if not self.held and mark_of(self.path) != self.mark:
+            raise ReadFailed(f"{self.path} was replaced while it was read", hint="run it again", transient=True)
+        return handle
 
 
 @contextmanager
@@ -164,31 +173,30 @@ def snapshot(paths: Iterable[Path]) -> Iterator[list[OpenFile]]:
     with ExitStack() as stack:
         opened = []
         for number, path in enumerate(paths):
-            if number < _OPEN_AT_ONCE:
-                handle = stack.enter_context(_opened(path))
-                opened.append(OpenFile(path, partial(_rewound, handle)))
-            else:
-                opened.append(OpenFile(path, partial(_unchanged, path, mark_of(path))))
+            held = None
+            if number < _OPEN_AT_ONCE and _DESCRIPTORS.is_dir():
+                held = str(_DESCRIPTORS / str(stack.enter_context(_descriptor(path))))
+            opened.append(OpenFile(path, mark_of(Path(held) if held else path), held))
         yield opened
 
 
-def _opened(path: Path) -> Any:
+@contextmanager
+def _descriptor(path: Path) -> Iterator[int]:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise ReadFailed(f"{path} cannot be opened: {error}", hint="see that it exists and may be read") from error
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _opened(path: Path, shown: Path) -> Any:
     try:
         return pa.OSFile(str(path), "rb")
     except OSError as error:
-        raise ReadFailed(f"{path} cannot be opened: {error}", hint="see that it exists and may be read") from error
-
-
-def _rewound(handle: Any) -> Any:
-    handle.seek(0)
-    return handle
-
-
-def _unchanged(path: Path, mark: Mark | None) -> Any:
-    handle = _opened(path)
-    if mark_of(path) != mark:
-        raise ReadFailed(f"{path} was replaced while its folder was read", hint="run it again", transient=True)
-    return handle
+        raise ReadFailed(f"{shown} cannot be opened: {error}", hint="see that it exists and may be read") from error
 
 
 def reader_of(

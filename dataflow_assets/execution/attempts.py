@@ -28,7 +28,10 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """What an attempt says of itself. `batch` names the unit of a pipeline without windows."""
+    """What an attempt says of itself. `batch` names the unit of a pipeline without windows.
+
+    `status` is running, failed, or refused: a check did not pass, so its rows must be read again and not taken over.
+    """
 
     attempt: str
     batch: str
@@ -70,10 +73,10 @@ class Attempt:
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
 
-    def fail(self, step: str, error: str) -> None:
-        """Keep the stages for the next attempt and for inspection."""
+    def fail(self, step: str, error: str, *, refused: bool = False) -> None:
+        """Keep the stages for inspection and, unless a check refused them, for the next attempt."""
         shutil.rmtree(self.folder / ".scratch", ignore_errors=True)
-        self.record = AttemptRecord(self.record.attempt, self.record.batch, self.record.key, "failed", step, error)
+        self.record = AttemptRecord(self.record.attempt, self.record.batch, self.record.key, "refused" if refused else "failed", step, error)
         self._write()
         self._release()
 
@@ -107,8 +110,8 @@ def adopt_stage(attempt: Attempt, step: str, fingerprint: str) -> Stage | None:
 
     The stage is complete by its receipt; its content is still to be verified by reading it.
     """
-    for folder, _ in dead_attempts(attempt.folder.parent):
-        stage = load_stage(folder / step)
+    for folder, record in dead_attempts(attempt.folder.parent):
+        stage = load_stage(folder / step) if record.status != "refused" else None
         if stage is None or stage.receipt.fingerprint != fingerprint:
             continue
         with contextlib.suppress(OSError):

@@ -20,7 +20,7 @@ from dataflow_assets.execution.attempts import adopt_stage
 from dataflow_assets.execution.checking import begin_checks, finish_checks
 from dataflow_assets.execution.events import Event, Progress
 from dataflow_assets.execution.session import Rendered
-from dataflow_assets.execution.work import Work, producer_of, step_context
+from dataflow_assets.execution.work import Work, step_context
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.storage.stages import Stage, load_stage, verify_stage, write_stage
@@ -46,7 +46,7 @@ def stage_for_checks(work: Work, step: StepPlan) -> Iterator[Event]:
     target = work.session.target(step, work.window)
     window = WindowFilter(target.window_column, work.window, target.timezone) if target.window_column and work.window else None
     with work.session.connector(step).read_target(target, window) as reader:
-        work.stages[producer_of(work.pipeline, step).id] = yield from _write(work, step, reader, fingerprint="published", owner=step)
+        yield from _write(work, step, reader, fingerprint="published", owner=step)
 
 
 def _plugin(work: Work, step: StepPlan, context: Any) -> tuple[Any, Rendered]:
@@ -109,6 +109,8 @@ def _write(
 def _fingerprint(work: Work, step: StepPlan, rendered: Rendered, plugin: Any) -> str:
     """What the stage is made from; any difference means that an earlier attempt's stage cannot serve."""
     code = plugin.fingerprint(work.session.project.root) if hasattr(plugin, "fingerprint") else ""
+    if hasattr(plugin, "source_fingerprint"):
+        code = plugin.source_fingerprint(rendered.options)
     inputs = [work.stage_of(work.pipeline.by_id[name]).receipt for name in step.inputs]
     described = [
         step.fingerprint,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.execution.publishing import claim_early, publish
@@ -28,7 +29,7 @@ def run_window(session: Session, window: Window | None, *, key: str) -> Iterator
     unit = unit_folder(session.project.stages_dir, session.pipeline.name, key)
     attempt = Attempt(unit / request.attempt, AttemptRecord(request.attempt, request.batch or request.attempt, key))
     chosen = request.steps if request.steps is not None else frozenset(session.pipeline.by_id)
-    work = Work(session, window, key, attempt, chosen, with_ancestors(session.pipeline, chosen))
+    work = Work(session, window, key, attempt, chosen, _needed(session, chosen))
     yield WindowStarted(key, window)
     current = ""
     try:
@@ -40,7 +41,7 @@ def run_window(session: Session, window: Window | None, *, key: str) -> Iterator
             yield from _run_step(work, step)
         failpoint("window.before_sweep")
     except Exception as error:  # noqa: BLE001 -- the boundary: whatever stops a window is reported as its failure
-        attempt.fail(current, str(error))
+        attempt.fail(current, str(error), refused=isinstance(error, CheckFailed))
         yield WindowFailed(key, window, current, error)
         return
     except BaseException:
@@ -49,6 +50,14 @@ def run_window(session: Session, window: Window | None, *, key: str) -> Iterator
     attempt.succeed()
     sweep_dead(unit)
     yield WindowFinished(key, window, time.perf_counter() - started)
+
+
+def _needed(session: Session, chosen: frozenset[str]) -> frozenset[str]:
+    """The chosen steps and what they are made from; the checks of an endpoint alone look at its target, not at its sources."""
+    if not session.request.checks_only:
+        return with_ancestors(session.pipeline, chosen)
+    endpoints = frozenset(step.id for step in session.pipeline.endpoints)
+    return with_ancestors(session.pipeline, chosen - endpoints) | (chosen & endpoints)
 
 
 def _claim(work: Work) -> None:

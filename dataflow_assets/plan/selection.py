@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
 from dataflow_assets.spec.selectors import Node, resolve_steps
@@ -20,24 +21,20 @@ class Selected:
     steps: frozenset[str] | None = None
 
 
-def pipeline_node(pipeline: PipelinePlan) -> Node:
-    """A pipeline as selectors see it."""
-    return Node(pipeline.name, pipeline.tags, pipeline.upstream, pipeline.place.file)
-
-
-def step_nodes(pipeline: PipelinePlan) -> list[Node]:
-    """The steps of a pipeline as selectors see them."""
-    return [Node(step.id, step.tags, step.inputs, step.place.file) for step in pipeline.steps]
-
-
-def select(plan: ProjectPlan, *, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Selected]:
-    """What the selectors leave, upstream pipelines first; everything without selectors.
+def select(plan: ProjectPlan, *, select: Sequence[str] = (), exclude: Sequence[str] = (), root: Path = Path()) -> list[Selected]:
+    """What the selectors leave, upstream pipelines first; everything without selectors. `path:` selectors count from `root`.
 
     Raises SelectionError for a malformed selector, one that fits nothing, and when nothing is left.
     """
-    nodes = [pipeline_node(pipeline) for pipeline in plan.pipelines]
-    found = resolve_steps(nodes, {pipeline.name: step_nodes(pipeline) for pipeline in plan.pipelines}, select=select, exclude=exclude)
+    nodes = [Node(pipeline.name, pipeline.tags, pipeline.upstream, _relative(pipeline, root)) for pipeline in plan.pipelines]
+    steps = {pipeline.name: [Node(step.id, step.tags, step.inputs) for step in pipeline.steps] for pipeline in plan.pipelines}
+    found = resolve_steps(nodes, steps, select=select, exclude=exclude)
     return [_selected(pipeline, frozenset(found[pipeline.name])) for pipeline in plan.pipelines if pipeline.name in found]
+
+
+def _relative(pipeline: PipelinePlan, root: Path) -> str:
+    file = Path(pipeline.place.file)
+    return (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
 
 
 def _selected(pipeline: PipelinePlan, steps: frozenset[str]) -> Selected:

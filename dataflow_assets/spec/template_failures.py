@@ -35,8 +35,9 @@ class failures_named:  # noqa: N801 - reads as the statement it is
     def _at(self, message: str) -> str:
         """The message with its key; of variables inside variables only the innermost is named."""
         where = ".".join(self.path)
-        inner = where.startswith("variable ") and message.startswith("variable ")
-        return message if not where or inner or message.startswith(f"{where}: ") else f"{where}: {message}"
+        if where.startswith("variable "):
+            return message if message.startswith("variable ") else f"{where}: {message}"
+        return message if not where or message.startswith(f"`{where}`: ") else f"`{where}`: {message}"
 
     def _message(self, error: BaseException) -> tuple[str, str] | None:
         from jinja2.exceptions import SecurityError, TemplateSyntaxError
