@@ -39,5 +39,7 @@ def make_events(server: Server, *, rows: int) -> None:
 
 
 def write_csv(server: Server, path: Path) -> None:
-    """The table as a CSV file with a header, as psql writes it."""
-    server.sql(f"\\copy {TABLE} TO '{path}' WITH (FORMAT csv, HEADER)")
+    """The table as a CSV file with a header, as psql writes it but for true and false, which every reader takes for booleans."""
+    flag = "CASE WHEN flag THEN 'true' WHEN NOT flag THEN 'false' END AS flag"
+    query = f"SELECT id, ts, user_id, session, kind, url, amount, ratio, {flag}, day FROM {TABLE}"
+    server.sql(f"\\copy ({query}) TO '{path}' WITH (FORMAT csv, HEADER)")

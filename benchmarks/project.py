@@ -6,11 +6,10 @@ Here: its files. Not here: the ways they are used for (`ways`).
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 
-from benchmarks.events import COLUMNS, KINDS
-
-SCHEMA = "ours"
+from benchmarks.events import KINDS
 
 PROJECT = """\
 project_name: benchmark
@@ -18,9 +17,12 @@ connections:
   warehouse:
     type: postgres
     dsn: "{{{{ env_var('BENCH_DSN') }}}}"
-  lake:
+  lake_of_postgres:
     type: duckdb
-    database: {folder}/ours.duckdb
+    database: {folder}/from_postgres.duckdb
+  lake_of_csv:
+    type: duckdb
+    database: {folder}/from_csv.duckdb
 """
 
 # Ten rules: two on the whole, not_null twice, unique, accepted values, two ranges, a pattern, a length.
@@ -53,6 +55,7 @@ SOURCES = {
     source_type: csv
     config:
       file_path: {folder}/events.csv
+      column_types: {{user_id: int32, amount: "decimal(12,2)"}}
 """,
 }
 
@@ -62,22 +65,20 @@ ENDPOINTS = {
     connection: warehouse
     config:
       table: events
-      pg_schema: {schema}
+      pg_schema: from_{read}
       mode: replace
-      schema: {{{columns}}}
 """,
     "duckdb": """\
     endpoint_type: duckdb
-    connection: lake
+    connection: lake_of_{read}
     config:
       table: events
       mode: replace
-      schema: {{{columns}}}
 """,
     "csv": """\
     endpoint_type: csv
     config:
-      file_path: {folder}/ours.csv
+      file_path: {folder}/from_{read}.csv
       mode: replace
 """,
 }
@@ -97,25 +98,14 @@ def write_project(folder: Path) -> Path:
     project = folder / "project"
     (project / "pipelines").mkdir(parents=True, exist_ok=True)
     (project / "dataflow_project.yml").write_text(PROJECT.format(folder=folder))
-    columns = ", ".join(_yaml_column(column) for column in _columns())
-    for read, source in SOURCES.items():
-        for write, endpoint in ENDPOINTS.items():
-            name = pipeline_name(read, write)
-            text = f"pipeline_name: {name}\n{_STEPS}".format(source=source, rules="{rules}", endpoint=endpoint)
-            filled = text.format(folder=folder, schema=SCHEMA, columns=columns, rules=RULES)
-            (project / "pipelines" / f"{name}.yml").write_text(filled)
+    for read, write in product(SOURCES, ENDPOINTS):
+        if read == write == "csv":
+            continue
+        name = pipeline_name(read, write)
+        text = f"pipeline_name: {name}\n{_STEPS}".format(source=SOURCES[read], rules="{rules}", endpoint=ENDPOINTS[write])
+        filled = text.format(folder=folder, read=read, rules=RULES)
+        (project / "pipelines" / f"{name}.yml").write_text(filled)
     return project
-
-
-def _columns() -> list[tuple[str, str]]:
-    """Names and SQL types; the comma inside numeric(12, 2) is no separator."""
-    flat = COLUMNS.replace("(12, 2)", "(12;2)").replace("\n", " ")
-    pairs = [column.strip().partition(" ") for column in flat.split(",")]
-    return [(name, kind.replace(";", ",")) for name, _, kind in pairs]
-
-
-def _yaml_column(column: tuple[str, str]) -> str:
-    return f'{column[0]}: "{column[1]}"'
 
 
 def pipeline_name(read: str, write: str) -> str:

@@ -27,11 +27,14 @@ _S27, _S29, _S30, _S31 = np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(
 
 
 def resize(batches: Iterable[pa.RecordBatch], *, rows: int = BATCH_ROWS, bytes_: int = BATCH_BYTES) -> Iterator[pa.RecordBatch]:
-    """Cut large batches and join small ones, so that each has about `rows` rows and at most about `bytes_` bytes; none is empty."""
+    """Cut large batches and join small ones, so that each has at most `rows` rows and about `bytes_` bytes; none is empty."""
     held: list[pa.RecordBatch] = []
     held_rows = held_bytes = 0
     for batch in batches:
         for piece in _cut(batch, rows=rows, bytes_=bytes_):
+            if held and (held_rows + piece.num_rows > rows or held_bytes + piece.nbytes > bytes_):
+                yield _join(held)
+                held, held_rows, held_bytes = [], 0, 0
             held.append(piece)
             held_rows += piece.num_rows
             held_bytes += piece.nbytes

@@ -6,13 +6,15 @@ Not here: where secrets come from (`spec`) and who uses them (`connectors`).
 
 from __future__ import annotations
 
+import json
 import re
 from urllib.parse import quote, quote_plus
 
 MASK = "****"
-_URL_PASSWORD = re.compile(r"(?P<head>[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@'\"]*):(?P<secret>[^/\s@'\"]+)@")
+_URL_PASSWORD = re.compile(r"(?P<head>[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@'\"]*):(?P<secret>[^/\s'\"]+)@")
 _KEY_VALUE = re.compile(
-    r"(?i)\b(?P<key>password|passwd|pwd|secret|token|api_key)(?P<sep>\s*[=:]\s*)(?P<secret>'[^']*'|\"[^\"]*\"|[^\s,;&'\"]+)"
+    r"(?i)(?<![\w-])(?P<key>[\w-]*(?:password|passwd|pwd|passphrase|secret|token|api_?key|access_?key|private_?key))"
+    r"(?P<sep>['\"]?\s*[=:]\s*)(?P<secret>'[^']*'|\"[^\"]*\"|[^\s,;&'\"]+)"
 )
 _SECRET_KEY = re.compile(r"(?i)(?:pass(?:word|wd|phrase)?|pwd|secret|token|credential|api_?key|access_?key|private_?key|dsn)(?:s|_.*)?$")
 _registered: set[str] = set()
@@ -24,9 +26,9 @@ def looks_secret(key: str) -> bool:
 
 
 def register_secret(value: str) -> None:
-    """Mask `value`, and its URL-quoted forms, wherever text is shown from now on. Values under 3 characters are ignored."""
+    """Mask `value`, also as URLs, Python and JSON write it, wherever text is shown from now on. Under 3 characters it is ignored."""
     if len(value) >= 3:
-        _registered.update({value, quote(value, safe=""), quote_plus(value)})
+        _registered.update({value, quote(value, safe=""), quote_plus(value), repr(value)[1:-1], json.dumps(value)[1:-1]})
 
 
 def mask(text: str) -> str:

@@ -62,10 +62,11 @@ class Window:
     def __post_init__(self) -> None:
         if self.start.tzinfo is None or self.end.tzinfo is None:
             raise ValueError("a window needs timezone-aware bounds")
-        if self.start >= self.end:
-            raise ValueError(f"window {self.start.isoformat()} .. {self.end.isoformat()} is empty")
+        # in UTC first: two moments of one zone compare by wall clock, which runs backwards in the autumn hour
         object.__setattr__(self, "start", self.start.astimezone(UTC))
         object.__setattr__(self, "end", self.end.astimezone(UTC))
+        if self.start >= self.end:
+            raise ValueError(f"window {self.start.isoformat()} .. {self.end.isoformat()} is empty")
 
     def __str__(self) -> str:
         return f"[{self.start.isoformat()}, {self.end.isoformat()})"

@@ -6,10 +6,11 @@ Here: the list, and the ground that the ways stand on. Not here: any one way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.model import Contender, Part
-from benchmarks.project import SCHEMA, dataflow, pipeline_name
+from benchmarks.project import dataflow, pipeline_name
 from benchmarks.server import Server
 
 
@@ -81,9 +82,7 @@ def ours(ground: Ground, read: str, write: str) -> Contender:
     """`dataflow run` of the pipeline that goes this way: ten rules checked, staged, audited, committed with the ledger."""
     argv = dataflow("--project", str(ground.project), "run", pipeline_name(read, write))
     env = {"BENCH_DSN": ground.server.dsn}
-    if write == "postgres":
-        return Contender(
-            "dataflow", Part.OURS, argv, env, clear=lambda: clear_table(ground, SCHEMA), count=lambda: count_table(ground, SCHEMA)
-        )
-    count = count_duckdb if write == "duckdb" else count_csv
-    return Contender("dataflow", Part.OURS, argv, env, clear=lambda: clear_files(ground, "ours"), count=lambda: count(ground, "ours"))
+    place = f"from_{read}"
+    clear = clear_table if write == "postgres" else clear_files
+    count = {"postgres": count_table, "duckdb": count_duckdb, "csv": count_csv}[write]
+    return Contender("dataflow", Part.OURS, argv, env, clear=partial(clear, ground, place), count=partial(count, ground, place))

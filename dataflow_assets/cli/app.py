@@ -83,7 +83,7 @@ class App(click.Group):
         try:
             code = super().main(arguments, prog_name or "dataflow", *rest, **extra) or 0
         except Exception as error:  # noqa: BLE001 - the outermost frame: everything must become a message and a code
-            code = report_failure(error, extra["obj"], as_json="--json" in arguments)
+            code = report_failure(error, extra["obj"], arguments)
         close_output()
         sys.exit(code)
 

@@ -5,6 +5,7 @@ Here: which error means which exit code, and how it is printed. Not here: the wo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,12 +33,19 @@ def exit_code(error: BaseException) -> int:
     return USAGE if isinstance(error, (*CONFIGURATION, click.UsageError)) else FAILED
 
 
-def report_failure(error: Exception, session: Session, *, as_json: bool) -> int:
-    """Print the error, on stdout as a document with `--json`, else on stderr, and return the exit code."""
+def report_failure(error: Exception, session: Session, arguments: Sequence[str]) -> int:
+    """Print the error, on stdout as a document with `--json`, else on stderr, and return the exit code.
+
+    `arguments` are looked at, since the error may be one of parsing them.
+    """
+    from dataflow_assets.cli.terminal import as_json
+
     code = exit_code(error)
-    if as_json:
-        session.json = True
-        session.emit({"ok": False, "exit_code": code, "error": describe(error)})
+    document = {"ok": False, "exit_code": code, "error": describe(error)}
+    if "--json-lines" in arguments:
+        session.write(as_json({"event": "done", **document}) + "\n")
+    elif "--json" in arguments:
+        session.write(as_json(document, indent=2) + "\n")
     elif isinstance(error, click.ClickException):
         error.show()
     elif isinstance(error, click.Abort):

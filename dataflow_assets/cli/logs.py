@@ -6,6 +6,8 @@ Here: handlers. Not here: what a run prints (`cli.report`).
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -33,8 +35,9 @@ def log_to_stderr(level: str) -> None:
         logger.handlers = [handler]
 
 
-def log_to_file(folder: Path, *, level: str) -> logging.Logger:
-    """Append to `dataflow_YYYYMMDD.log` in `folder`; returns the logger of the terminal."""
+@contextmanager
+def log_to_file(folder: Path, *, level: str) -> Iterator[None]:
+    """Append what the terminal prints, and tracebacks, to `dataflow_YYYYMMDD.log` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"dataflow_{date.today():%Y%m%d}.log", encoding="utf-8", delay=True)
     handler.setLevel(level)
@@ -43,4 +46,8 @@ def log_to_file(folder: Path, *, level: str) -> logging.Logger:
     logger.addHandler(handler)
     logger.setLevel(min(logger.getEffectiveLevel(), logging.getLevelName(level)))
     logger.propagate = bool(logging.getLogger("dataflow_assets").handlers)
-    return logger
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

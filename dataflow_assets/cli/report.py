@@ -71,7 +71,7 @@ class Report:
             self._log.debug("%s %s: %s rows in %.2fs", event.key, event.step, event.rows, event.seconds)
             if event.published and event.published.note:
                 self.line("WARN", f"{event.key} {event.step}: {event.published.note}", indent=4)
-        elif isinstance(event, WindowFinished) and outcome:
+        elif isinstance(event, WindowFinished) and outcome and event.window:
             self.line(
                 "OK",
                 event.key,

@@ -19,6 +19,8 @@ from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.tables import LedgerEntry, utc_now
 
+_PUBLISHED = {"published", "reopened", "stale"}
+_DUE = {"missing", "failed"}
 _HEADER = ("PIPELINE", "PUBLISHED", "MISSING", "STALE", "FAILED", "LAST WINDOW", "ROWS", "PUBLISHED AT", "GENERATION")
 
 
@@ -58,14 +60,14 @@ def _report(chosen: Chosen, pipeline: PipelinePlan, *, now: datetime) -> dict[st
 
 def _counts(pipeline: PipelinePlan, todos: Sequence[WindowTodo]) -> dict[str, Any]:
     cadence = pipeline.windows.cadence if pipeline.windows else None
-    published = [todo for todo in todos if todo.state == "published" and todo.window]
+    published = [todo for todo in todos if todo.state in _PUBLISHED and todo.window]
     return {
         "windowed": cadence is not None,
         "due": sum(todo.run for todo in todos),
         "windows": {state: sum(todo.state == state for todo in todos) for state in ("published", "missing", "stale", "failed", "reopened")},
         "last_published": published[-1].key if published else None,
         "last_published_range": interval(published[-1].window, cadence) if cadence and published and published[-1].window else None,
-        "gaps": [item.text(cadence) for item in collapse(todos) if item.first.state != "published"] if cadence else [],
+        "gaps": [item.text(cadence) for item in collapse(todos) if item.first.state not in _PUBLISHED] if cadence else [],
     }
 
 
@@ -91,8 +93,8 @@ def _print(session: Session, chosen: Chosen, reports: Sequence[Mapping[str, Any]
             session.say(f"  {report['name']}: not published {gap}")
         if report["error"]:
             session.say(click.style(f"\n{report['name']}: cannot tell: ", fg="red") + report["error"]["text"])
-    due = sum(report.get("due", 0) for report in reports if report.get("windowed"))
-    session.say(f"\n{plural(len(reports), 'pipeline')}, {plural(due, 'window')} due.")
+    due = sum(count for report in reports if report.get("windowed") for state, count in report["windows"].items() if state in _DUE)
+    session.say(f"\n{plural(len(reports), 'pipeline')}, {plural(due, 'window')} missing or failed.")
     session.say("Next: dataflow run" if due else f"Next: dataflow show {chosen.pipelines[0].name}")
 
 
@@ -100,8 +102,9 @@ def _row(report: Mapping[str, Any]) -> tuple[str, ...]:
     endpoints = [endpoint for endpoint in report["endpoints"] if endpoint["units"]]
     newest = max(endpoints, key=lambda endpoint: endpoint["published_at"], default=None)
     windows = report["windows"]
-    counts = [f"{windows[state]:,}" for state in ("published", "missing", "stale", "failed")] if report["windowed"] else ["-"] * 4
+    shown = (windows["published"] + windows["reopened"], windows["missing"], windows["stale"], windows["failed"])
+    counts = [f"{count:,}" for count in shown] if report["windowed"] else ["-"] * 4
     if newest is None:
         return (report["name"], *counts, "never published", "-", "-", "-")
-    last = report["last_published"] or newest["last_unit"]
+    last = report["last_published"] or "-"
     return (report["name"], *counts, last, f"{newest['rows']:,}", f"{newest['published_at']:%Y-%m-%d %H:%M:%S}", str(newest["generation"]))

@@ -23,6 +23,7 @@ from dataflow_assets.storage.file_ledger import FileRecord
 from dataflow_assets.tables import LedgerEntry
 
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
+_ROWS_AT_ONCE = 16_384
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -103,9 +104,11 @@ class CsvWriter:
 
         columns = {name: as_text(column, name=name) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
         frame: Any = pl.from_arrow(pa.table(columns))
-        text = io.BytesIO()
-        frame.write_csv(text, include_header=False, separator=self._delimiter, quote_style="necessary", null_value="")
-        self._put(text.getbuffer())
+        for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+            text = io.BytesIO()
+            piece = frame.slice(start, _ROWS_AT_ONCE)
+            piece.write_csv(text, include_header=False, separator=self._delimiter, quote_style="necessary", null_value="")
+            self._put(text.getbuffer())
 
     def _put(self, text: bytes | memoryview) -> None:
         if self._encoding is None:

@@ -23,7 +23,7 @@ from dataflow_assets.storage.file_writing import Mark
 
 _BLOCK = 1024 * 1024
 _LARGEST_BLOCK = 256 * 1024 * 1024
-_SAMPLE_BYTES = 32 * 1024 * 1024
+_SAMPLE_BYTES = 16 * 1024 * 1024
 _CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 
@@ -66,7 +66,7 @@ class Plan:
 
     @classmethod
     def of(cls, files: Sequence[OpenFile], dialect: Dialect, declared: Mapping[str, pa.DataType]) -> Plan:
-        """Find the columns from the headers and the other types from the first 32 MB of the files.
+        """Find the columns from the headers and the other types from the first 16 MB of the files.
 
         A file that did not change since its types were found is not looked at again: every window sees the same types.
         Raises ReadFailed for files with differing columns, and for a declared column that is not there.
@@ -160,7 +160,7 @@ def _refusal(file: OpenFile, plan: Plan, item: pa.Field, row: int, text: str) ->
         )
     return ValueRefused(
         f"{place}: column {item.name!r}: {shown!r} cannot be kept as {item.type}, the type found in the first {_SAMPLE_BYTES >> 20} MB",
-        hint=f"add to the source's config  column_types: {{{item.name}: string}}  or the type it has; a text for null belongs in null_values",
+        hint=f"add to the source  column_types: {{{item.name}: string}}  or its type; a text for null belongs in null_values",
     )
 
 

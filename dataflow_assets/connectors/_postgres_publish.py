@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
-from dataflow_assets.connectors._postgres_session import POSTGRES, count_affected, failure, literal, run, translated
+from dataflow_assets.connectors._postgres_session import POSTGRES, count_affected, failure, literal, literals, run, translated
 from dataflow_assets.connectors._postgres_types import TargetColumn, missing_columns, route, sql_type
 from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_target_rows
+from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, Unit, WindowFilter, WriteMode
 
 COPY_ROWS = 16_384  # measured: the driver encodes batches of this size 1.2 times as fast as those of 64k rows
@@ -109,9 +110,9 @@ class _Publication:
             "tcp_keepalives_interval": "10",
         }
         calls = [f"set_config('{name}', '{value}', true)" for name, value in {**settings, "tcp_keepalives_count": "6"}.items()]
-        run(self.connection, sql.Statement(f"SELECT {', '.join(calls)}"))
-        run(self.connection, sql.Statement(f"SELECT pg_advisory_xact_lock{shared}({lock_key('table', str(self._table))})::text"))
-        run(self.connection, sql.Statement(f"SELECT pg_advisory_xact_lock({unit_lock(self._target, self.request.claim.unit)})::text"))
+        run(self.connection, Statement(f"SELECT {', '.join(calls)}"))
+        run(self.connection, Statement(f"SELECT pg_advisory_xact_lock{shared}({lock_key('table', str(self._table))})::text"))
+        run(self.connection, Statement(f"SELECT pg_advisory_xact_lock({unit_lock(self._target, self.request.claim.unit)})::text"))
 
     def ledger_row(self) -> ledger.LedgerRow | None:
         rows = run(self.connection, ledger.fetch_unit(POSTGRES, self._target, self.request.claim.unit))
@@ -137,7 +138,7 @@ class _Publication:
         if not self._target.options.auto_create:
             raise WriteFailed(f"table {self._table} does not exist and auto_create is off", hint=f"{self._create_table().text};")
         # Taken after table and unit, and only while the table is missing: neighbours then wait for its creator to commit.
-        run(self.connection, sql.Statement(f"SELECT pg_advisory_xact_lock({lock_key('create', str(self._table))})::text"))
+        run(self.connection, Statement(f"SELECT pg_advisory_xact_lock({lock_key('create', str(self._table))})::text"))
         if found := self._columns():
             return found
         count_affected(self.connection, self._create_table().text)
@@ -147,10 +148,10 @@ class _Publication:
         return self._columns()
 
     def _columns(self) -> list[TargetColumn]:
-        rows = run(self.connection, sql.Statement(_COLUMNS, (self._table.schema, self._table.name)))
+        rows = run(self.connection, Statement(_COLUMNS, (self._table.schema, self._table.name)))
         return [TargetColumn(*row) for row in rows]
 
-    def _create_table(self) -> sql.Statement:
+    def _create_table(self) -> Statement:
         given: Mapping[str, str] = self._target.options.columns
         inferred = {item.name: sql_type(item.type, name=item.name) for item in self.request.schema if item.name not in given}
         return sql.create_table(POSTGRES, self._table, {**given, **inferred})
@@ -187,13 +188,12 @@ class _Publication:
         return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
 
     @cached_property
-    def _predicate(self) -> sql.Statement | None:
+    def _predicate(self) -> Statement | None:
         if self._window is None:
             return None
         bounds = (self._window.start.as_py(), self._window.end.as_py())
-        written = [literal(bound) for bound in bounds]
-        literals = replace(POSTGRES, placeholder=lambda position: written[position - 1])
-        return sql.Statement(sql.window_predicate(literals, self._window.column, bounds).text)
+        dialect = literals([literal(bound) for bound in bounds])
+        return Statement(sql.window_predicate(dialect, self._window.column, bounds).text)
 
     def _copy(self, routes: Mapping[str, Route], *, overriding: str) -> int:
         """Into the target itself where the types line up, else through a temporary table and casts; how many rows it wrote."""
@@ -215,7 +215,7 @@ class _Publication:
     def _upsert(self, columns: Mapping[str, str], *, overriding: str) -> int:
         """Of rows with equal keys the last of the stage wins."""
         keys = self._target.keys
-        rows = run(self.connection, sql.Statement(_UNIQUE, (self._table.schema, self._table.name)))
+        rows = run(self.connection, Statement(_UNIQUE, (self._table.schema, self._table.name)))
         if not any(set(names) == set(keys) for (names,) in rows if names):
             text = sql.create_index(POSTGRES, self._table, keys, unique=True).text
             raise WriteFailed(f"table {self._table} has no unique index on the upsert keys {', '.join(keys)}", hint=f"{text};")

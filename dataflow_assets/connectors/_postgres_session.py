@@ -7,11 +7,12 @@ what is said over them (`postgres`, `_postgres_publish`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
+from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.storage.sql import Dialect, Statement
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
 _NOT_ALLOWED = ("28", "3D000")
 _RETRY = ("40001", "40P01", "55P03", "53")
 _BAD_VALUE = "22"
+_FAILED_TRANSACTION = "25P02"
 _HINTS = {
     "42P01": "list the tables with \\dt *.* in psql, and check pg_schema",
     "42703": "check the column names of the query",
@@ -77,6 +79,18 @@ def translated(doing: str, kind: type[DataflowError]) -> Iterator[None]:
         raise failure(error, doing, kind) from error
     except (pa.ArrowException, OSError) as error:
         raise kind(f"{doing}: {error}", transient=isinstance(error, OSError)) from error
+
+
+def stream_failure(connection: Any, error: OSError, doing: str) -> DataflowError:
+    """What broke a stream off in its middle: ADBC gives no SQLSTATE there, so the connection is asked whether it still lives."""
+    import adbc_driver_manager
+
+    try:
+        run(connection, Statement("SELECT 1"))
+    except adbc_driver_manager.Error as probe:
+        if str(probe.sqlstate or "") != _FAILED_TRANSACTION:
+            return ConnectionFailed(f"{doing}: {error}")
+    return ReadFailed(f"{doing}: {str(error).strip()}", hint="run the query in psql to see where it fails")
 
 
 class Sessions:
@@ -135,7 +149,7 @@ class Sessions:
         import psycopg
 
         with translated(f"connection {self._name!r}", ConnectionFailed):
-            connection = psycopg.connect(self._conninfo(), autocommit=True, cursor_factory=psycopg.RawCursor)
+            connection = psycopg.connect(self._conninfo(), autocommit=True, prepare_threshold=None, cursor_factory=psycopg.RawCursor)
             connection.execute(b"SELECT set_config('TimeZone', 'UTC', false), set_config('client_encoding', 'UTF8', false)")
         return connection
 
@@ -191,3 +205,8 @@ def literal(value: Any, connection: psycopg.Connection[Any] | None = None) -> st
     from psycopg import sql
 
     return sql.Literal(value).as_string(connection)
+
+
+def literals(written: Sequence[str]) -> Dialect:
+    """The dialect in which the n-th placeholder is the n-th of these literals."""
+    return replace(POSTGRES, placeholder=lambda position: written[position - 1])

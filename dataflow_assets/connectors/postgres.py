@@ -16,7 +16,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 
 from dataflow_assets.batches import resize
 from dataflow_assets.connectors import _postgres_publish
-from dataflow_assets.connectors._postgres_session import POSTGRES, Sessions, fetch, literal, run, translated
+from dataflow_assets.connectors._postgres_session import POSTGRES, Sessions, fetch, literal, literals, run, stream_failure, translated
 from dataflow_assets.connectors._postgres_types import ReadColumn, read_column
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
@@ -24,7 +24,9 @@ from dataflow_assets.secrets import register_secret
 from dataflow_assets.spec.models import EndpointOptions, Model, SourceOptions, SqlText
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.read_ahead import read_ahead
+from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
+    Bind,
     Claim,
     LedgerEntry,
     Published,
@@ -163,7 +165,7 @@ steps:
     def probe(self) -> str:
         """Reach the server."""
         with self._sessions.sql() as connection, translated(f"connection {self._context.name!r}", ConnectionFailed):
-            ((version,),) = fetch(connection, sql.Statement("SELECT current_setting('server_version')"))
+            ((version,),) = fetch(connection, Statement("SELECT current_setting('server_version')"))
         return f"PostgreSQL {version}"
 
     def close(self) -> None:
@@ -183,7 +185,7 @@ steps:
         """Stream a query or table from one snapshot."""
         table = self.source_table(request.options)
         query = request.query or Query.of(request.options.query or "")
-        source = _from_table(table) if table else lambda connection: sql.subquery(query, lambda value: literal(value, connection))
+        source = _from_table(table) if table else lambda connection: _with_literals(query, connection)
         doing = f"reading {table or 'the query'} of connection {self._context.name!r}"
         with self._stream(source, doing, columns=request.columns, window=request.window, rows=request.batch_rows) as reader:
             yield reader
@@ -208,9 +210,8 @@ steps:
             text = source(connection)
             described = _describe(connection, text)
             selected = _select(described, columns, doing=doing)
-            statement = f"SELECT {', '.join(f'{column.expression} AS {POSTGRES.quote(column.name)}' for column in selected)} FROM {text}"
-            if window is not None:
-                statement += f" WHERE {_predicate(described, window, connection)}"
+            predicate = _predicate(described, window, connection) if window else None
+            statement = sql.select(POSTGRES, {column.name: column.expression for column in selected}, text, predicate)
         with self._sessions.bulk() as bulk, bulk.cursor() as cursor:
             with translated(doing, ReadFailed):
                 _begin_snapshot(bulk)
@@ -218,7 +219,7 @@ steps:
                 cursor.execute(statement)
                 raw = cursor.fetch_record_batch()
             schema = pa.schema([pa.field(column.name, column.kind or raw.schema.field(column.name).type) for column in selected])
-            with read_ahead(_restored(raw, selected, schema, doing, rows), cancel=cursor.adbc_cancel) as batches:
+            with read_ahead(_restored(bulk, raw, selected, schema, doing, rows), cancel=cursor.adbc_cancel) as batches:
                 yield pa.RecordBatchReader.from_batches(schema, batches)
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
@@ -237,9 +238,9 @@ steps:
             return
         if not _exists(connection, table):
             with connection.transaction():
-                fetch(connection, sql.Statement("SELECT pg_advisory_xact_lock($1)", (_postgres_publish.lock_key("ledger", str(table)),)))
-                if not fetch(connection, sql.Statement("SELECT 1 FROM pg_namespace WHERE nspname = $1", (table.schema,))):
-                    fetch(connection, sql.Statement(f"CREATE SCHEMA {POSTGRES.quote(table.schema or 'public')}"))
+                fetch(connection, Statement("SELECT pg_advisory_xact_lock($1)", (_postgres_publish.lock_key("ledger", str(table)),)))
+                if not fetch(connection, Statement("SELECT 1 FROM pg_namespace WHERE nspname = $1", (table.schema,))):
+                    fetch(connection, Statement(f"CREATE SCHEMA {POSTGRES.quote(table.schema or 'public')}"))
                 fetch(connection, ledger.create_ledger(POSTGRES, table))
         self._ledgers.add(table)
 
@@ -262,8 +263,8 @@ steps:
             translated(f"asking the ledger about {claim.unit}", ConnectionFailed),
             connection.transaction(),
         ):
-            fetch(connection, sql.Statement("SELECT set_config('lock_timeout', $1, true)", (f"{int(seconds * 1000)}ms",)))
-            fetch(connection, sql.Statement("SELECT pg_advisory_xact_lock($1)", (_postgres_publish.unit_lock(target, claim.unit),)))
+            fetch(connection, Statement("SELECT set_config('lock_timeout', $1, true)", (f"{int(seconds * 1000)}ms",)))
+            fetch(connection, Statement("SELECT pg_advisory_xact_lock($1)", (_postgres_publish.unit_lock(target, claim.unit),)))
             rows = fetch(connection, ledger.fetch_unit(POSTGRES, target, claim.unit))
         return ledger.recorded(ledger.ledger_row(rows[0]) if rows else None, claim)
 
@@ -280,12 +281,12 @@ def _from_table(table: TableName) -> Callable[[psycopg.Connection[Any]], str]:
 
 
 def _exists(connection: psycopg.Connection[Any], table: TableName) -> bool:
-    return bool(fetch(connection, sql.Statement("SELECT 1 WHERE to_regclass($1) IS NOT NULL", (POSTGRES.table(table),))))
+    return bool(fetch(connection, Statement("SELECT 1 WHERE to_regclass($1) IS NOT NULL", (POSTGRES.table(table),))))
 
 
 def _describe(connection: psycopg.Connection[Any], source: str) -> dict[str, ReadColumn]:
     """The columns of a source in their order. Raises ValueRefused when two share a name."""
-    cursor = connection.execute(f"SELECT * FROM {source} LIMIT 0".encode())
+    cursor = connection.execute((sql.select(POSTGRES, None, source) + " LIMIT 0").encode())
     result = cursor.pgresult
     if result is None:
         raise ReadFailed("the query returns no rows")
@@ -297,7 +298,7 @@ def _describe(connection: psycopg.Connection[Any], source: str) -> dict[str, Rea
         oid
         for (oid,) in fetch(
             connection,
-            sql.Statement("SELECT oid::int8 FROM pg_type WHERE typcategory = 'A' AND oid = ANY ($1)", ([oid for _, oid, _ in fields],)),
+            Statement("SELECT oid::int8 FROM pg_type WHERE typcategory = 'A' AND oid = ANY ($1)", ([oid for _, oid, _ in fields],)),
         )
     }
     return {
@@ -311,27 +312,34 @@ def _select(described: Mapping[str, ReadColumn], columns: Sequence[str] | None, 
     return [described[name] for name in columns or described]
 
 
-def _predicate(described: Mapping[str, ReadColumn], window: WindowFilter, connection: psycopg.Connection[Any]) -> str:
+def _predicate(described: Mapping[str, ReadColumn], window: WindowFilter, connection: psycopg.Connection[Any]) -> Statement:
     """The window as SQL with the driver's literals."""
     column = described.get(window.column)
     if column is None:
         raise ReadFailed(f"there is no event_time_column {window.column!r}", hint=f"the columns are {', '.join(described)}")
-    start, end = window.bounds(column.bounds or pa.string())
-    quoted = POSTGRES.quote(window.column)
-    return f"{quoted} >= {literal(start, connection)} AND {quoted} < {literal(end, connection)}"
+    bounds = window.bounds(column.bounds or pa.string())
+    dialect = literals([literal(bound, connection) for bound in bounds])
+    return Statement(sql.window_predicate(dialect, window.column, bounds).text)
+
+
+def _with_literals(query: Query, connection: psycopg.Connection[Any]) -> str:
+    values = [literal(part.value, connection) for part in query.parts if isinstance(part, Bind)]
+    return sql.derived_table(literals(values), query)[0]
 
 
 def _begin_snapshot(bulk: Any) -> None:
-    run(bulk, sql.Statement("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+    run(bulk, Statement("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
     run(
         bulk,
-        sql.Statement(
+        Statement(
             "SELECT set_config('TimeZone', 'UTC', true), set_config('IntervalStyle', 'iso_8601', true), set_config('DateStyle', 'ISO', true)"
         ),
     )
 
 
-def _restored(raw: Any, columns: Sequence[ReadColumn], schema: pa.Schema, doing: str, rows: int) -> Iterator[pa.RecordBatch]:
-    with translated(doing, ReadFailed):
+def _restored(bulk: Any, raw: Any, columns: Sequence[ReadColumn], schema: pa.Schema, doing: str, rows: int) -> Iterator[pa.RecordBatch]:
+    try:
         for batch in resize(raw, rows=rows):
             yield pa.RecordBatch.from_arrays([column.restore(batch.column(i)) for i, column in enumerate(columns)], schema=schema)
+    except OSError as error:
+        raise stream_failure(bulk, error, doing) from error

@@ -76,7 +76,9 @@ class Attempt:
     def fail(self, step: str, error: str, *, refused: bool = False) -> None:
         """Keep the stages for inspection and, unless a check refused them, for the next attempt."""
         shutil.rmtree(self.folder / ".scratch", ignore_errors=True)
-        self.record = AttemptRecord(self.record.attempt, self.record.batch, self.record.key, "refused" if refused else "failed", step, error)
+        self.record = AttemptRecord(
+            self.record.attempt, self.record.batch, self.record.key, "refused" if refused else "failed", step, error
+        )
         self._write()
         self._release()
 

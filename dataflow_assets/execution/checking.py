@@ -38,7 +38,7 @@ def begin_checks(work: Work, producer: StepPlan, schema: pa.Schema, *, owner: St
     owners = [owner] if owner else [step for step in _watchers(work, producer)]
     runs: list[tuple[StepPlan, CheckRun]] = []
     for step in owners:
-        runs += [(step, _begin(work, step, plan, schema)) for plan in _plans(step)]
+        runs += [(step, _begin(work, step, plan, schema)) for plan in step.checks]
     return RunningChecks(tuple(runs))
 
 
@@ -60,11 +60,6 @@ def _watchers(work: Work, producer: StepPlan) -> list[StepPlan]:
         and producer_of(work.pipeline, step).id == producer.id
         and not (published_apart and step.role == "endpoint")
     ]
-
-
-def _plans(step: StepPlan) -> tuple[CheckPlan, ...]:
-    own = CheckPlan(step.kind, step.config, ()) if step.role == "check" else None
-    return (own, *step.checks) if own else step.checks
 
 
 def _begin(work: Work, step: StepPlan, plan: CheckPlan, schema: pa.Schema) -> CheckRun:

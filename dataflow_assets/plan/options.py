@@ -109,14 +109,18 @@ def _unknown_keys(model: type[BaseModel], raw: Mapping[str, Any]) -> Iterator[Mi
 def _mistakes(model: type[BaseModel], raw: Mapping[str, Any], details: Any, *, stood_in: bool) -> Iterator[Mistake]:
     for item in details:
         path = _path(raw, item["loc"])
+        written = _at(raw, path)
+        if isinstance(written, str) and has_template(written):
+            continue
         if item["type"] == "extra_forbidden":
             inner = _model_at(model, path[:-1])
             yield Mistake(path, f"unknown key {path[-1]!r}", suggest(str(path[-1]), main_keys(inner), noun="known keys") if inner else "")
         elif item["type"] == "missing":
             yield Mistake(path[:-1], f"{'.'.join(map(str, path))!r} is missing")
-        elif not stood_in if not path else not has_template(_at(raw, path)):
-            message = item["msg"].removeprefix("Value error, ")
-            yield Mistake(path, f"{'.'.join(map(str, path))}: {message}" if path else message)
+        elif path and not has_template(written):
+            yield Mistake(path, f"{'.'.join(map(str, path))}: {item['msg'].removeprefix('Value error, ')}")
+        elif not path and not stood_in:  # a rule about the whole may only dislike the stand-ins
+            yield Mistake(path, item["msg"].removeprefix("Value error, "))
 
 
 def _path(raw: Any, loc: tuple[str | int, ...]) -> Path:

@@ -1,7 +1,8 @@
 """What a plain YAML scalar means.
 
-Here: text -> null, boolean, number, date, datetime or text, by the rules of YAML 1.1 with its traps taken out: `12:30` and `007`
-stay text, and an unquoted NO that may be Norway is refused. Not here: quotes, tags, structure (`spec.yaml`).
+Here: text -> null, boolean, number, date, datetime or text, by the rules of YAML 1.1 as PyYAML has them, with its traps taken
+out: `12:30` and `007` stay text, and an unquoted NO that may be Norway is refused. `1e3` is text there too; a model that wants a
+number takes it as one. Not here: quotes, tags, structure (`spec.yaml`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ _BOOLEAN = {word: value for value, words in {True: "true True TRUE", False: "fal
 _SWITCH = {word: value for value, words in {True: "yes Yes on On", False: "no No off Off"}.items() for word in words.split()}
 _SHOUTED = frozenset({"YES", "NO", "ON", "OFF"})
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)\Z")
-_BASED = re.compile(r"[-+]?0(?:x[0-9a-fA-F_]+|o[0-7_]+|b[01_]+)\Z")
-_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[1-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z")
+_BASED = re.compile(r"[-+]?0(?:x[0-9a-fA-F_]+|b[01_]+)\Z")
+_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?\Z")
 _SPECIAL = re.compile(r"(?P<sign>[-+]?)\.(?:inf|Inf|INF)\Z|\.(?P<nan>nan|NaN|NAN)\Z")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d\Z")
 _DATETIME = re.compile(

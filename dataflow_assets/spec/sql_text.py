@@ -83,7 +83,7 @@ class _Scanner:
         if self.pieces and any(isinstance(piece, Value) for piece in self.pieces):
             value = next(piece for piece in self.pieces if isinstance(piece, Value))
             raise TemplateError(f"{{{{ {value.label} }}}} stands in a quote that is never closed", hint=f"close the {self.opening}")
-        self._emit(self.raw if self.place != "code" else "")
+        self._emit(self.raw)
         return Query(tuple(self.out))
 
     def _step(self, text: str, position: int) -> int:
@@ -194,7 +194,7 @@ class _Scanner:
             self._remember('""')
         else:
             position = self._literal(pieces, values[0], text, position)
-        self.pieces = []
+        self.raw, self.pieces = "", []
         return position
 
     def _literal(self, pieces: list[str | Value], first: Value, text: str, position: int) -> int:

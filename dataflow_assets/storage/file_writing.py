@@ -43,10 +43,15 @@ class Writer(Protocol):
 class Format(Protocol):
     """How one kind of file is read and written."""
 
-    suffix: str
-    """The ending of files in a folder."""
-    extends: bool
-    """Whether rows can be added at the end of a file's bytes."""
+    @property
+    def suffix(self) -> str:
+        """The ending of files in a folder."""
+        ...
+
+    @property
+    def extends(self) -> bool:
+        """Whether rows can be added at the end of a file's bytes."""
+        ...
 
     def schema(self, path: Path, likely: pa.Schema) -> pa.Schema:
         """The columns of a file, in order; types that the file does not tell are those of `likely`."""

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 
 FIRST_INPUT = "input"
 MEMORY_LIMIT = "512MB"
-_CONFIG = {"python_enable_replacements": "false", "autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_CONFIG = {
+    "threads": "2",
+    "python_enable_replacements": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+_UNKEPT = frozenset({"uhugeint", "bignum", "bit", "time with time zone", "interval", "union"})
 
 
 class Sandbox:
@@ -45,11 +51,24 @@ class Sandbox:
             statements = self._connection.extract_statements(text)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise self._refused([statement.type.name for statement in statements])
-            reader = self._connection.sql(statements[0], params=values).to_arrow_reader(batch_rows)
+            relation = self._connection.sql(statements[0], params=values)
+            self._refuse_result(relation.columns, relation.types)
+            reader = relation.to_arrow_reader(batch_rows)
+        except (duckdb.BinderException, duckdb.CatalogException) as error:
+            raise self._failed(self._placed(error, text, values)) from error
         except duckdb.Error as error:
             raise self._failed(error) from error
-        self._refuse_schema(reader.schema)
         return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
+
+    def _placed(self, error: Exception, text: str, values: list[Any]) -> Exception:
+        """The same error with the place in the SQL, which only `execute` tells; it fails before it runs anything."""
+        import duckdb
+
+        try:
+            self._connection.execute(text, values)
+        except duckdb.Error as placed:
+            return placed
+        return error
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         import duckdb
@@ -71,13 +90,13 @@ class Sandbox:
             hint="WITH, FROM and VALUES are fine; writing is the endpoints' work",
         )
 
-    def _refuse_schema(self, schema: pa.Schema) -> None:
-        if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+    def _refuse_result(self, names: list[str], types: list[Any]) -> None:
+        if twice := sorted({name for name in names if names.count(name) > 1}):
             raise TransformFailed(f"step {self._step}: two columns of the result are named {twice[0]!r}", hint="give one an alias with AS")
-        for item in schema:
-            if isinstance(item.type, pa.ExtensionType):
+        for name, kind in zip(names, types, strict=True):
+            if found := _unkept(kind):
                 raise TransformFailed(
-                    f"step {self._step}: column {item.name!r} has type {item.type}, which has no exact form", hint="cast it in the SQL"
+                    f"step {self._step}: column {name!r} has type {found}, which has no exact form in Arrow", hint="cast it in the SQL"
                 )
 
 
@@ -97,6 +116,14 @@ def open_sandbox(inputs: Mapping[str, StagedInput], *, scratch: Path, step: str,
             yield Sandbox(connection, names, step=step)
         finally:
             connection.close()
+
+
+def _unkept(kind: Any) -> str:
+    """The type, or the one inside it, that DuckDB would hand over changed; empty when there is none."""
+    if kind.id in _UNKEPT:
+        return str(kind.id).upper()
+    children = kind.children if kind.id in {"list", "struct", "map", "array"} else []
+    return next((found for _, child in children if hasattr(child, "id") and (found := _unkept(child))), "")
 
 
 def _make_views(connection: DuckDBPyConnection, inputs: Mapping[str, StagedInput], *, step: str) -> list[str]:
@@ -120,7 +147,7 @@ def _lock(connection: DuckDBPyConnection, inputs: Mapping[str, StagedInput], *, 
     allowed = ", ".join(_text(path) for stage in inputs.values() for path in _absolute(stage))
     for setting in (
         "TimeZone = 'UTC'",
-        "threads = 2",
+        "enable_progress_bar = false",
         f"memory_limit = {_text(memory_limit)}",
         f"temp_directory = {_text(spill)}",
         f"allowed_paths = [{allowed}]",

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import Any
 
 from dataflow_assets.errors import ValueRefused
-from dataflow_assets.tables import Bind, Query, TableName
+from dataflow_assets.tables import Query, TableName
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,16 @@ def upsert_select(
     return insert_select(dialect, table, columns, source, overriding=overriding) + dialect.conflict(dialect, keys, others)
 
 
-def subquery(query: Query, render: Callable[[Any], str]) -> str:
-    """The query as a derived table, its values written by `render`, the driver's own literal.
+def select(dialect: Dialect, columns: Mapping[str, str] | None, source: str, predicate: Statement | None = None) -> str:
+    """SELECT: `columns` is name -> expression, None for all; `source` is the text after FROM."""
+    chosen = "*" if columns is None else ", ".join(f"{expression} AS {dialect.quote(name)}" for name, expression in columns.items())
+    return f"SELECT {chosen} FROM {source}" + (f" WHERE {predicate.text}" if predicate else "")
+
+
+def derived_table(dialect: Dialect, query: Query) -> tuple[str, list[Any]]:
+    """The query as text to stand after FROM, with its values bound.
 
     The parenthesis closes on a line of its own, so that a query may end in a comment.
     """
-    text = "".join(render(part.value) if isinstance(part, Bind) else part for part in query.parts)
-    return f"(\n{text.rstrip().rstrip(';')}\n) AS source_query"
+    text, values = query.render(dialect.placeholder)
+    return f"(\n{text.rstrip().rstrip(';')}\n) AS source_query", values

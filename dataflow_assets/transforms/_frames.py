@@ -118,7 +118,9 @@ def _from_polars(frame: Any) -> pa.RecordBatchReader:
     import polars as pl
 
     if isinstance(frame, pl.LazyFrame):
-        return _from_pieces(frame.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True))
+        pieces = frame.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
+        first = next(pieces, None)
+        return _from_pieces(itertools.chain([pl.DataFrame(schema=frame.collect_schema()) if first is None else first], pieces))
     if not isinstance(frame, pl.DataFrame):
         raise ValueRefused(
             f"returned a polars {type(frame).__name__}, not a table", hint="return a DataFrame, for a Series with to_frame()"

@@ -1,4 +1,4 @@
-"""A small project for tests: orders of five days in a CSV file, cleaned, checked, published, and a report on them.
+"""A small project for tests: orders of five days in a Parquet file, cleaned, checked, published, and a report on them.
 
 Here: writing it into a folder, planning it, running it. Not here: what is expected of it.
 """
@@ -6,9 +6,11 @@ Here: writing it into a folder, planning it, running it. Not here: what is expec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataflow_assets.assets.build import build_definitions
@@ -29,22 +31,22 @@ ORDERS = """\
 pipeline_name: orders
 description: The orders of each day
 tags: [shop, daily]
-owners: [data-team, ann@example.com]
+owners: [team:data, ann@example.com]
 group: sales
-event_time_column: at
+event_time_column: ordered_at
 windows: {every: day, begin: 2024-03-01, end: 2024-03-06}
 freshness: {fail_after: 2d, warn_after: 1d}
 retries: {max_retries: 2, delay: 10ms}
 steps:
   - id: read
     type: source
-    source_type: csv
-    config: {file_path: orders.csv, event_time_column: at}
+    source_type: parquet
+    config: {file_path: orders.parquet}
   - id: clean
     type: transform
     kind: sql
     depends_on: [read]
-    config: {query: "select id, cast(at as timestamp) as at, amount from read"}
+    config: {query: "select id, ordered_at, amount from read"}
     checks:
       - {column: amount, min_value: 0}
       - {column: id, not_null: true}
@@ -61,8 +63,8 @@ depends_on: [orders]
 steps:
   - id: read
     type: source
-    source_type: csv
-    config: {file_path: orders.csv}
+    source_type: parquet
+    config: {file_path: orders.parquet}
   - id: write
     type: endpoint
     endpoint_type: parquet
@@ -84,10 +86,16 @@ def write_shop(folder: Path, *, bad_days: Sequence[str] = (), **pipelines: str) 
 
 def write_orders(folder: Path, *, bad_days: Sequence[str] = ()) -> None:
     """Two orders a day."""
-    lines = ["id,at,amount"]
-    for number, day in enumerate(DAYS):
-        lines += [f"{number * 2},{day} 08:00:00,{-1 if day in bad_days else 10}", f"{number * 2 + 1},{day} 20:00:00,20"]
-    (folder / "orders.csv").write_text("\n".join(lines) + "\n")
+    rows = [
+        {
+            "id": number * 2 + late,
+            "ordered_at": datetime.fromisoformat(f"{day}T{8 + 12 * late:02d}:00+00:00"),
+            "amount": 20 if late else -1 if day in bad_days else 10,
+        }
+        for number, day in enumerate(DAYS)
+        for late in (0, 1)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "orders.parquet")
 
 
 def planned(folder: Path) -> tuple[ProjectPlan, Project]:
@@ -119,8 +127,8 @@ def run(
 def published(folder: Path) -> dict[str, int]:
     """Rows in the lake by day."""
     found: dict[str, int] = {}
-    if (folder / "lake" / "orders").exists():
-        for value in pq.read_table(folder / "lake" / "orders")["at"].to_pylist():
+    for file in (folder / "lake" / "orders").glob("*.parquet"):
+        for value in pq.read_table(file)["ordered_at"].to_pylist():
             found[f"{value:%Y-%m-%d}"] = found.get(f"{value:%Y-%m-%d}", 0) + 1
     return dict(sorted(found.items()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 from datetime import date, timedelta
 from functools import cache
@@ -50,7 +51,9 @@ def test_it_speaks_up_in_a_sentence(tmp_path: Path) -> None:
     assert usual.description == "row_count is 915, as expected from the 20 earlier windows (875.5 to 964.5)"
     far = one({"severity": "warn", "blocking": True, "description": "arrivals"}, rows(12), tmp_path, history)
     assert (far.passed, far.blocking, far.severity) == (False, True, Severity.WARN)
-    assert far.description.startswith("arrivals: row_count is 12, unusually far below the 920 of the 20 earlier windows (expected 875.5 to 964.5;")
+    assert far.description.startswith(
+        "arrivals: row_count is 12, unusually far below the 920 of the 20 earlier windows (expected 875.5 to 964.5;"
+    )
     assert far.metadata["score"] == pytest.approx((920 - 12) / 14.826)
     assert far.metrics == {"row_count": 12.0}
 
@@ -73,7 +76,9 @@ def test_the_direction_matters(direction: str, passed: tuple[bool, bool], tmp_pa
         ([0.0] * 20, 4, {"min_change": 4}, True),
     ],
 )
-def test_a_constant_history_does_not_alarm_at_trifles(history: list[float], count: int, options: dict[str, Any], passed: bool, tmp_path: Path) -> None:
+def test_a_constant_history_does_not_alarm_at_trifles(
+    history: list[float], count: int, options: dict[str, Any], passed: bool, tmp_path: Path
+) -> None:
     assert one(options, rows(count), tmp_path, history).passed is passed
 
 
@@ -81,7 +86,7 @@ def test_the_season_chooses_what_to_compare_with() -> None:
     history = [(str(date(2013, 1, 1) + timedelta(days=number)), float(number)) for number in range(28)]
     tuesday = "2013-01-29"
     assert seasonal(history, tuesday, AnomalyOptions(season="day_of_week", min_window_size=2)) == [0, 7, 14, 21]
-    assert seasonal(history, tuesday, AnomalyOptions(season="weekday", window_size=10)) == [15, 16, 17, 20, 21, 22, 23, 24, 27][-10:] or True
+    assert seasonal(history, tuesday, AnomalyOptions(season="weekday", window_size=10)) == [14, 15, 16, 17, 20, 21, 22, 23, 24, 27]
     working = seasonal(history, tuesday, AnomalyOptions(season="weekday"))
     assert len(working) == 20
     assert len(seasonal(history, "2013-02-02", AnomalyOptions(season="weekday", min_window_size=2))) == 8
@@ -102,7 +107,7 @@ def test_the_window_is_the_newest_part(tmp_path: Path) -> None:
         ("count(*) filter (where a > 1) -- only some", 2.0),
         ("avg(a)", 2.0),
         ("max(a) / nullif(min(b), 0)", None),
-        ("'nan'::double", None),
+        ("max('nan'::double)", None),
         ("sum(a::decimal(10,2))", 6.0),
         ("bool_and(a > 0)", 1.0),
     ],
@@ -127,8 +132,6 @@ def test_the_metric_is_sql_over_the_stage(metric: str, value: float | None, tmp_
     ],
 )
 def test_a_metric_that_cannot_be_measured_fails_without_raising(metric: str, reason: str, tmp_path: Path) -> None:
-    import re
-
     stage = staged(pa.table({"a": [1, 2, 3], "t": ["x", "y", "z"]}), tmp_path)
     result = one({"metric": metric, "name": "m"}, stage, tmp_path, [])
     assert not result.passed
@@ -160,7 +163,9 @@ def test_names_come_from_the_metric() -> None:
 
 def test_it_stands_among_the_rules_of_a_validator(tmp_path: Path) -> None:
     stage = staged(pa.table({"a": [1, 2, 3]}), tmp_path)
-    results = verdicts({"checks": [{"column": "a", "min_value": 0}, {"anomaly": {"metric": "max(a)", "name": "top"}}]}, stage, context_in(tmp_path))
+    results = verdicts(
+        {"checks": [{"column": "a", "min_value": 0}, {"anomaly": {"metric": "max(a)", "name": "top"}}]}, stage, context_in(tmp_path)
+    )
     assert results["top_anomaly"].metrics == {"top": 3.0}
 
 
@@ -178,7 +183,7 @@ def cancelled_by_day() -> dict[date, float]:
         flights = csv.read_csv(source, convert_options=convert)
     with duckdb.connect() as connection:
         connection.register("flights", flights)
-        found = connection.execute(f"select make_date(year, month, day), {CANCELLED} from flights group by 1 order by 1").fetchall()  # noqa: S608
+        found = connection.execute(f"select make_date(year, month, day), {CANCELLED} from flights group by 1 order by 1").fetchall()
     return {day: float(share) for day, share in found}
 
 
@@ -196,7 +201,6 @@ def test_the_blizzard_stands_out_and_ordinary_weekends_do_not() -> None:
     assert len(alarms) <= 10
     weekends = [day for day in alarms if day.weekday() >= 5]
     assert all(cancelled_by_day()[day] > 0.15 for day in weekends), "only weekends with a storm"
-    print(alarms)
 
 
 def test_extreme_values_have_a_verdict() -> None:

@@ -61,7 +61,9 @@ def test_names_are_unique_and_a_chosen_name_is_kept() -> None:
 
 
 def test_severity_and_blocking_reach_the_rules() -> None:
-    options = ValidatorOptions.model_validate({"checks": [{"column": "a", "not_null": True, "severity": "warn"}, {"min_rows": 1, "blocking": False}]})
+    options = ValidatorOptions.model_validate(
+        {"checks": [{"column": "a", "not_null": True, "severity": "warn"}, {"min_rows": 1, "blocking": False}]}
+    )
     assert [(rule.severity, rule.blocking) for rule in options.rules()] == [(Severity.WARN, True), (Severity.ERROR, False)]
 
 

@@ -36,7 +36,9 @@ def surplus(rows: list[tuple[Any, ...]]) -> int:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    rows=st.lists(st.tuples(st.none() | st.integers(0, 12) | st.integers(-(2**63), 2**63 - 1), st.none() | st.sampled_from("abc")), max_size=60),
+    rows=st.lists(
+        st.tuples(st.none() | st.integers(0, 12) | st.integers(-(2**63), 2**63 - 1), st.none() | st.sampled_from("abc")), max_size=60
+    ),
     run_hashes=st.integers(1, 20),
     cut=st.integers(1, 9),
 )

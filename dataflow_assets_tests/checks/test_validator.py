@@ -67,7 +67,14 @@ def test_all_rules_see_one_pass_and_report_counts_and_rows(tmp_path: Path) -> No
     assert results["delay_range"].description == "delay: 1 of 4 rows (25 %) are not between -10 and 600 (observed -3 to 900)"
     assert results["delay_range"].severity is Severity.WARN
     assert not results["price_range"].blocking
-    assert results["price_range"].metadata == {"rule": "range", "column": "price", "nulls": 1, "min": "-0.01", "max": "2.00", "failed_share": 0.25}
+    assert results["price_range"].metadata == {
+        "rule": "range",
+        "column": "price",
+        "nulls": 1,
+        "min": "-0.01",
+        "max": "2.00",
+        "failed_share": 0.25,
+    }
 
 
 def test_an_empty_stage_passes_all_but_the_row_count(tmp_path: Path) -> None:
@@ -103,7 +110,9 @@ def test_a_missing_column_fails_with_near_names(tmp_path: Path) -> None:
         (pa.time64("us"), {"min_value": "noon"}, "is not a time such as"),
     ],
 )
-def test_a_rule_that_does_not_suit_the_type_fails_with_the_reason(kind: pa.DataType, rule: dict[str, Any], reason: str, tmp_path: Path) -> None:
+def test_a_rule_that_does_not_suit_the_type_fails_with_the_reason(
+    kind: pa.DataType, rule: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
     result = one({"column": "a", **rule}, column([], kind), tmp_path)
     assert not result.passed
     assert reason in result.description
@@ -140,7 +149,12 @@ NEW_YORK = pa.timestamp("ms", "America/New_York")
         ([date(2013, 2, 8), date(2013, 2, 9)], pa.date32(), {"max_value": date(2013, 2, 8)}, 1),
         ([date(2013, 2, 8), date(2013, 2, 9)], pa.date64(), {"min_value": datetime(2013, 2, 8, 1)}, 1),
         ([datetime(2013, 2, 8), datetime(2013, 2, 8, 1)], pa.timestamp("s"), {"max_value": "2013-02-08T00:00:00+00:00"}, 1),
-        ([datetime(2013, 2, 8, 4, tzinfo=UTC), datetime(2013, 2, 8, 5, tzinfo=UTC)], NEW_YORK, {"min_value": "2013-02-08T00:00:00-05:00"}, 1),
+        (
+            [datetime(2013, 2, 8, 4, tzinfo=UTC), datetime(2013, 2, 8, 5, tzinfo=UTC)],
+            NEW_YORK,
+            {"min_value": "2013-02-08T00:00:00-05:00"},
+            1,
+        ),
         ([datetime(2013, 2, 8, 4, tzinfo=UTC), datetime(2013, 2, 8, 5, tzinfo=UTC)], NEW_YORK, {"min_value": "2013-02-08 05:00"}, 1),
         ([datetime(2013, 2, 8, 4, tzinfo=UTC)], NEW_YORK, {"allowed_values": ["2013-02-07T23:00:00-05:00"]}, 0),
         ([time(12, 30), time(12, 31)], pa.time32("s"), {"max_value": 45000}, 1),
@@ -191,7 +205,10 @@ def test_limits_are_found_in_every_batch(tmp_path: Path) -> None:
     table = pa.table({"a": list(range(1000))})
     stage = staged(table, tmp_path)
     (result,) = verdicts(
-        {"checks": [{"column": "a", "min_value": 10, "max_value": 989}]}, stage, context_in(tmp_path), batches=table.to_batches(max_chunksize=7)
+        {"checks": [{"column": "a", "min_value": 10, "max_value": 989}]},
+        stage,
+        context_in(tmp_path),
+        batches=table.to_batches(max_chunksize=7),
     ).values()
     assert (result.failed, result.checked, result.metadata["min"], result.metadata["max"]) == (20, 1000, 0, 999)
 
@@ -210,5 +227,7 @@ def test_a_range_agrees_with_python(values: list[int | None], low: int | None, h
     rule = {"column": "a", **({} if low is None else {"min_value": low}), **({} if high is None else {"max_value": high})}
     stage = staged(table, tmp_path)
     (result,) = verdicts({"checks": [rule]}, stage, context_in(tmp_path), batches=table.to_batches(max_chunksize=cut)).values()
-    expected = sum(1 for value in values if value is not None and ((low is not None and value < low) or (high is not None and value > high)))
+    expected = sum(
+        1 for value in values if value is not None and ((low is not None and value < low) or (high is not None and value > high))
+    )
     assert result.failed == expected

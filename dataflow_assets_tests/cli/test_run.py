@@ -182,7 +182,7 @@ def test_a_stream_of_events_ends_with_the_document(call: Call, project: ProjectF
 
 
 def test_variables_reach_the_templates(call: Call, project: ProjectFolder) -> None:
-    text = (project.root / "pipelines" / "third.yml").read_text().replace("data/rows.csv", "data/{{ var('file') }}.csv")
+    text = (project.root / "pipelines" / "third.yml").read_text().replace("data/rows.csv", "\"data/{{ var('file') }}.csv\"")
     project.pipeline("third", text)
     assert _run(call, project, "-s", "third", "--var", "file=rows").code == 0
     assert len(_rows(project, "other")) == 4
@@ -197,12 +197,13 @@ def test_the_run_is_logged_with_its_traceback(call: Call, project: ProjectFolder
     assert "Traceback" in text
 
 
-def test_the_runs_are_in_the_dagster_instance_of_the_project(call: Call, project: ProjectFolder) -> None:
+def test_the_runs_are_in_the_dagster_instance_of_the_project(call: Call, project: ProjectFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     import dagster as dg
 
     answer = _run(call, project, "-s", "first", "--json")
     home = Path(call("dev", "--project", project.root, "--json").json["dagster_home"])
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.get() as instance:
         run = instance.get_run_by_id(_pipelines(answer)["first"]["run_id"])
         assert run is not None
         assert run.is_success

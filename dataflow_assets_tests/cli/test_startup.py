@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -40,22 +40,23 @@ def test_reading_a_project_imports_no_dagster_and_no_engine(project: ProjectFold
 
 
 def test_help_takes_less_than_a_third_of_a_second() -> None:
-    assert _fastest("--help") < 0.3
+    assert _cpu_seconds("--help") < 0.3
 
 
 def test_validating_twenty_pipelines_takes_little(project: ProjectFolder) -> None:
     for number in range(17):
         project.pipeline(f"p{number}", windowed(f"p{number}", table=f"t{number}"))
-    assert _fastest("validate", "--project", project.root) < 1.2, "0.6 s on an idle machine with compiled modules"
+    assert _cpu_seconds("validate", "--project", project.root) < 0.9, "0.6 s with compiled modules, which a test run may not have"
 
 
-def _fastest(*arguments: object) -> float:
-    """The best of three, since other work on the machine only adds."""
+def _cpu_seconds(*arguments: object) -> float:
+    """Processor time of the best of three: other work on the machine makes it wait, but costs little of this."""
     times = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         answer = real(*arguments)
-        times.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert answer.code == 0, answer
     return min(times)
 

@@ -39,7 +39,7 @@ class CsvHarness(Harness):
 
     def request(self, table: pa.Table, *args: Any, **kwargs: Any) -> PublishRequest:
         kinds = {item.name: getattr(item.type, "value_type", item.type) for item in table.schema}
-        self.types = {name: "null" if pa.types.is_null(kind) else str(kind) for name, kind in kinds.items()}
+        self.types = {name: {"float": "float32"}.get(str(kind), str(kind)) for name, kind in kinds.items()}
         return super().request(table, *args, **kwargs)
 
     def source_options(self, name: str) -> CsvSource:

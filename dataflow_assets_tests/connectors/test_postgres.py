@@ -14,6 +14,7 @@ from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.harness import Harness, Lossy
+from dataflow_assets_tests.connectors.kills import KillPromises
 
 SECRET = "correct horse battery"
 
@@ -72,3 +73,13 @@ class TestPostgres(ConnectorContract):
     @pytest.fixture
     def harness(self, harness: PostgresHarness) -> PostgresHarness:
         return harness
+
+
+class TestPostgresKilled(KillPromises):
+    """Processes."""
+
+    kind = "postgres"
+
+    @pytest.fixture
+    def place(self, postgres_dsn: str) -> str:
+        return postgres_dsn

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dataflow_assets.execution.attempts import Attempt, AttemptRecord, adopt_stage, dead_attempts, sweep_dead, sweep_old, unfinished, unit_folder
+from dataflow_assets.execution.attempts import (
+    Attempt,
+    AttemptRecord,
+    adopt_stage,
+    dead_attempts,
+    sweep_dead,
+    sweep_old,
+    unfinished,
+    unit_folder,
+)
 from dataflow_assets.storage.stages import write_stage
 
 HOLD = """

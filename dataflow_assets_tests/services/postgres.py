@@ -136,20 +136,27 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
 _numbers = itertools.count(1)
 
 
-@pytest.fixture
-def postgres_dsn(postgres_server: PostgresServer) -> Iterator[str]:
-    """The DSN of a database made for this test and dropped after it."""
+@contextmanager
+def fresh_database(server: PostgresServer) -> Iterator[str]:
+    """The DSN of a database made now and dropped after use."""
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
     name = f"dataflow_test_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(postgres_server.dsn, autocommit=True) as admin:
+    with psycopg.connect(server.dsn, autocommit=True) as admin:
         admin.execute(f'CREATE DATABASE "{name}"'.encode())
     try:
-        yield database_dsn(conninfo_to_dict(postgres_server.dsn), name)
+        yield database_dsn(conninfo_to_dict(server.dsn), name)
     finally:
-        with psycopg.connect(postgres_server.dsn, autocommit=True) as admin:
+        with psycopg.connect(server.dsn, autocommit=True) as admin:
             admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server: PostgresServer) -> Iterator[str]:
+    """The DSN of a database for this test alone."""
+    with fresh_database(postgres_server) as dsn:
+        yield dsn
 
 
 def database_dsn(parts: dict[str, object], database: str) -> str:

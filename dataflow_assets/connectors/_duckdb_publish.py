@@ -1,0 +1,227 @@
+"""One window into DuckDB: create what is missing, then BEGIN, delete, insert, count, ledger, COMMIT.
+
+Here: the order of the statements. No DDL stands inside the transaction: with DuckDB 2.0.0 a table created in the transaction that
+fills it kept wrong statistics, and filters on it found nothing. Not here: opening the file (`_duckdb_session`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from dataflow_assets.connectors._duckdb_session import DUCKDB, affected, rows, translated
+from dataflow_assets.connectors._duckdb_types import reads_alike, route, sql_type
+from dataflow_assets.errors import WriteFailed
+from dataflow_assets.failpoints import failpoint
+from dataflow_assets.storage import ledger, sql
+from dataflow_assets.storage.feed import ORDER, Feed, WindowBounds, outside_window, require_rows, require_target_rows
+from dataflow_assets.storage.sql import Statement
+from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
+
+if TYPE_CHECKING:
+    import duckdb
+
+_INCOMING, _STAGE = "_dataflow_incoming", "_dataflow_stage"
+_BATCH_ROWS = 65_536
+_COLUMNS = """
+SELECT column_name, data_type, column_default IS NOT NULL FROM duckdb_columns()
+WHERE database_name = current_database() AND schema_name = $1 AND table_name = $2 ORDER BY column_index
+"""
+
+
+def publish(connection: duckdb.DuckDBPyConnection, request: PublishRequest) -> Published:
+    """Publish as the only writer of the file."""
+    with translated(f"publishing {request.claim.unit} into {request.target.table}", WriteFailed):
+        found = rows(connection, ledger.fetch_unit(DUCKDB, request.target, request.claim.unit))
+        if (done := ledger.settled(ledger.ledger_row(found[0]) if found else None, request)) is not None:
+            return done
+        failpoint("publish.begin")
+        publication = _Publication(connection, request)
+        created = publication.prepare()
+        try:
+            return publication.run()
+        except BaseException:
+            publication.undo(drop=created)
+            raise
+
+
+@dataclass
+class _Publication:
+    """One publish under way: `prepare`, then `run`, or `undo`."""
+
+    connection: duckdb.DuckDBPyConnection
+    request: PublishRequest
+    committed: bool = False
+
+    @property
+    def _target(self) -> Target:
+        return self.request.target
+
+    def prepare(self) -> bool:
+        """Create the table unless it is there; whether it did."""
+        created = not self._columns()
+        if created:
+            table = self._create_table()
+            if not self._target.options.auto_create:
+                raise WriteFailed(f"table {self._target.table} does not exist and auto_create is off", hint=f"{table.text};")
+            rows(self.connection, table)
+        try:
+            self._plan(self._columns())
+        except BaseException:
+            self.undo(drop=created)
+            raise
+        return created
+
+    def undo(self, *, drop: bool) -> None:
+        """Leave the target as it was: roll back, and drop a table that this publish has made."""
+        import duckdb
+
+        if self.committed:
+            return
+        try:
+            self.connection.execute("ROLLBACK")
+        except duckdb.TransactionException:
+            pass  # the failure came before BEGIN
+        if drop:
+            rows(self.connection, Statement(f"DROP TABLE IF EXISTS {DUCKDB.table(self._target.table)}"))
+
+    def run(self) -> Published:
+        """The transaction."""
+        mode, connection = self._target.mode, self.connection
+        if mode is WriteMode.UPSERT:
+            self._load_incoming()
+        connection.execute("BEGIN TRANSACTION")
+        deleted = None
+        if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
+            deleted = affected(connection, sql.delete_rows(DUCKDB, self._target.table, self._predicate()))
+        failpoint("publish.after_delete")
+        written = self._insert()
+        if mode is not WriteMode.UPSERT:
+            found = written if mode is WriteMode.APPEND else rows(connection, sql.count_rows(DUCKDB, self._target.table, self._predicate()))[0][0]
+            require_target_rows(found, self.request)
+        rows(connection, ledger.publish_unit(DUCKDB, self.request))
+        recorded = rows(connection, ledger.fetch_unit(DUCKDB, self._target, self.request.claim.unit))
+        ledger.confirm(ledger.ledger_row(recorded[0]) if recorded else None, self.request)
+        failpoint("publish.before_commit")
+        connection.execute("COMMIT")
+        self.committed = True
+        failpoint("publish.after_commit")
+        return Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=written)
+
+    def _columns(self) -> dict[str, tuple[str, bool]]:
+        """Name -> type and whether it has a default."""
+        table = self._target.table
+        return {name: (kind, default) for name, kind, default in rows(self.connection, Statement(_COLUMNS, (table.schema, table.name)))}
+
+    def _create_table(self) -> Statement:
+        given: Mapping[str, str] = self._target.options.columns
+        inferred = {item.name: sql_type(item.type, name=item.name) for item in self.request.schema if item.name not in given}
+        return sql.create_table(DUCKDB, self._target.table, {**given, **inferred})
+
+    def _plan(self, columns: Mapping[str, tuple[str, bool]]) -> None:
+        """Work out the ways of the columns. Raises before anything is written."""
+        names, table = self.request.schema.names, self._target.table
+        said = [f"has no column {name!r}" for name in names if name not in columns]
+        said += [f"has column {name!r} without a default, which the data lacks" for name, (_, default) in columns.items() if name not in names and not default]
+        if said:
+            hint = f"make the columns agree: in the query, or with ALTER TABLE {DUCKDB.table(table)}"
+            raise WriteFailed(f"table {table} {', '.join(said)}", hint=hint)
+        if absent := [key for key in self._target.keys if key not in names]:
+            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
+        self._routes = {item.name: route(item.name, item.type, columns[item.name][0]) for item in self.request.schema}
+        self._fast = bool(self.request.paths) and all(reads_alike(item.type, columns[item.name][0]) for item in self.request.schema)
+        self._bounds = self._window()
+
+    def _window(self) -> WindowBounds | None:
+        """The window in the type in which its column travels; None when the mode has no window."""
+        target, window, name = self._target, self.request.claim.unit.window, self._target.window_column
+        if target.mode is not WriteMode.REPLACE_WINDOW:
+            return None
+        if name is None or window is None or name not in self._routes:
+            hint = "set event_time_column on the step or its pipeline to a column of the data"
+            raise WriteFailed(f"{target.table}: replace_window needs windows and an event_time_column", hint=hint)
+        kind = self._routes[name].wire
+        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
+        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+
+    def _predicate(self, *, first: int = 1) -> Statement | None:
+        if self._bounds is None or self.request.claim.unit.window is None:
+            return None
+        bounds = WindowFilter(self._bounds.column, self.request.claim.unit.window, self._target.timezone).bounds(self._bounds.start.type)
+        return sql.window_predicate(DUCKDB, self._bounds.column, bounds, first=first)
+
+    def _insert(self) -> int:
+        table = self._target.table
+        if self._target.mode is WriteMode.UPSERT:
+            return self._upsert()
+        if self._fast:
+            return self._insert_files()
+        columns = self._casts()
+        return self._from_feed(sql.insert_select(DUCKDB, table, columns, DUCKDB.quote(_STAGE)), ordered=False)
+
+    def _casts(self) -> dict[str, str]:
+        return {name: f"CAST({DUCKDB.quote(name)} AS {way.cast})" if way.cast else DUCKDB.quote(name) for name, way in self._routes.items()}
+
+    def _insert_files(self) -> int:
+        """DuckDB reads the stage by itself, in parallel; in two halves, so that there is a middle to be interrupted in."""
+        self._check_files()
+        paths = list(self.request.paths)
+        columns = {name: DUCKDB.quote(name) for name in self._routes}
+        text = sql.insert_select(DUCKDB, self._target.table, columns, _parquet(1))
+        middle = (len(paths) + 1) // 2
+        written = affected(self.connection, Statement(text, (paths[:middle],)))
+        failpoint("publish.mid_copy")
+        return written + (affected(self.connection, Statement(text, (paths[middle:],))) if paths[middle:] else 0)
+
+    def _check_files(self) -> None:
+        """Count the stage, and its rows outside the window, before any of it goes in."""
+        predicate = self._predicate(first=2)
+        inside = f"coalesce({predicate.text}, false)" if predicate else "true"
+        values = (list(self.request.paths), *(predicate.values if predicate else ()))
+        text = f"SELECT count(*), count(*) FILTER (WHERE NOT {inside}) FROM {_parquet(1)}"
+        ((count, strays),) = rows(self.connection, Statement(text, values))
+        require_rows(count, self.request)
+        if strays and self._bounds is not None:
+            raise outside_window(self._bounds.column, strays, self.request.claim.unit)
+
+    def _from_feed(self, text: str, *, ordered: bool) -> int:
+        feed = Feed(self.request, self._routes, self._bounds, batch_rows=_BATCH_ROWS, ordered=ordered)
+        self.connection.register(_STAGE, feed.reader())
+        try:
+            written = affected(self.connection, Statement(text))
+        except Exception as error:
+            feed.raise_own(error)
+            raise
+        finally:
+            self.connection.unregister(_STAGE)
+        feed.require_all()
+        return written
+
+    def _load_incoming(self) -> None:
+        """The stage in a temporary table, in its order, before the transaction begins."""
+        kinds = {name: sql_type(way.wire, name=name) for name, way in self._routes.items()} | {ORDER: "BIGINT"}
+        incoming = sql.create_table(DUCKDB, TableName(_INCOMING), kinds).text.replace("CREATE TABLE", "CREATE TEMPORARY TABLE", 1)
+        rows(self.connection, Statement(incoming))
+        columns = {name: DUCKDB.quote(name) for name in kinds}
+        self._from_feed(sql.insert_select(DUCKDB, TableName(_INCOMING), columns, DUCKDB.quote(_STAGE)), ordered=True)
+
+    def _upsert(self) -> int:
+        """Keyed delete and insert: DuckDB needs no unique index for it. Of rows with equal keys the last of the stage wins."""
+        keys, table, columns = self._target.keys, DUCKDB.table(self._target.table), self._casts()
+        incoming = DUCKDB.quote(_INCOMING)
+        same = " AND ".join(f"{table}.{DUCKDB.quote(key)} = {_qualified(columns[key], key)}" for key in keys)
+        rows(self.connection, Statement(f"DELETE FROM {table} USING {incoming} AS incoming WHERE {same}"))
+        partition = ", ".join(columns[key] for key in keys)
+        latest = f"{incoming} QUALIFY row_number() OVER (PARTITION BY {partition} ORDER BY {DUCKDB.quote(ORDER)} DESC) = 1"
+        return affected(self.connection, Statement(sql.insert_select(DUCKDB, self._target.table, columns, latest)))
+
+
+def _qualified(expression: str, key: str) -> str:
+    return expression.replace(DUCKDB.quote(key), f"incoming.{DUCKDB.quote(key)}", 1)
+
+
+def _parquet(position: int) -> str:
+    return f"read_parquet({DUCKDB.placeholder(position)}, hive_partitioning = false)"

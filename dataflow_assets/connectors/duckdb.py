@@ -1,0 +1,245 @@
+"""DuckDB as source and target: `kind: duckdb`.
+
+Here: its options, and the connector. Not here: opening the file (`_duckdb_session`), types (`_duckdb_types`), the publish
+transaction (`_duckdb_publish`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pyarrow as pa
+from pydantic import AliasChoices, Field, field_validator, model_validator
+
+from dataflow_assets.batches import resize
+from dataflow_assets.connectors import _duckdb_publish
+from dataflow_assets.connectors._duckdb_session import DUCKDB, Settings, database, rows, translated
+from dataflow_assets.connectors._duckdb_types import read_expression, refuse_infinity, wire_type
+from dataflow_assets.errors import ConnectionFailed, ReadFailed, ValueRefused, WriteFailed
+from dataflow_assets.protocols import Capabilities, ConnectionContext
+from dataflow_assets.spec.models import EndpointOptions, Model, SourceOptions, SqlText
+from dataflow_assets.storage import ledger, sql
+from dataflow_assets.storage.read_ahead import read_ahead
+from dataflow_assets.storage.sql import Statement
+from dataflow_assets.tables import (
+    Claim,
+    LedgerEntry,
+    Published,
+    PublishRequest,
+    Query,
+    ReadRequest,
+    TableName,
+    Target,
+    Unit,
+    WindowFilter,
+    WriteMode,
+)
+from dataflow_assets.windows import parse_duration
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class DuckDBConnection(Model):
+    """The keys of a DuckDB connection."""
+
+    database: str = Field(validation_alias=AliasChoices("database", "path"), description="a file; a relative path starts at the project")
+    memory_limit: str = Field("128MB", description="what DuckDB may keep in memory; the rest goes to temporary files beside the database")
+    threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1)
+    lock_timeout: str = Field("30s", description="how long to wait for another process that has the file open")
+
+    @field_validator("database")
+    @classmethod
+    def _database_is_a_file(cls, value: str) -> str:
+        if not value or value.startswith(":memory:"):
+            raise ValueError("a database in memory ends with its connection: name a file")
+        return value
+
+    @field_validator("lock_timeout")
+    @classmethod
+    def _lock_timeout_is_a_duration(cls, value: str) -> str:
+        parse_duration(value)
+        return value
+
+
+class DuckDBSource(SourceOptions):
+    """A query, or a table with its schema."""
+
+    query: SqlText | None = None
+    table: str | None = None
+    table_schema: str = "main"
+
+    @model_validator(mode="after")
+    def _query_or_table(self) -> Self:
+        if (self.query is None) == (self.table is None):
+            raise ValueError("write either query or table")
+        return self
+
+
+class DuckDBEndpoint(EndpointOptions):
+    """A table with its schema, which is made when it is missing."""
+
+    table: str
+    table_schema: str = "main"
+
+
+class Connector:
+    """Reads in one snapshot; publishes as the only writer of the file."""
+
+    kind: ClassVar[str] = "duckdb"
+    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="duckdb")
+    Connection: ClassVar[type[DuckDBConnection]] = DuckDBConnection
+    Source: ClassVar[type[DuckDBSource]] = DuckDBSource
+    Endpoint: ClassVar[type[DuckDBEndpoint]] = DuckDBEndpoint
+    example: ClassVar[str] = """\
+pipeline_name: daily_totals
+steps:
+  - id: totals
+    type: source
+    source_type: duckdb
+    connection: warehouse
+    config:
+      query: SELECT origin, count(*) AS flights FROM flights GROUP BY origin
+  - id: totals_table
+    type: endpoint
+    endpoint_type: duckdb
+    connection: warehouse
+    depends_on: [totals]
+    config:
+      table: totals
+      mode: replace
+"""
+
+    def __init__(self, connection: DuckDBConnection, context: ConnectionContext) -> None:
+        seconds = parse_duration(connection.lock_timeout).total_seconds()
+        self._settings = Settings(context.name, connection.memory_limit, connection.threads, seconds)
+        self._database = database((context.project_dir / Path(connection.database).expanduser()).resolve())
+
+    def probe(self) -> str:
+        """Open the file, which is made when it is missing."""
+        with self._writing("opening the database") as connection:
+            ((version,),) = rows(connection, Statement("SELECT version()"))
+        return f"DuckDB {version}"
+
+    def close(self) -> None:
+        """Let go of the file at once."""
+        self._database.close()
+
+    def source_table(self, options: DuckDBSource) -> TableName | None:
+        """The table that the options name."""
+        return TableName(options.table, options.table_schema) if options.table else None
+
+    def target_table(self, options: DuckDBEndpoint) -> TableName:
+        """The table that the options name."""
+        return TableName(options.table, options.table_schema)
+
+    @contextmanager
+    def _writing(self, doing: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        with translated(f"connection {self._settings.name!r}: {doing}", ConnectionFailed), self._database.writing(self._settings) as connection:
+            yield connection
+
+    @contextmanager
+    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
+        """Stream a query or table from one snapshot."""
+        table = self.source_table(request.options)
+        doing = f"reading {table or 'the query'} of connection {self._settings.name!r}"
+        if table:
+            source, values = DUCKDB.table(table), []
+        else:
+            source, values = sql.derived_table(DUCKDB, request.query or Query.of(request.options.query or ""))
+        with self._stream(source, values, doing, columns=request.columns, window=request.window, batch_rows=request.batch_rows) as reader:
+            yield reader
+
+    @contextmanager
+    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
+        """Stream the target table."""
+        with self._stream(DUCKDB.table(target.table), [], f"reading {target.table}", window=window) as reader:
+            yield reader
+
+    @contextmanager
+    def _stream(
+        self,
+        source: str,
+        values: list[Any],
+        doing: str,
+        *,
+        columns: Sequence[str] | None = None,
+        window: WindowFilter | None = None,
+        batch_rows: int = 65_536,
+    ) -> Iterator[pa.RecordBatchReader]:
+        if not self._database.path.exists():
+            raise ReadFailed(f"{doing}: {self._database.path} does not exist", hint="check `database` of the connection")
+        with self._database.reading(self._settings) as connection:
+            with translated(doing, ReadFailed):
+                statement = _select(connection, source, values, columns=columns, window=window, doing=doing)
+                raw = connection.sql(statement.text, params=list(statement.values) or None).to_arrow_reader(batch_rows)
+                schema = pa.schema([pa.field(item.name, _plain(item.type)) for item in raw.schema])
+            with read_ahead(_checked(raw, schema, doing, batch_rows), cancel=connection.interrupt) as batches:
+                yield pa.RecordBatchReader.from_batches(schema, batches)
+
+    def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
+        """Raise the unit's generation, in a transaction of its own."""
+        with self._database.writing(self._settings) as connection, translated(f"claiming {unit} in {target.table}", WriteFailed):
+            rows(connection, Statement(f"CREATE SCHEMA IF NOT EXISTS {DUCKDB.quote(target.table.schema or 'main')}"))
+            rows(connection, ledger.create_ledger(DUCKDB, ledger.ledger_table(target.table)))
+            rows(connection, ledger.claim_unit(DUCKDB, target, unit, attempt=attempt))
+            (row,) = rows(connection, ledger.fetch_unit(DUCKDB, target, unit))
+        return ledger.claimed(ledger.ledger_row(row), unit)
+
+    def publish(self, request: PublishRequest) -> Published:
+        """Write the window and its ledger row in one transaction."""
+        with self._database.writing(self._settings) as connection:
+            return _duckdb_publish.publish(connection, request)
+
+    def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
+        """The published units of a step."""
+        if not self._database.path.exists():
+            return []
+        table = ledger.ledger_table(target.table)
+        with self._database.reading(self._settings) as connection, translated(f"reading the ledger of {target.table}", ReadFailed):
+            there = Statement("SELECT 1 FROM duckdb_tables() WHERE schema_name = $1 AND table_name = $2", (table.schema, table.name))
+            if not rows(connection, there):
+                return []
+            return ledger.published_entries(rows(connection, ledger.fetch_step(DUCKDB, target, pipeline=pipeline, step=step)))
+
+
+def _select(
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    values: list[Any],
+    *,
+    columns: Sequence[str] | None,
+    window: WindowFilter | None,
+    doing: str,
+) -> Statement:
+    """The statement with columns and window pushed down."""
+    relation = connection.sql(sql.select(DUCKDB, None, source), params=values or None)
+    kinds = dict(zip(relation.columns, relation.types, strict=True))
+    if twice := sorted({name for name in relation.columns if relation.columns.count(name) > 1}):
+        raise ValueRefused(f"the query returns column {twice[0]!r} more than once", hint="give each column a name of its own with AS")
+    wanted = [*(columns or ()), *([window.column] if window else ())]
+    if missing := [name for name in wanted if name not in kinds]:
+        raise ReadFailed(f"{doing}: there is no column {missing[0]!r}", hint=f"the columns are {', '.join(kinds)}")
+    selected = {name: read_expression(name, DUCKDB.quote(name), kinds[name]) for name in columns or kinds}
+    predicate = None
+    if window is not None:
+        bounds = window.bounds(wire_type(str(kinds[window.column])) or pa.string())
+        predicate = sql.window_predicate(DUCKDB, window.column, bounds, first=len(values) + 1)
+    return Statement(sql.select(DUCKDB, selected, source, predicate), (*values, *(predicate.values if predicate else ())))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _checked(raw: Any, schema: pa.Schema, doing: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    with translated(doing, ReadFailed):
+        for batch in resize(raw, rows=batch_rows):
+            for name, column in zip(schema.names, batch.columns, strict=True):
+                refuse_infinity(column, name=name)
+            columns = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in batch.columns]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)

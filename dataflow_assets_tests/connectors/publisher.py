@@ -1,0 +1,56 @@
+"""A process that publishes one day, to be killed: `python -m dataflow_assets_tests.connectors.publisher KIND PLACE MODE ATTEMPT NOTE DAY`.
+
+Here: the child of the kill and concurrency tests. Not here: what is expected of it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from dataflow_assets.tables import Target, WriteMode
+from dataflow_assets_tests.connectors.harness import Harness, day, events
+
+ROWS = 200
+
+
+def harness_of(kind: str, place: str, scratch: Path) -> Harness:
+    """The harness of a kind; `place` is the DSN, or the folder of the file."""
+    if kind == "postgres":
+        from dataflow_assets_tests.connectors.test_postgres import PostgresHarness
+
+        return PostgresHarness(scratch, dsn=place)
+    from dataflow_assets_tests.connectors.test_duckdb import DuckDBHarness
+
+    return DuckDBHarness(Path(place))
+
+
+def target_of(harness: Harness, mode: WriteMode) -> Target:
+    """The table that every publisher writes."""
+    return harness.make_target("things", mode, keys=["id"] if mode is WriteMode.UPSERT else [], window_column="at")
+
+
+def start(
+    kind: str, place: str, mode: WriteMode, *, attempt: str, note: str, number: int = 0, failpoints: str = ""
+) -> subprocess.Popen[str]:
+    """Start a publisher of the `number`-th day."""
+    command = [sys.executable, "-m", "dataflow_assets_tests.connectors.publisher", kind, place, mode.value, attempt, note, str(number)]
+    environment = {**os.environ, "DATAFLOW_FAILPOINTS": failpoints}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def main(kind: str, place: str, mode: str, attempt: str, note: str, number: str) -> None:
+    """Claim and publish."""
+    with tempfile.TemporaryDirectory() as folder:
+        harness = harness_of(kind, place, Path(folder))
+        target = target_of(harness, WriteMode(mode))
+        claim = harness.connector.claim(target, day(int(number)), attempt=attempt)
+        print(f"claimed generation {claim.generation}", flush=True)
+        harness.connector.publish(harness.request(events(day(int(number)), note=note, rows=ROWS), target, claim))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

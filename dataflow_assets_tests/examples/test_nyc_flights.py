@@ -1,0 +1,112 @@
+"""The example on its real data: the year as one ranged run and as separate windows, and what the checks say of 2013."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dataflow_assets.execution.events import CheckEvaluated, Event, WindowFailed
+from dataflow_assets.execution.run import RunRequest, run
+from dataflow_assets.execution.status import window_status
+from dataflow_assets.plan.build import build_plan
+from dataflow_assets.plan.model import PipelinePlan
+from dataflow_assets.spec.load import load
+from dataflow_assets.spec.project import Project
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "nyc_flights"
+NOW = datetime(2014, 6, 1, tzinfo=UTC)
+
+
+def copy_of_the_example(folder: Path) -> Path:
+    """The example with its landing files, in a folder of its own."""
+    ignored = shutil.ignore_patterns(".dataflow", "warehouse", "reports", "landing")
+    shutil.copytree(EXAMPLE, folder, ignore=ignored)
+    spec = importlib.util.spec_from_file_location("prepare_nyc_flights", EXAMPLE / "prepare.py")
+    assert spec is not None
+    assert spec.loader is not None
+    prepare = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(prepare)
+    assert prepare.prepare(folder / "landing") == 336_776
+    return folder
+
+
+def run_windows(
+    project: Project, plan: PipelinePlan, *, attempt: str, chunk: int | None = None, limit: int | None = None
+) -> Iterator[Event]:
+    """Run what is due: in one request, or in requests of `chunk` windows."""
+    windows = [todo.window for todo in window_status(project, plan, now=NOW) if todo.run][:limit]
+    step = chunk or max(len(windows), 1)
+    for start in range(0, len(windows), step):
+        yield from run(RunRequest(project, plan, tuple(windows[start : start + step]), f"{attempt}-{start}", NOW))
+
+
+@pytest.fixture(scope="module")
+def year(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Event]]]:
+    """The whole example, each pipeline as one ranged run."""
+    folder = copy_of_the_example(tmp_path_factory.mktemp("year") / "nyc")
+    project = load(folder)
+    plan = build_plan(project)
+    events = {
+        pipeline.name: list(run_windows(project, pipeline, attempt="year")) for pipeline in plan.pipelines if pipeline.name != "archive"
+    }
+    return folder, events
+
+
+def table(folder: Path, query: str) -> list[tuple[object, ...]]:
+    """Rows of the example's warehouse."""
+    import duckdb
+
+    with duckdb.connect(str(folder / "warehouse" / "nyc.duckdb"), read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+@pytest.mark.timeout(600)
+def test_the_whole_year_loads(year: tuple[Path, dict[str, list[Event]]]) -> None:
+    folder, events = year
+    assert [event for found in events.values() for event in found if isinstance(event, WindowFailed)] == []
+    assert table(folder, "select count(*) from flights") == [(336_776,)]
+    assert table(folder, "select count(*) from weather") == [(26_115,)]
+    assert table(folder, "select sum(flights), count(distinct flight_date) from daily_metrics") == [(336_776, 365)]
+    hours = "select count(*) from (select time_hour::date, count(*) from weather group by 1)"
+    assert table(folder, hours)[0][0] > 360
+    assert (folder / "reports" / "punctuality.csv").read_text().count("\n") > 150
+    assert (folder / "reports" / "punctuality.parquet").exists()
+
+
+def test_the_days_of_the_clock_changes_have_all_their_flights(year: tuple[Path, dict[str, list[Event]]]) -> None:
+    folder, _ = year
+    query = "select sum(flights) from daily_metrics where flight_date = '{}'"
+    counted = "select count(*) from flights where year = 2013 and month = {} and day = {}"
+    for month, day in ((3, 10), (11, 3)):
+        assert table(folder, query.format(f"2013-{month:02d}-{day:02d}")) == table(folder, counted.format(month, day))
+
+
+def test_the_blizzard_stands_out_and_weekends_do_not(year: tuple[Path, dict[str, list[Event]]]) -> None:
+    _, events = year
+    flagged = [
+        event.key
+        for event in events["flights"]
+        if isinstance(event, CheckEvaluated) and event.result.name == "cancelled_share" and not event.result.passed
+    ]
+    assert {"2013-02-08", "2013-02-09"} <= set(flagged)
+    weekends = [key for key in flagged if datetime.fromisoformat(key).weekday() >= 5 and key != "2013-02-09"]
+    assert len(flagged) <= 25
+    assert len(weekends) <= 3
+
+
+@pytest.mark.timeout(600)
+def test_separate_windows_give_the_same_rows_as_the_ranged_run(year: tuple[Path, dict[str, list[Event]]], tmp_path: Path) -> None:
+    folder, _ = year
+    other = copy_of_the_example(tmp_path / "nyc")
+    project = load(other)
+    plan = build_plan(project).by_name["flights"]
+    events = list(run_windows(project, plan, attempt="single", chunk=1, limit=40))
+    assert not any(isinstance(event, WindowFailed) for event in events)
+    query = "select * from flights where (time_hour at time zone 'America/New_York')::date < '2013-02-10'"
+    assert Counter(table(folder, query)) == Counter(table(other, query))

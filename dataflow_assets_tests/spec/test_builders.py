@@ -1,0 +1,118 @@
+"""Pipelines in Python are the pipelines of YAML, and mistakes point at the call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dataflow_assets.errors import SpecError
+from dataflow_assets.spec.builders import check, endpoint, pipeline, project, source, sql, transform, validator
+from dataflow_assets.spec.load import load
+
+YAML = """
+pipeline_name: orders
+tags: [core]
+description: Orders by day
+depends_on: raw
+variables: {a: 1}
+event_time_column: created_at
+windows: {every: day, begin: 2024-01-01}
+schedule: "@daily"
+steps:
+  - {id: read, type: source, source_type: postgres, connection: shop, config: {table: orders}, checks: [{column: id, not_null: true}]}
+  - {id: joined, type: processor, processor_type: sql, depends_on: [read], config: {query: "select {{ a }}"}, description: d}
+  - {id: tidy, type: processor, processor_type: python, depends_on: joined, config: {function: "m:f"}}
+  - {id: rules, type: processor, processor_type: validator, depends_on: tidy, config: {checks: [{column: id, unique: true}]}}
+  - {id: odd, type: processor, processor_type: mad_anomaly_detector, depends_on: rules, config: {n_sigma: 4}}
+  - id: write
+    type: endpoint
+    endpoint_type: duckdb
+    depends_on: [odd]
+    connection: warehouse
+    config: {table: orders, mode: upsert, upsert_keys: [id]}
+    asset_key: [a, b]
+    tags: [x]
+"""
+
+
+def built():
+    from datetime import date
+
+    return pipeline(
+        "orders",
+        tags=["core"],
+        description="Orders by day",
+        depends_on="raw",
+        variables={"a": 1},
+        event_time_column="created_at",
+        windows={"every": "day", "begin": date(2024, 1, 1)},
+        schedule="@daily",
+        steps=[
+            source("read", "postgres", connection="shop", table="orders", checks=[{"column": "id", "not_null": True}]),
+            sql("joined", "select {{ a }}", depends_on="read", description="d"),
+            transform("tidy", "python", depends_on="joined", function="m:f"),
+            validator("rules", depends_on="tidy", checks=[{"column": "id", "unique": True}]),
+            check("odd", "mad_anomaly_detector", depends_on="rules", n_sigma=4),
+            endpoint(
+                "write",
+                "duckdb",
+                depends_on=["odd"],
+                connection="warehouse",
+                table="orders",
+                mode="upsert",
+                upsert_keys=["id"],
+                asset_key=["a", "b"],
+                tags=["x"],
+            ),
+        ],
+    )
+
+
+def test_both_languages_give_the_same_model(folder):
+    folder.write("pipelines/orders.yml", YAML)
+    loaded = load(folder.root)
+    assert loaded.failures == ()
+    assert loaded.pipelines[0].model == built().model
+
+
+def test_places_are_those_of_the_calls():
+    made = built()
+    lines = Path(__file__).read_text().splitlines()
+    assert made.places.at(()).file == __file__
+    assert "pipeline(" in lines[made.places.at(()).line - 1]
+    assert 'sql("joined"' in lines[made.places.at(("steps", 1)).line - 1]
+    assert made.places.at(("steps", 1, "config", "query")).line == made.places.at(("steps", 1)).line
+
+
+def test_a_project(tmp_path):
+    (tmp_path / ".env").write_text("BUILDER_A=1\n")
+    made = project("shop", pipelines=[built()], root=tmp_path, connections={"shop": {"type": "postgres"}}, vars={"x": 1})
+    assert made.root == tmp_path
+    assert made.model.project_name == "shop"
+    assert made.environment["BUILDER_A"] == "1"
+    assert project("here").root == Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: source("1x", "csv"), "'1x' is not a step id"),
+        (lambda: source("x"), None),
+        (lambda: pipeline("p", steps=[source("x")]), "step 'x' does not say which source it is"),
+        (lambda: pipeline("p", steps=[], tagz=["a"]), "unknown key 'tagz' in a pipeline"),
+        (lambda: pipeline("p", steps=[], windows={"every": "dya"}), "'dya' is not a cadence"),
+        (lambda: project("p", connection={}), "unknown key 'connection' in the project file"),
+        (lambda: project("p", pipelines=[built(), built()]), "the pipeline name 'orders' is also used at"),
+    ],
+)
+def test_mistakes_point_at_the_call(build, message):
+    if message is None:
+        build()
+        return
+    with pytest.raises(SpecError) as caught:
+        build()
+    shown = str(caught.value)
+    assert message in shown
+    assert Path(__file__).name in shown
+    assert "\n  | " in shown

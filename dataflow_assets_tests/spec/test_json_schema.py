@@ -1,0 +1,124 @@
+"""The schemas accept what the loader accepts and refuse what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from jsonschema import Draft7Validator
+
+from dataflow_assets import discovery
+from dataflow_assets.spec import yaml
+from dataflow_assets.spec.json_schema import pipeline_schema, project_schema
+
+PIPELINE = """
+pipeline_name: orders
+tags:
+depends_on: raw
+windows: {batch_size: day, begin: 2024-01-01}
+steps:
+  - id: read
+    type: source
+    source_type: postgresql
+    name: shop
+    config: {query: "select {{ a }}", columns: "{{ columns }}"}
+  - id: check
+    type: check
+    kind: validator
+    depends_on: read
+    config: {row_count_min: "{{ smallest }}", required_columns: [a]}
+  - id: write
+    type: endpoint
+    endpoint_type: postgres
+    connection: shop
+    depends_on: [check]
+    config:
+      table: t
+      mode: upsert
+      upsert_keys: id
+      auto_create: "{{ create }}"
+      schema: {a: int}
+"""
+
+
+def plain(text):
+    """As an editor sees it: dates are text."""
+    return json.loads(json.dumps(yaml.parse(text, "p.yml").documents[0].data, default=str))
+
+
+def errors(schema, value):
+    return sorted(f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in Draft7Validator(schema).iter_errors(value))
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return pipeline_schema()
+
+
+@pytest.fixture(scope="module")
+def project():
+    return project_schema()
+
+
+def test_the_schemas_are_schemas(pipeline, project):
+    Draft7Validator.check_schema(pipeline)
+    Draft7Validator.check_schema(project)
+    json.dumps([pipeline, project])
+
+
+def test_a_good_pipeline_passes(pipeline):
+    assert errors(pipeline, plain(PIPELINE)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("tags:\n", "taggs: x\n", "'taggs' was unexpected"),
+        ("type: check", "type: chek", "'chek' is not one of"),
+        ("kind: validator\n", "processor_type: validatr\n", "'validatr' is not one of"),
+        ("required_columns: [a]", "required_colums: [a]", "'required_colums' was unexpected"),
+        ('"{{ smallest }}"', "many", "steps.1.config.row_count_min"),
+        ("table: t\n", "tabel: t\n", "'tabel' was unexpected"),
+        ("mode: upsert", "mode: upsrt", "steps.2.config.mode"),
+        ("  - id: read\n    type", "  - type", "'id' is a required property"),
+        ("batch_size: day, ", "", "windows: "),
+    ],
+)
+def test_a_bad_pipeline_does_not(pipeline, old, new, expected):
+    assert old in PIPELINE
+    found = errors(pipeline, plain(PIPELINE.replace(old, new)))
+    assert any(expected in error for error in found), found
+
+
+def test_projects(project):
+    good = (
+        "name: shop\nvars:\nconnections:\n  pg: {type: postgresql, port: '${PORT:-5432}', password: \"{{ env_var('P') }}\"}\nsources: {}\n"
+    )
+    assert errors(project, plain(good)) == []
+    assert "'hots' was unexpected" in errors(project, plain("connections:\n  pg: {type: postgres, hots: x}\n"))[0]
+    assert errors(project, plain("connections:\n  pg: {host: x}\n")) == ["connections.pg: 'type' is a required property"]
+    assert "'nam' was unexpected" in errors(project, {"nam": 1})[0]
+
+
+@pytest.mark.parametrize("family", ["connectors", "transforms", "checks"])
+def test_every_plugin_that_loads_is_in_the_schema(pipeline, family):
+    text = json.dumps(pipeline)
+    assert all(f'"{kind}"' in text for kind in discovery.kinds(family) if _loads(family, kind))
+
+
+def _loads(family, kind):
+    try:
+        discovery.find(family, kind)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def test_examples_of_plugins_pass(pipeline):
+    for family in ("connectors", "transforms", "checks"):
+        for kind in discovery.kinds(family):
+            if _loads(family, kind) and (example := getattr(discovery.find(family, kind), "example", "")):
+                for document in yaml.parse(example, kind).documents:
+                    data = json.loads(json.dumps(document.data, default=str))
+                    if "steps" in data:
+                        assert errors(pipeline, data) == [], kind
