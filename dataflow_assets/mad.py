@@ -112,7 +112,6 @@ class Detector:
         self._settings = settings
         self._values: Floats = np.empty(0)
         self._usable: Mask = np.empty(0, dtype=np.bool_)
-        self._full = weights(settings.window_size, settings)
 
     def feed(self, values: Floats, excluded: Mask | None = None) -> Scores:
         """Scores of the next values. `excluded` ones, NaN and infinity are judged (if finite) but left out of later windows."""
@@ -142,12 +141,11 @@ class Detector:
         ready = (before >= settings.min_window_size) & (known >= settings.min_window_size)
         mean, std = np.zeros(count), np.zeros(count)
         open_ = np.flatnonzero(ready)
-        for width in self._widths(len(series)):
+        for width, tail in self._widths(len(series)):
             if not len(open_):
                 break
             windows, fine = _tail_windows(series, good, ends=first + open_, width=width)
             raw = self._raw(width, first + open_)
-            tail = self._unseen(width)
             mean[open_], std[open_], sure = _centers_of(windows, fine, raw, tail=tail, weighted=settings.use_weighted)
             open_ = open_[~sure]
         for row in open_:
@@ -155,25 +153,18 @@ class Detector:
             mean[row], std[row] = center(series[window], weights(int(before[row]), settings), good[window])
         return mean, std, ready
 
-    def _widths(self, longest: int) -> list[int]:
-        """How many of the newest values to look at: few first where the weight of old ones is small, then more for the rest."""
-        settings, widest = self._settings, min(self._settings.window_size, longest)
-        if not settings.use_weighted or settings.weights_type != "exponential" or settings.exp_decay_factor <= 0:
-            return [widest]
-        short = (math.ceil(-math.log(tail) / settings.exp_decay_factor) for tail in _TAILS)
-        return [width for width in short if width < widest // 2] or [widest]
+    def _widths(self, longest: int) -> list[tuple[int, float]]:
+        """How many of the newest values to look at, and the most raw weight that older ones can have.
 
-    def _unseen(self, width: int) -> float:
-        """The most raw weight that values older than the newest `width` can have."""
-        decay = self._settings.exp_decay_factor
-        if (
-            width >= self._settings.window_size
-            or not self._settings.use_weighted
-            or self._settings.weights_type != "exponential"
-            or decay <= 0
-        ):
-            return 0.0
-        return math.exp(-decay * width) / -math.expm1(-decay)
+        Few values first where the weight of old ones is small, then more for the rows that this leaves in doubt.
+        """
+        settings, widest = self._settings, min(self._settings.window_size, longest)
+        decay = settings.exp_decay_factor
+        if not settings.use_weighted or settings.weights_type != "exponential" or decay <= 0:
+            return [(widest, 0.0)]
+        short = (math.ceil(-math.log(tail) / decay) for tail in _TAILS)
+        cut = [(width, math.exp(-decay * width) / -math.expm1(-decay)) for width in short if width < widest // 2]
+        return cut or [(widest, 0.0)]
 
     def _raw(self, width: int, lengths: NDArray[np.intp]) -> Floats:
         """Weights per column, or per row and column where they depend on the window's length."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -216,4 +216,22 @@ class Check(Protocol):
 
     def begin(self, schema: pa.Schema, context: StepContext) -> CheckRun:
         """Start over one stream of this schema."""
+        ...
+
+
+@runtime_checkable
+class TellsSourceVersion(Protocol):
+    """A connector that knows, without reading, whether a source has changed; a stage of an older version is not resumed."""
+
+    def source_version(self, options: Any) -> str:
+        """A text that differs when the source does, such as sizes and times of files."""
+        ...
+
+
+@runtime_checkable
+class TellsCodeVersion(Protocol):
+    """A transform whose meaning lies outside its options, in a file; a stage made by older code is not resumed."""
+
+    def code_version(self, project_dir: Path) -> str:
+        """A text that differs when the code does, such as a hash of the file."""
         ...

@@ -11,7 +11,7 @@ import re
 from urllib.parse import quote, quote_plus
 
 MASK = "****"
-_URL_PASSWORD = re.compile(r"(?P<head>[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@'\"]*):(?P<secret>[^/\s'\"]+)@")
+_URL_PASSWORD = re.compile(r"(?P<head>(?<![a-zA-Z0-9+.-])[a-zA-Z0-9+.-]+://[^/\s:@'\"]*):(?P<secret>[^/\s'\"]+)@")
 _KEY_VALUE = re.compile(
     r"(?i)(?<![\w-])(?P<key>[\w-]*(?:password|passwd|pwd|passphrase|secret|token|api_?key|access_?key|private_?key))"
     r"(?P<sep>['\"]?\s*[=:]\s*)(?P<secret>'[^']*'|\"[^\"]*\"|[^\s,;&'\"]+)"

@@ -85,10 +85,10 @@ def test_masking_twice_changes_nothing() -> None:
 
 
 def test_masking_long_text_is_fast() -> None:
-    text = "a-" * 200_000 + "pass" * 50_000 + "://" * 20_000
+    text = "a-" * 20_000 + "pass" * 10_000 + "://" * 5_000
     started = time.process_time()
     mask(text)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 1
 
 
 def test_errors_mask_message_hint_and_source_line() -> None:

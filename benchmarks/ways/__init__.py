@@ -80,7 +80,7 @@ def _count_lines(path: Path) -> int:
 
 def ours(ground: Ground, read: str, write: str) -> Contender:
     """`dataflow run` of the pipeline that goes this way: ten rules checked, staged, audited, committed with the ledger."""
-    argv = dataflow("--project", str(ground.project), "run", pipeline_name(read, write))
+    argv = dataflow("--project", str(ground.project), "run", "--select", pipeline_name(read, write))
     env = {"BENCH_DSN": ground.server.dsn}
     place = f"from_{read}"
     clear = clear_table if write == "postgres" else clear_files

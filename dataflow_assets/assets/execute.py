@@ -136,8 +136,7 @@ def _run_pipeline(
         for event in execute_run_iterator(InMemoryJob(job), run, instance):
             message = _failure_message(event) or message
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-        interrupted = Interrupted("interrupted", hint="finished windows stay published; run the same command again to go on")
-        return PipelineResult(pipeline.name, "interrupted", run.run_id, error=interrupted)
+        return PipelineResult(pipeline.name, "interrupted", run.run_id, error=_interrupted())
     return _result(pipeline, instance, run.run_id, watch, message)
 
 
@@ -184,6 +183,10 @@ def _origin(pipeline: PipelinePlan) -> RemoteJobOrigin:
     return RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job_name(pipeline.name))
 
 
+def _interrupted() -> Interrupted:
+    return Interrupted("interrupted", hint="finished windows stay published; run the same command again to go on")
+
+
 def _failure_message(event: dg.DagsterEvent) -> str:
     if not (event.is_step_failure or event.is_failure):
         return ""
@@ -194,7 +197,7 @@ def _failure_message(event: dg.DagsterEvent) -> str:
 def _result(pipeline: PipelinePlan, instance: dg.DagsterInstance, run_id: str, watch: _Watch, message: str) -> PipelineResult:
     record = instance.get_run_by_id(run_id)
     if record is not None and record.status is dg.DagsterRunStatus.CANCELED:
-        return PipelineResult(pipeline.name, "interrupted", run_id, error=Interrupted("the run was cancelled"))
+        return PipelineResult(pipeline.name, "interrupted", run_id, error=_interrupted())
     if record is not None and record.is_success:
         return PipelineResult(pipeline.name, "ok", run_id)
     failed = tuple(watch.failed.values())

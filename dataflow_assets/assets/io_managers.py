@@ -105,7 +105,7 @@ class ConnectorIOManager(dg.IOManager):
         with tempfile.TemporaryDirectory(prefix="dataflow-") as scratch:
             stage = _stage(Path(scratch) / "whole", stream(obj))
             done = [self._publish(context, target, part) for part in _parts(context, target, partitions, stage, Path(scratch))]
-        context.add_output_metadata(_metadata(target, stage, done))
+            context.add_output_metadata(_metadata(target, stage, done))
 
     def _publish(self, context: dg.OutputContext, target: Target, part: _Part) -> Published:
         claim = self.connector.claim(target, part.unit, attempt=f"{context.run_id}-{part.unit.key}")
@@ -214,8 +214,6 @@ def _one_reader(opened: list[AbstractContextManager[pa.RecordBatchReader]]) -> p
 def _in_form(reader: pa.RecordBatchReader, form: Form) -> Any:
     if form is Form.READER:
         return reader
-    if form is Form.BATCHES:
-        return iter(reader)
     table = reader.read_all()
     if form is Form.PANDAS:
         import pandas as pd
@@ -303,6 +301,8 @@ def _where(address: Address) -> str:
 
 def _resolved(name: str, value: Any) -> Any:
     found = value.get_value() if isinstance(value, dg.EnvVar) else value
+    if found is None and isinstance(value, dg.EnvVar):
+        raise DataflowError(f"{name}: the environment variable {value.env_var_name} is not set", hint="set it where Dagster runs")
     if isinstance(found, SecretStr):
         found = found.get_secret_value()
     if isinstance(found, str) and looks_secret(name):

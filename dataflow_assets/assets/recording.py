@@ -64,8 +64,13 @@ def record(context: dg.AssetExecutionContext, op: PipelineOp) -> Iterator[Yielde
     recorder = _Recorder(context, op)
     with recorder.translated_errors():
         requests = recorder.requests()
-    for request in requests:
-        yield from recorder.follow(request)
+    try:
+        for request in requests:
+            yield from recorder.follow(request)
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        if op.listen is not None:  # somebody at a terminal pressed Ctrl-C: a cancelled run, not a failed one
+            context.instance.report_run_canceling(context.run)
+        raise
     yield from recorder.close()
 
 

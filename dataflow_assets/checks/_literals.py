@@ -159,6 +159,8 @@ def jsonable(scalar: pa.Scalar) -> Any:
     if isinstance(scalar, pa.ExtensionScalar):
         return None if scalar.value is None else jsonable(scalar.value)
     if scalar.is_valid and pa.types.is_temporal(kind) and not pa.types.is_interval(kind) and not pa.types.is_duration(kind):
+        if pa.types.is_timestamp(kind) and kind.tz:  # in UTC: Arrow needs the system's timezone files for any other zone
+            return f"{scalar.cast(pa.timestamp(kind.unit)).cast(pa.string())}Z"
         return str(scalar.cast(pa.string()))
     if scalar.is_valid and pa.types.is_duration(kind):
         return f"{Fraction(scalar.cast(pa.int64()).as_py(), _UNITS[kind.unit]).__float__():g} s"

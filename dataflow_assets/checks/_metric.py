@@ -94,13 +94,20 @@ def slug(text: str) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A number beside its history, in the metric's own unit."""
+    """A number beside its history, in the metric's own unit; no limit on a side that is not watched."""
 
     center: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     score: float
     unusual: bool
+
+    @property
+    def expected(self) -> str:
+        """The range in words."""
+        if self.low is None:
+            return f"at most {_shown(self.high or 0.0)}"
+        return f"{_shown(self.low)} to {_shown(self.high)}" if self.high is not None else f"at least {_shown(self.low)}"
 
 
 class MetricRun:
@@ -146,13 +153,12 @@ class MetricRun:
         options = self._options
         seasons = {"none": "windows", "weekday": "windows of such days", "day_of_week": "windows of this day of the week"}
         history = f"the {count} earlier {seasons[options.season]}"
-        expected = f"{_shown(verdict.low)} to {_shown(verdict.high)}"
         if not verdict.unusual:
-            return f"{options.metric_name} is {_shown(value)}, as expected from {history} ({expected})"
+            return f"{options.metric_name} is {_shown(value)}, as expected from {history} ({verdict.expected})"
         side = "above" if value > verdict.center else "below"
         return (
             f"{options.metric_name} is {_shown(value)}, unusually far {side} the {_shown(verdict.center)} of {history} "
-            f"(expected {expected}; score {verdict.score:.1f}, limit {options.n_sigma:g})"
+            f"(expected {verdict.expected}; score {verdict.score:.1f}, limit {options.n_sigma:g})"
         )
 
     def _result(
@@ -228,11 +234,19 @@ def judge(value: float, history: Sequence[float], options: AnomalyOptions) -> Ve
     distance, reach = abs(forward(value) - middle), options.n_sigma * std
     usual = back(middle)
     low, high = min(back(middle - reach), usual - options.min_change), max(back(middle + reach), usual + options.min_change)
+    if options.transform == "logit":
+        low, high = max(low, 0.0), min(high, 1.0)
     wrong_side = (options.direction == "up" and value < usual) or (options.direction == "down" and value > usual)
     # a history that is 0 throughout has no scale: only min_change can say what is a lot
     far = distance > reach if std else options.min_change > 0
     unusual = far and abs(value - usual) > options.min_change and not wrong_side
-    return Verdict(center=usual, low=low, high=high, score=distance / std if std else 0.0, unusual=unusual)
+    return Verdict(
+        center=usual,
+        low=None if options.direction == "up" else low,
+        high=None if options.direction == "down" else high,
+        score=distance / std if std else 0.0,
+        unusual=unusual,
+    )
 
 
 def _logit(share: float) -> float:

@@ -34,6 +34,8 @@ def close(session: Session, chosen: Chosen, wish: Wish, outcomes: Sequence[Pipel
         session.say(line)
     if code == INTERRUPTED:
         session.say(click.style("Interrupted: what is published stays, the window at work resumes from what it had staged.", fg="yellow"))
+    if code == FAILED:
+        session.say(f"Log: {chosen.project.root / chosen.project.model.logging.dir}")
     session.say(f"{'Again' if code else 'Next'}: {following}")
     document = {
         "ok": code == OK,

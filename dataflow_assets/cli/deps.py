@@ -12,6 +12,7 @@ import click
 
 from dataflow_assets.cli.choosing import choose, selection_options
 from dataflow_assets.cli.terminal import Session, plural
+from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.plan.model import PipelinePlan
 
@@ -21,13 +22,14 @@ _ASCII = ("|-- ", "`-- ", "|   ", "    ")
 
 @click.command("deps", cls=VerbCommand)
 @selection_options
+@variable_options
 @click.pass_obj
-def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...]) -> int:
+def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...], several: tuple[str, ...], single: tuple[str, ...]) -> int:
     """Show pipelines in the order they run, each below what it needs.
 
     Edges come from `depends_on` and from the SQL: who reads a table needs the pipeline that publishes it.
     """
-    chosen = choose(session, select, exclude)
+    chosen = choose(session, select, exclude, read_variables(several, single))
     names = {pipeline.name for pipeline in chosen.pipelines}
     children: dict[str, list[str]] = {name: [] for name in names}
     for pipeline in chosen.pipelines:

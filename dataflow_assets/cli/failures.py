@@ -69,6 +69,8 @@ def explain(error: BaseException) -> str:
 
 def describe(error: BaseException) -> dict[str, Any]:
     """The error as data: type, message, hint, and each problem with its place."""
+    if exit_code(error) == INTERRUPTED:
+        return {"type": "Interrupted", "message": "interrupted", "hint": "run the same command again to go on"}
     if isinstance(error, click.ClickException):
         return {"type": "UsageError", "message": error.format_message(), "hint": ""}
     if not isinstance(error, DataflowError):

@@ -12,6 +12,7 @@ import click
 
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.terminal import Session, plural, table
+from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.plan.model import PipelinePlan
 
@@ -21,12 +22,13 @@ THINGS = ("pipelines", "steps", "tags", "kinds")
 @click.command("list", cls=VerbCommand)
 @click.argument("what", type=click.Choice(THINGS), default="pipelines")
 @selection_options
+@variable_options
 @click.pass_obj
-def command(session: Session, what: str, select: tuple[str, ...], exclude: tuple[str, ...]) -> int:
+def command(session: Session, /, what: str, **given: tuple[str, ...]) -> int:
     """List pipelines (the default), their steps, the tags they carry, or the kinds of connectors, transforms and checks there are."""
     if what == "kinds":
         return _kinds(session)
-    chosen = choose(session, select, exclude)
+    chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]))
     found = {"pipelines": _pipelines, "steps": _steps, "tags": _tags}[what](chosen)
     header = tuple(found[0]) if found else ()
     for line in table([tuple(_cell(item[key]) for key in header) for item in found], header=tuple(key.upper() for key in header)):

@@ -31,6 +31,7 @@ _COLORS = {
 }
 _SAMPLES = 3
 _REASON = 60
+_RANGES = 3
 
 
 class Report:
@@ -60,8 +61,13 @@ class Report:
         """A pipeline starts with these windows."""
         self._number += 1
         cadence = pipeline.windows.cadence if pipeline.windows else None
-        ranges = ", ".join(item.text(cadence) for item in collapse([_same(todo) for todo in todos])[:3]) if cadence else ""
+        joined = collapse([_same(todo) for todo in todos]) if cadence else []
+        ranges = ", ".join(item.text(cadence) for item in joined[:_RANGES]) + (", ..." if len(joined) > _RANGES else "")
         self.line("START", f"{pipeline.name} {ranges}".rstrip(), plural(len(todos), "window") if cadence else "RUN")
+
+    def note(self, text: str) -> None:
+        """Something to know before a pipeline runs."""
+        self.line("WARN", text, indent=4)
 
     def event(self, event: Event, outcome: WindowOutcome | None) -> None:
         """Something happened in a window."""

@@ -91,10 +91,10 @@ class Run:
 
     def _interrupted(self) -> None:
         """Mark the pipeline at work; those after it are not begun."""
-        last = self.outcomes[-1]
-        if last.status != "interrupted":
-            last.status = "interrupted"
-            self.report.end(last)
+        for last in self.outcomes[-1:]:
+            if last.status != "interrupted":
+                last.status = "interrupted"
+                self.report.end(last)
         done = {outcome.name for outcome in self.outcomes}
         rest = [pipeline.name for pipeline in self.chosen.pipelines if pipeline.name not in done]
         self.outcomes += [PipelineOutcome(name, "skipped", "interrupted before it began") for name in rest]
@@ -121,6 +121,8 @@ class Run:
 
         outcome.planned = due.now
         self.report.begin(due.pipeline, due.now)
+        if due.pipeline.windows is None and (self.wish.start or self.wish.end):
+            self.report.note("has no windows: runs as a whole, whatever --start and --end say")
         started = time.perf_counter()
         with redirect_stdout(sys.stderr) if self.session.json else nullcontext():
             (result,) = execute(

@@ -13,6 +13,7 @@ import click
 from dataflow_assets.cli.choosing import find_pipeline
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, explain
 from dataflow_assets.cli.terminal import Session, plain, table
+from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.secrets import MASK, looks_secret, mask
@@ -25,13 +26,14 @@ _CELL = 40
 @click.option(
     "--limit", type=click.IntRange(min=0), default=5, show_default=True, help="How many published rows to show; 0 asks no system."
 )
+@variable_options
 @click.pass_obj
-def command(session: Session, name: str, limit: int) -> int:
+def command(session: Session, name: str, limit: int, several: tuple[str, ...], single: tuple[str, ...]) -> int:
     """Show a pipeline, or one of its steps: its place in the YAML, its resolved options, and rows that it published.
 
     Secrets are masked; templates are shown as they are written.
     """
-    project = session.load()
+    project = session.load(read_variables(several, single))
     pipeline, step_id = find_pipeline(project, name)
     steps = _chosen_steps(pipeline, step_id)
     samples = [_sample(project, pipeline, step, limit=limit) for step in steps if step.role == "endpoint" and limit]

@@ -15,6 +15,7 @@ from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.failures import FAILED, OK, describe, explain
 from dataflow_assets.cli.ranges import collapse, interval
 from dataflow_assets.cli.terminal import Session, plural, table
+from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.tables import LedgerEntry, utc_now
@@ -26,13 +27,14 @@ _HEADER = ("PIPELINE", "PUBLISHED", "MISSING", "STALE", "FAILED", "LAST WINDOW",
 
 @click.command("status", cls=VerbCommand)
 @selection_options
+@variable_options
 @click.pass_obj
-def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...]) -> int:
+def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...], several: tuple[str, ...], single: tuple[str, ...]) -> int:
     """Show, for each pipeline, how many windows are published, missing, stale and failed, the last one published, rows and generation.
 
     The numbers come from the ledgers in the targets, which commit together with the rows. Exits with 1 when a target cannot be asked.
     """
-    chosen = choose(session, select, exclude)
+    chosen = choose(session, select, exclude, read_variables(several, single))
     now = utc_now()
     reports = [_report(chosen, pipeline, now=now) for pipeline in chosen.pipelines]
     code = FAILED if any(report["error"] for report in reports) else OK

@@ -33,16 +33,16 @@ class CsvFormat:
 
     delimiter: str = ","
     encoding: str = "utf-8"
-    compression: str = "infer"
+    codec: str | None = None
     suffix: str = ".csv"
 
     @property
     def extends(self) -> bool:
-        return self.encoding.lower().replace("_", "-") in {"utf-8", "utf8", "utf-8-sig"} and self.compression == "infer"
+        return self.encoding.lower().replace("_", "-") in {"utf-8", "utf8", "utf-8-sig"} and self.codec is None
 
     @property
     def _dialect(self) -> Dialect:
-        return Dialect(delimiter=self.delimiter, encoding=self.encoding, compression=self.compression)
+        return Dialect(delimiter=self.delimiter, encoding=self.encoding, compression=self.codec or "none")
 
     def schema(self, path: Path, likely: pa.Schema) -> pa.Schema:
         with snapshot([path]) as files:
@@ -77,7 +77,9 @@ class CsvFormat:
         for item in schema:
             if is_unwritable(item.type):
                 raise ValueRefused(f"column {item.name!r} of type {item.type} has no form in CSV", hint="turn it into text in the query")
-        return CsvWriter(file, self.delimiter, self.encoding)
+        if self.codec not in {None, "gzip", "zstd"}:
+            raise ValueRefused(f"a CSV cannot be written with {self.codec}", hint="use .gz or .zst, or compression: none")
+        return CsvWriter(file, self.delimiter, self.encoding, self.codec)
 
 
 def is_unwritable(kind: pa.DataType) -> bool:
@@ -88,16 +90,15 @@ def is_unwritable(kind: pa.DataType) -> bool:
 class CsvWriter:
     """Appends rows to an open file."""
 
-    def __init__(self, file: BinaryIO, delimiter: str, encoding: str) -> None:
-        self._file, self._delimiter = file, delimiter
+    def __init__(self, file: BinaryIO, delimiter: str, encoding: str, codec: str | None) -> None:
+        self._file, self._delimiter, self._codec = file, delimiter, codec
         self._encoding = None if encoding.lower().replace("_", "-") in {"utf-8", "utf8", "utf-8-sig"} else encoding
         self._mark = b"\xef\xbb\xbf" if encoding.lower().endswith("sig") else b""
 
     def write_header(self, names: Sequence[str]) -> None:
         special = {self._delimiter, '"', "\n", "\r"}
         shown = [f'"{name.replace(chr(34), chr(34) * 2)}"' if special & set(name) or not name else name for name in names]
-        self._file.write(self._mark)
-        self._put((self._delimiter.join(shown) + "\n").encode())
+        self._put((self._delimiter.join(shown) + "\n").encode(), mark=self._mark)
 
     def write(self, batch: pa.RecordBatch) -> None:
         import polars as pl
@@ -110,14 +111,17 @@ class CsvWriter:
             piece.write_csv(text, include_header=False, separator=self._delimiter, quote_style="necessary", null_value="")
             self._put(text.getbuffer())
 
-    def _put(self, text: bytes | memoryview) -> None:
-        if self._encoding is None:
-            self._file.write(text)
-            return
-        try:
-            self._file.write(bytes(text).decode().encode(self._encoding))
-        except UnicodeEncodeError as error:
-            raise ValueRefused(f"the text has characters that {self._encoding} has not: {error}", hint="use encoding: utf-8") from error
+    def _put(self, text: bytes | memoryview, *, mark: bytes = b"") -> None:
+        if self._encoding is not None:
+            try:
+                text = bytes(text).decode().encode(self._encoding)
+            except UnicodeEncodeError as error:
+                raise ValueRefused(f"the text has characters that {self._encoding} has not: {error}", hint="use encoding: utf-8") from error
+        if self._codec is not None:
+            text, mark = pa.compress(mark + bytes(text), codec=self._codec, asbytes=True), b""  # frames of one file may follow each other
+        if mark:
+            self._file.write(mark)
+        self._file.write(text)
 
     def close(self) -> None:
         return None

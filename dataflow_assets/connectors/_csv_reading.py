@@ -23,7 +23,7 @@ from dataflow_assets.storage.file_writing import Mark
 
 _BLOCK = 1024 * 1024
 _LARGEST_BLOCK = 256 * 1024 * 1024
-_SAMPLE_BYTES = 16 * 1024 * 1024
+_SAMPLE_BYTES = 8 * 1024 * 1024
 _CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 
@@ -48,8 +48,13 @@ class Dialect:
 
     def codec(self, path: Path) -> str | None:
         """Arrow's name of the compression, None for none."""
-        name = _CODECS.get(path.suffix.lower()) if self.compression == "infer" else self.compression
-        return None if name == "none" else name
+        return codec_of(path, self.compression)
+
+
+def codec_of(path: Path, compression: str) -> str | None:
+    """Arrow's name of the compression, by the ending when it is to be inferred; None for none."""
+    name = _CODECS.get(path.suffix.lower()) if compression == "infer" else compression
+    return None if name == "none" else name
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Plan:
 
     @classmethod
     def of(cls, files: Sequence[OpenFile], dialect: Dialect, declared: Mapping[str, pa.DataType]) -> Plan:
-        """Find the columns from the headers and the other types from the first 16 MB of the files.
+        """Find the columns from the headers and the other types from the first 8 MB of the files.
 
         A file that did not change since its types were found is not looked at again: every window sees the same types.
         Raises ReadFailed for files with differing columns, and for a declared column that is not there.

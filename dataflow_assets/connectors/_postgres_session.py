@@ -25,7 +25,6 @@ _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
 _NOT_ALLOWED = ("28", "3D000")
 _RETRY = ("40001", "40P01", "55P03", "53")
 _BAD_VALUE = "22"
-_FAILED_TRANSACTION = "25P02"
 _HINTS = {
     "42P01": "list the tables with \\dt *.* in psql, and check pg_schema",
     "42703": "check the column names of the query",
@@ -86,10 +85,10 @@ def stream_failure(connection: Any, error: OSError, doing: str) -> DataflowError
     import adbc_driver_manager
 
     try:
-        run(connection, Statement("SELECT 1"))
-    except adbc_driver_manager.Error as probe:
-        if str(probe.sqlstate or "") != _FAILED_TRANSACTION:
-            return ConnectionFailed(f"{doing}: {error}")
+        connection.rollback()
+        _ping(connection)
+    except adbc_driver_manager.Error:
+        return ConnectionFailed(f"{doing}: {error}")
     return ReadFailed(f"{doing}: {str(error).strip()}", hint="run the query in psql to see where it fails")
 
 

@@ -45,7 +45,7 @@ class Unfit(Exception):
 
 def infer(column: pa.Array) -> pa.DataType:
     """The narrowest type whose values give all of this text back: null when there is none, string when nothing else fits."""
-    present = column.drop_null()
+    present = column.drop_null() if column.null_count else column
     if not len(present):
         return pa.null()
     if _matches(present.slice(0, _TRIAL_ROWS), _WHOLE) and _matches(present, _WHOLE):
@@ -71,7 +71,7 @@ def _matches(column: pa.Array, pattern: str) -> bool:
 
 def _decimal_for(column: pa.Array) -> pa.DataType | None:
     """The decimal type that holds numbers with more digits than a float keeps."""
-    if not _matches(column, _DECIMAL):
+    if not _matches(column.slice(0, _TRIAL_ROWS), _DECIMAL) or not _matches(column, _DECIMAL):
         return None
     whole = pc.max(pc.binary_length(pc.replace_substring_regex(column, r"[-.].*$|^-", ""))).as_py()
     point = pc.find_substring(column, ".")

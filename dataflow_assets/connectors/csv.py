@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from dataflow_assets.connectors._csv_format import CsvFormat
-from dataflow_assets.connectors._csv_reading import Dialect, Plan, read_rows
+from dataflow_assets.connectors._csv_reading import Dialect, Plan, codec_of, read_rows
 from dataflow_assets.connectors._files import FileConnector, column_types, reader_of, require, snapshot
 from dataflow_assets.protocols import Capabilities
 from dataflow_assets.spec.models import EndpointOptions, Names, SourceOptions
@@ -60,7 +60,7 @@ class CsvEndpoint(EndpointOptions):
     file_path: str = Field(min_length=1, description="the file, relative to the project; its folder is created")
     delimiter: str = Field(",", min_length=1, max_length=1)
     encoding: str = Field("utf-8", description="utf-8, or utf-8-sig for spreadsheets that want a mark")
-    compression: Compression = Field("infer", description="infer goes by the ending: .gz .bz2 .zst .lz4")
+    compression: Literal["infer", "none", "gzip", "zstd"] = Field("infer", description="infer goes by the ending: .gz .zst")
 
 
 class Connector(FileConnector):
@@ -88,7 +88,7 @@ steps:
 """
 
     def format(self, options: Any) -> CsvFormat:
-        return CsvFormat(delimiter=options.delimiter, encoding=options.encoding, compression=options.compression)
+        return CsvFormat(options.delimiter, options.encoding, codec_of(self.path(options.file_path), options.compression))
 
     @contextmanager
     def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:

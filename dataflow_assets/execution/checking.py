@@ -35,7 +35,7 @@ def begin_checks(work: Work, producer: StepPlan, schema: pa.Schema, *, owner: St
 
     With `owner`, only the checks of that step.
     """
-    owners = [owner] if owner else [step for step in _watchers(work, producer)]
+    owners = [owner] if owner else _watchers(work, producer)
     runs: list[tuple[StepPlan, CheckRun]] = []
     for step in owners:
         runs += [(step, _begin(work, step, plan, schema)) for plan in step.checks]

@@ -6,7 +6,6 @@ connector keeps its own), which keys a system knows (its connector declares them
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +17,7 @@ from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.protocols import ConnectionContext, Connector
 from dataflow_assets.secrets import register_secret
 from dataflow_assets.spec.project import Project
-from dataflow_assets.spec.templates import TemplateContext, render
-
-_SECRET_KEY = re.compile(r"(?i)password|passwd|pwd|secret|token|api_?key|private|credential")
+from dataflow_assets.spec.templates import TemplateContext, render_connection
 
 
 def open_connector(project: Project, pipeline: PipelinePlan, name: str | None, *, kind: str, context: TemplateContext) -> Connector:
@@ -28,10 +25,8 @@ def open_connector(project: Project, pipeline: PipelinePlan, name: str | None, *
 
     Raises DataflowError when a key is missing, unknown or of the wrong type.
     """
-    block = dict(pipeline.connections[name]) if name else {}
-    kind = str(block.pop("type", kind))
-    values = {key: render(value, context) for key, value in block.items()}
-    _register(values)
+    values = render_connection(pipeline.connections[name], context) if name else {}
+    kind = str(values.pop("type", kind))
     connector_class = discovery.find("connectors", kind)
     connection = validated(connector_class.Connection, values, where=f"connection {name!r}")
     _register_fields(connection)
@@ -48,12 +43,6 @@ def validated(model: type[BaseModel], values: Mapping[str, Any], *, where: str) 
             f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in error.errors(include_input=False, include_url=False)
         )
         raise DataflowError(f"{where}: {details}", hint="these are the values after templates were rendered") from None
-
-
-def _register(values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, str) and _SECRET_KEY.search(key):
-            register_secret(value)
 
 
 def _register_fields(connection: BaseModel) -> None:

@@ -74,6 +74,8 @@ class StepFinished:
     published: Published | None = None
     preview: tuple[Mapping[str, Any], ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What a transform wants shown beside its result."""
 
 
 @dataclass(frozen=True)

@@ -42,4 +42,5 @@ def finished(work: Work, step: StepPlan, *, started: float) -> StepFinished:
         stage.schema,
         resumed=producer_of(work.pipeline, step).id in work.resumed,
         preview=stage.preview(),
+        metadata=work.metadata.get(step.id, {}),
     )

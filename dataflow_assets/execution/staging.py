@@ -23,6 +23,7 @@ from dataflow_assets.execution.session import Rendered
 from dataflow_assets.execution.work import Work, step_context
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
+from dataflow_assets.protocols import TellsCodeVersion, TellsSourceVersion
 from dataflow_assets.storage.stages import Stage, load_stage, verify_stage, write_stage
 from dataflow_assets.tables import ReadRequest, WindowFilter
 
@@ -62,7 +63,9 @@ def _open(work: Work, step: StepPlan, plugin: Any, rendered: Rendered) -> Abstra
     if step.role == "source":
         return plugin.read(_read_request(work, step, rendered))  # type: ignore[no-any-return]
     inputs = {name: work.stage_of(work.pipeline.by_id[name]).as_input(name) for name in step.inputs}
-    return plugin.apply(inputs, step_context(work, step, rendered))  # type: ignore[no-any-return]
+    context = step_context(work, step, rendered)
+    work.metadata[step.id] = context.metadata
+    return plugin.apply(inputs, context)  # type: ignore[no-any-return]
 
 
 def _read_request(work: Work, step: StepPlan, rendered: Rendered) -> ReadRequest:
@@ -108,13 +111,15 @@ def _write(
 
 def _fingerprint(work: Work, step: StepPlan, rendered: Rendered, plugin: Any) -> str:
     """What the stage is made from; any difference means that an earlier attempt's stage cannot serve."""
-    code = plugin.fingerprint(work.session.project.root) if hasattr(plugin, "fingerprint") else ""
-    if hasattr(plugin, "source_fingerprint"):
-        code = plugin.source_fingerprint(rendered.options)
+    version = ""
+    if isinstance(plugin, TellsSourceVersion):
+        version = plugin.source_version(rendered.options)
+    elif isinstance(plugin, TellsCodeVersion):
+        version = plugin.code_version(work.session.project.root)
     inputs = [work.stage_of(work.pipeline.by_id[name]).receipt for name in step.inputs]
     described = [
         step.fingerprint,
-        code,
+        version,
         str(work.window),
         json.dumps(rendered.raw.options, sort_keys=True, default=str),
         {name: str(query) for name, query in rendered.queries.items()},

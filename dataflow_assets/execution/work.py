@@ -54,6 +54,7 @@ class Work:
     resumed: set[str] = field(default_factory=set)
     results: dict[str, list[CheckResult]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def pipeline(self) -> PipelinePlan:
@@ -86,6 +87,6 @@ def step_context(
         window=work.window,
         window_key=work.key,
         variables=work.session.context(work.window).variables,
-        history=history or {},
+        history={} if history is None else history,
         queries=rendered.queries if rendered else {},
     )

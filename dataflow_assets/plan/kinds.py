@@ -26,7 +26,6 @@ _FAMILIES: dict[str, tuple[Family, ...]] = {
     "check": ("checks",),
 }
 _ROLE: dict[Family, Role] = {"transforms": "transform", "checks": "check"}
-_KIND_KEYS = ("source_type", "processor_type", "endpoint_type")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,6 @@ class Link:
 
 def find_plugin(step: StepModel, index: int, connections: Mapping[str, Mapping[str, Any]], findings: Findings) -> Plugin | None:
     """The plugin of a step; adds a problem and returns None when there is none."""
-    _refuse_foreign_keys(step, index, findings)
     kind = step.kind or _kind_of_connection(step, connections)
     if not kind:
         _refuse_missing_kind(step, index, connections, findings)
@@ -73,19 +71,7 @@ def kind_key(step: StepModel) -> str:
     return f"{step.role}_type"
 
 
-def _refuse_foreign_keys(step: StepModel, index: int, findings: Findings) -> None:
-    for key in _KIND_KEYS:
-        if key != kind_key(step) and getattr(step, key) is not None:
-            findings.add(
-                step_path(index, key),
-                f"step {step.id!r} is a {step.type}, it has no {key}",
-                hint=f"write {kind_key(step)}: {getattr(step, key)}",
-            )
-
-
 def _refuse_missing_kind(step: StepModel, index: int, connections: Mapping[str, Mapping[str, Any]], findings: Findings) -> None:
-    if any(getattr(step, key) for key in _KIND_KEYS):
-        return  # already said: the kind stands under the key of another role
     if step.connection and step.role != "processor":
         if step.connection in connections:
             findings.add_at_connection(step.connection, (), f"connection {step.connection!r} has no type", hint="add e.g. type: postgres")

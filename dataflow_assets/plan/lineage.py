@@ -145,11 +145,16 @@ def mentions(sql: str, target: TableRef) -> bool:
 @lru_cache(maxsize=4096)
 def tables_in(sql: str, dialect: str | None) -> tuple[tuple[str | None, str], ...]:
     """(schema, name) of every table that the SQL reads, in the order met; not its CTEs, not what a template names."""
-    text = _ENVIRONMENT.sub(_PLACEHOLDER, _EXPRESSION.sub(_PLACEHOLDER, _STATEMENT.sub(" ", sql)))
+    text = without_templates(sql)
     found = _parsed(text, dialect)
     if found is None:
         found = _guessed(text)
     return tuple(dict.fromkeys(item for item in found if _PLACEHOLDER not in f"{item[0]}{item[1]}"))
+
+
+def without_templates(sql: str) -> str:
+    """The SQL with a name in place of each template, so that it can be parsed."""
+    return _ENVIRONMENT.sub(_PLACEHOLDER, _EXPRESSION.sub(_PLACEHOLDER, _STATEMENT.sub(" ", sql)))
 
 
 def _parsed(text: str, dialect: str | None) -> list[tuple[str | None, str]] | None:

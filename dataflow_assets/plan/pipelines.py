@@ -5,21 +5,26 @@ Here: from a pipeline document to a draft. Not here: names and tables shared bet
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dataflow_assets.cron import parse_cron
 from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
 from dataflow_assets.plan.model import AssetPath, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
+from dataflow_assets.plan.rendering import Renderer
 from dataflow_assets.plan.steps import Draft, draft_steps, refuse_lost_inputs, refuse_metrics_without_home
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
 from dataflow_assets.spec.models import PipelineModel, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
 from dataflow_assets.windows import as_utc, parse_duration
 
+_PLAIN_CRON = re.compile(r"(\*|[1-5]?\d|\*/([2-9]|[1-5]\d)) (\*|1?\d|2[0-3]) (\*|[1-9]|1\d|2[0-8]) \* (\*|[0-6])")
+"""Surely sound, told without the import of a cron parser; anything else is parsed."""
 _NICKNAMES = {"@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually", "@midnight"}
 
 
@@ -101,7 +106,9 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     _refuse_bad_words(model, findings)
     _refuse_bad_times(model, findings)
     windows = _windows(model, findings)
-    steps = draft_steps(model, connections, findings)
+    renderer = Renderer(project, model)
+    renderer.refuse_mistakes(model.variables, ("variables",), findings, where="variables")
+    steps = draft_steps(model, connections, renderer, findings)
     refuse_lost_inputs(steps, findings)
     refuse_metrics_without_home(steps, findings)
     writings = {name: _writing(model, draft, findings) for name, draft in steps.items()}
@@ -179,13 +186,11 @@ def _refuse_bad_schedule(model: PipelineModel, findings: Findings) -> None:
     schedule = (model.schedule or "").strip()
     if schedule == "windows" and model.windows is None:
         findings.add(("schedule",), "schedule: windows needs windows", hint="add a windows: block, or write a cron expression")
-    if not schedule or schedule == "windows" or schedule in _NICKNAMES:
+    if not schedule or schedule == "windows" or schedule in _NICKNAMES or _PLAIN_CRON.fullmatch(schedule):
         return
-    from croniter import croniter
-
-    if len(schedule.split()) != 5 or not croniter.is_valid(schedule):
-        findings.add(
-            ("schedule",),
-            f"{schedule!r} is not a schedule",
-            hint="write five cron fields (minute hour day month weekday) like '30 6 * * *', or @hourly, @daily, @weekly, windows",
-        )
+    try:
+        parse_cron(schedule)
+    except ValueError as error:
+        hint = "write five cron fields (minute hour day month weekday) like '30 6 * * *', or @hourly, @daily, @weekly, windows"
+        message = f"the schedule {schedule!r} never comes" if "never" in str(error) else f"{schedule!r} is not a schedule"
+        findings.add(("schedule",), message, hint=hint)

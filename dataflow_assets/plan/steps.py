@@ -17,7 +17,8 @@ from dataflow_assets.plan.kinds import Link, Plugin, find_link, find_plugin
 from dataflow_assets.plan.model import CheckPlan
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.options import check_options, known_keys
-from dataflow_assets.spec.models import PipelineModel, StepModel
+from dataflow_assets.plan.rendering import Renderer
+from dataflow_assets.spec.models import PipelineModel, StepModel, sql_fields
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Draft:
     model: StepModel
     plugin: Plugin
     link: Link | None
+    config: Mapping[str, Any]
+    """As written, but with the templates rendered that are settled before anything runs."""
     options: Any
     checks: tuple[CheckPlan, ...]
 
@@ -37,12 +40,16 @@ class Draft:
         return self.model.id
 
 
-def draft_steps(pipeline: PipelineModel, connections: Mapping[str, Mapping[str, Any]], findings: Findings) -> dict[str, Draft]:
+def draft_steps(
+    pipeline: PipelineModel, connections: Mapping[str, Mapping[str, Any]], renderer: Renderer, findings: Findings
+) -> dict[str, Draft]:
     """The steps of a pipeline in the order they run; steps that cannot be resolved are left out with a problem each."""
     if not pipeline.steps:
         findings.add(("steps",), f"pipeline {pipeline.pipeline_name!r} has no steps", hint="add a source and an endpoint under `steps:`")
     _refuse_duplicate_ids(pipeline, findings)
-    drafts = {step.id: draft for index, step in enumerate(pipeline.steps) if (draft := _draft(step, index, connections, findings))}
+    drafts = {
+        step.id: draft for index, step in enumerate(pipeline.steps) if (draft := _draft(step, index, connections, renderer, findings))
+    }
     _refuse_bad_inputs(pipeline, findings)
     order = run_order(pipeline)
     return {name: drafts[name] for name in order if name in drafts}
@@ -62,7 +69,11 @@ def run_order(pipeline: PipelineModel) -> list[str]:
     return topological(parents, rank=rank)
 
 
-def _draft(step: StepModel, index: int, connections: Mapping[str, Mapping[str, Any]], findings: Findings) -> Draft | None:
+def _draft(
+    step: StepModel, index: int, connections: Mapping[str, Mapping[str, Any]], renderer: Renderer, findings: Findings
+) -> Draft | None:
+    for key, value in (("config", step.config), ("checks", step.checks)):
+        renderer.refuse_mistakes(value, step_path(index, key), findings, where=f"step {step.id!r}")
     plugin = find_plugin(step, index, connections, findings)
     if plugin is None:
         return None
@@ -71,11 +82,12 @@ def _draft(step: StepModel, index: int, connections: Mapping[str, Mapping[str, A
         link = find_link(step, index, plugin, connections, findings)
     elif step.connection is not None:
         findings.add(step_path(index, "connection"), f"step {step.id!r} is a {plugin.role}, it uses no connection", hint="remove the key")
-    options = _checked_options(step, index, plugin, findings)
+    config = renderer.settled(step.config, keep=sql_fields(options_model(plugin)))
+    options = _checked_options(step, index, plugin, config, findings)
     checks = rules_of(step, index, findings)
     if plugin.role == "check":
         checks = (own_check(step, plugin, options), *checks)
-    return Draft(index, step, plugin, link, options, checks)
+    return Draft(index, step, plugin, link, config, options, checks)
 
 
 def options_model(plugin: Plugin) -> Any:
@@ -84,9 +96,9 @@ def options_model(plugin: Plugin) -> Any:
     return getattr(plugin.implementation, attribute)
 
 
-def _checked_options(step: StepModel, index: int, plugin: Plugin, findings: Findings) -> Any:
+def _checked_options(step: StepModel, index: int, plugin: Plugin, config: Mapping[str, Any], findings: Findings) -> Any:
     model = options_model(plugin)
-    checked = check_options(model, step.config)
+    checked = check_options(model, config)
     connection_keys = known_keys(plugin.implementation.Connection) if plugin.role in {"source", "endpoint"} else {}
     for mistake in checked.mistakes:
         moved = len(mistake.path) == 1 and mistake.path[0] in connection_keys and mistake.message.startswith("unknown key")

@@ -14,7 +14,6 @@ from dataflow_assets.errors import Place
 from dataflow_assets.plan.findings import Findings, step_path
 from dataflow_assets.plan.lineage import TableRef
 from dataflow_assets.plan.model import WindowPlan
-from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.options import has_template, written_key
 from dataflow_assets.plan.steps import Draft, options_model
 from dataflow_assets.spec.models import PipelineModel
@@ -69,7 +68,7 @@ def endpoint_writing(pipeline: PipelineModel, draft: Draft, findings: Findings) 
     modes = draft.plugin.implementation.capabilities.modes
     if mode not in modes:
         names = sorted(item.value for item in modes)
-        hint = f"it can {suggest_modes(mode.value, names)}" if names else f"{draft.plugin.kind} can only be read"
+        hint = f"it can {' or '.join(names)}" if names else f"{draft.plugin.kind} can only be read"
         at.add("mode", f"step {draft.id!r}: {draft.plugin.kind} cannot write with mode {mode.value}", hint=hint)
     if mode is WriteMode.UPSERT and not keys:
         at.add("upsert_keys", f"step {draft.id!r} upserts without upsert_keys", hint="add upsert_keys: [the columns that identify a row]")
@@ -96,12 +95,6 @@ def effective_mode(pipeline: PipelineModel, options: Any) -> WriteMode:
     return WriteMode(written or options.mode or WriteMode.APPEND)
 
 
-def suggest_modes(mode: str, known: Sequence[str]) -> str:
-    """The modes to choose from, as `append or replace`."""
-    close = suggest(mode, known).removeprefix("did you mean ").rstrip("?").strip("'") if len(known) > 6 else ""
-    return close or (" or ".join([", ".join(known[:-1]), known[-1]]) if len(known) > 1 else known[0])
-
-
 def _text(value: Any) -> str | None:
     return str(value) if value else None
 
@@ -112,14 +105,14 @@ class _Reporter:
     findings: Findings
 
     def add(self, name: str, message: str, *, hint: str) -> None:
-        config = self.draft.model.config
+        config = self.draft.config
         key = written_key(options_model(self.draft.plugin), config, name)
         self.findings.add(step_path(self.draft.index, "config", *([key] if key in config else [])), message, hint=hint)
 
 
 def _refuse_templates(draft: Draft, findings: Findings) -> bool:
     """Mode, keys and column decide what is planned, before anything is rendered."""
-    config = draft.model.config
+    config = draft.config
     found = [name for name in _PLANNED if has_template(config.get(written_key(options_model(draft.plugin), config, name)))]
     for name in found:
         _Reporter(draft, findings).add(

@@ -72,7 +72,7 @@ def environment_of(root: Path) -> dict[str, str]:
         from dotenv import dotenv_values
 
         try:
-            own = {key: value for key, value in dotenv_values(file).items() if value is not None}
+            own = {key: value for key, value in dotenv_values(file, encoding="utf-8-sig").items() if value is not None}
         except (OSError, UnicodeDecodeError) as error:
             raise SpecError([Problem(Place(str(file)), f"cannot be read: {error}", "save it as UTF-8 lines of NAME=value")]) from error
     for key, value in own.items():

@@ -31,7 +31,8 @@ def sql_fields(model: type[BaseModel]) -> frozenset[str]:
     found: set[str] = set()
     for name, item in model.model_fields.items():
         if any(isinstance(mark, SqlMarker) for mark in item.metadata) or "SqlMarker" in repr(item.annotation):
-            found.update({name, *filter(None, [item.alias])})
+            aliases = item.validation_alias
+            found |= {name, *(map(str, aliases.choices) if isinstance(aliases, AliasChoices) else filter(None, [item.alias]))}
     return frozenset(found)
 
 

@@ -6,6 +6,7 @@ Here: looking names up, lazily. Not here: rendering (`spec.templates`), the valu
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import Window
 
 MISSING = object()
+MAX_RANGE = 10_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class TemplateContext:
     steps: Mapping[str, Any] = field(default_factory=dict)
     _rendered: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     _open: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
 
     def lookup(self, name: str, default: Any = None) -> Any:
         """The value of a bare name: state and its like, then variables, then the window's names, then functions; else `default`."""
@@ -58,18 +61,22 @@ class TemplateContext:
         """A variable, rendered. Raises KeyError for an unknown one and TemplateError for one that refers to itself."""
         if name in self.overrides:
             return self.overrides[name]
-        if name not in self._rendered:
-            if name in self._open:
-                chain = " -> ".join([*self._open[self._open.index(name) :], name])
-                raise TemplateError(f"the variable {name!r} refers to itself: {chain}", hint="give one of them a plain value")
-            from dataflow_assets.spec.templates import render_at
-
-            self._open.append(name)
-            try:
-                self._rendered[name] = render_at(self._raw[name], self, (f"variable {name}",))
-            finally:
-                self._open.pop()
+        with self._lock:  # what is open is of one thread's chain
+            if name not in self._rendered:
+                self._rendered[name] = self._render(name)
         return self._rendered[name]
+
+    def _render(self, name: str) -> Any:
+        from dataflow_assets.spec.templates import render_at
+
+        if name in self._open:
+            chain = " -> ".join([*self._open[self._open.index(name) :], name])
+            raise TemplateError(f"the variable {name!r} refers to itself: {chain}", hint="give one of them a plain value")
+        self._open.append(name)
+        try:
+            return render_at(self._raw[name], self, (f"variable {name}",))
+        finally:
+            self._open.pop()
 
     @property
     def names(self) -> list[str]:
@@ -94,65 +101,31 @@ class TemplateContext:
         state = StateNames(self.state)
         objects: dict[str, Any] = {"state": state, "incremental": IncrementalNames(state, Day.of(self._local_now)), "steps": self.steps}
         if self.window is not None:
-            objects["window"] = WindowNames(*self._bounds, self.window_key)
+            zone = ZoneInfo(self.timezone)
+            objects["window"] = WindowNames(self.window.start.astimezone(zone), self.window.end.astimezone(zone), self.window_key)
         return objects
-
-    @cached_property
-    def _bounds(self) -> tuple[datetime, datetime]:
-        zone = ZoneInfo(self.timezone)
-        assert self.window is not None
-        return self.window.start.astimezone(zone), self.window.end.astimezone(zone)
 
     @cached_property
     def _window_names(self) -> dict[str, Any]:
         found: dict[str, Any] = {"event_time_column": self.event_time_column, "batch_period": self.batch_period}
-        if self.window is not None:
-            found["batch_start"], found["batch_end"] = self._bounds
+        if window := self._objects.get("window"):
+            found |= {"batch_start": window.start, "batch_end": window.end}
         return {name: value for name, value in found.items() if value is not None}
 
     @cached_property
     def _functions(self) -> dict[str, Callable[..., Any]]:
-        today = Day.of(self._local_now)
+        functions = {**_date_functions(self._local_now), "var": self._var, "env_var": self.environment_value}
+        return {name: _offered(function) for name, function in functions.items()}
 
-        def var(key: str, default: Any = MISSING) -> Any:
-            if key in self._raw:
-                return self.variable(key)
-            if key in self._window_names:
-                return self._window_names[key]
-            if default is MISSING:
-                raise TemplateError(
-                    f"no variable {key!r}", hint=near(key, self._raw) or f"set it under `variables:`, or write var({key!r}, default)"
-                )
+    def _var(self, key: str, default: Any = MISSING) -> Any:
+        if key in self._raw:
+            return self.variable(key)
+        if key in self._window_names:
+            return self._window_names[key]
+        if default is not MISSING:
             return default
-
-        def env_var(key: str, default: Any = MISSING) -> Any:
-            return self.environment_value(key, default)
-
-        def days_ago(days: int) -> Day:
-            return today - timedelta(days=days)
-
-        def offered_range(*bounds: int) -> list[int]:
-            numbers = range(*bounds)
-            if len(numbers) > 10_000:
-                raise TemplateError(f"range of {len(numbers):,} numbers: at most 10,000 are offered")
-            return list(numbers)
-
-        def duration(**parts: float) -> timedelta:
-            return timedelta(**parts)
-
-        functions: dict[str, Callable[..., Any]] = {
-            "var": var,
-            "env_var": env_var,
-            "days_ago": days_ago,
-            "today": lambda: today,
-            "yesterday": lambda: today - timedelta(days=1),
-            "now": lambda: self._local_now,
-            "range": offered_range,
-            "timedelta": duration,
-        }
-        for function in functions.values():
-            function.is_template_function = True  # type: ignore[attr-defined]
-        return functions
+        hint = near(key, self._raw) or f"set it under `variables:`, or write var({key!r}, default)"
+        raise TemplateError(f"no variable {key!r}", hint=hint)
 
     def environment_value(self, name: str, default: Any = MISSING) -> Any:
         """An environment variable; one whose name looks secret is masked from now on. Raises TemplateError when it is not set."""
@@ -165,3 +138,32 @@ class TemplateContext:
         if looks_secret(name):
             register_secret(value)
         return value
+
+
+def _date_functions(now: datetime) -> dict[str, Callable[..., Any]]:
+    today = Day.of(now)
+    return {
+        "now": lambda: now,
+        "today": lambda: today,
+        "yesterday": lambda: today - timedelta(days=1),
+        "days_ago": lambda days: today - timedelta(days=days),
+        "timedelta": lambda days=0, **parts: timedelta(days=days, **parts),
+        "range": _range,
+    }
+
+
+def _range(*bounds: int) -> list[int]:
+    numbers = range(*bounds)
+    if len(numbers) > MAX_RANGE:
+        raise TemplateError(f"range of {len(numbers):,} numbers: at most {MAX_RANGE:,} are offered")
+    return list(numbers)
+
+
+def _offered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `function` so that the sandbox knows it as one that templates may call."""
+
+    def offered(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    offered.is_template_function = True  # type: ignore[attr-defined]
+    return offered

@@ -51,7 +51,10 @@ class failures_named:  # noqa: N801 - reads as the statement it is
             return f"not allowed in a template: {error}", "templates offer plain values, if, for and the listed functions and filters"
         if isinstance(error, TemplateSyntaxError):
             line = self.text.splitlines()[error.lineno - 1 : error.lineno]
-            return f"malformed template: {error.message}{f', in: {line[0].strip()[:120]}' if line else ''}", "check the braces and quotes"
+            return (
+                f"malformed template: {error.message}{f', in: {line[0].strip()[:120]}' if line else ''}",
+                "check the braces and quotes; braces that are no template go between {% raw %} and {% endraw %}",
+            )
         if isinstance(error, (RecursionError, MemoryError, SyntaxError)):
             return "the template is nested too deeply", "split it over several variables"
         if isinstance(error, (JinjaError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)):

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """The bytes of a text file: a header, then one piece per window, in order. `by` names the column that the windows cut."""
+
+    by: str
+    pieces: tuple[tuple[Key, int], ...]
+    """The unit and the length of each piece."""
+
+
+@dataclass(frozen=True)
 class FileRecord:
     """One data file: the content it had when it was published, its columns, and the units in it, oldest first."""
 
@@ -92,6 +102,8 @@ class FileRecord:
     entries: tuple[LedgerEntry, ...] = ()
     edited: bool = False
     """The file was changed by somebody else since."""
+    cut: Cut | None = None
+    """Which bytes belong to which window; None when that is not known."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +114,12 @@ class Pending:
     identity: Identity
     schema: pa.Schema
     entry: LedgerEntry
+    cut: Cut | None = None
 
     def after(self, record: FileRecord | None) -> FileRecord:
         """The record that replaces `record`."""
         kept = tuple(entry for entry in (record.entries if record else ()) if key_of(entry.unit) != key_of(self.entry.unit))
-        return FileRecord(self.identity, self.schema, (*kept, self.entry))
+        return FileRecord(self.identity, self.schema, (*kept, self.entry), cut=self.cut)
 
 
 @dataclass(frozen=True)
@@ -164,6 +177,11 @@ def _settled(site: Site, journal: Journal) -> Journal:
         if found is not None:
             files[name] = found
     return replace(journal, files=files, pending=None)
+
+
+def settled_by(journal: Journal, pending: Pending) -> Journal:
+    """The journal once the rename of `pending` has happened. Written down, so that a later edit of the file cannot put it in doubt."""
+    return replace(journal, files={**journal.files, pending.name: pending.after(journal.files.get(pending.name))}, pending=None)
 
 
 def _state(path: Path, record: FileRecord | None, pending: Pending | None) -> FileRecord | None:
@@ -255,19 +273,41 @@ def _journal_from(data: dict[str, Any]) -> Journal:
         data["serial"],
         {(pipeline, step, key): generation for pipeline, step, key, generation in data["claims"]},
         {name: _record_from(item) for name, item in data["files"].items()},
-        pending and Pending(pending["name"], *_content_from(pending), entry_from(pending["entry"])),
+        pending and Pending(pending["name"], *_content_from(pending), entry_from(pending["entry"]), _cut_from(pending)),
     )
 
 
 def _content_to(item: FileRecord | Pending) -> dict[str, Any]:
     identity = item.identity
-    schema = base64.b64encode(item.schema.serialize()).decode()
-    return {"size": identity.size, "mtime_ns": identity.mtime_ns, "inode": identity.inode, "digest": identity.digest, "schema": schema}
+    return {
+        "size": identity.size,
+        "mtime_ns": identity.mtime_ns,
+        "inode": identity.inode,
+        "digest": identity.digest,
+        "schema": _schema_to(item.schema),
+        "cut": item.cut and [item.cut.by, [[*key, length] for key, length in item.cut.pieces]],
+    }
 
 
 def _content_from(data: dict[str, Any]) -> tuple[Identity, pa.Schema]:
-    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["schema"])))
-    return Identity(data["size"], data["mtime_ns"], data["inode"], data["digest"]), schema
+    return Identity(data["size"], data["mtime_ns"], data["inode"], data["digest"]), _schema_from(data["schema"])
+
+
+def _cut_from(data: dict[str, Any]) -> Cut | None:
+    if data["cut"] is None:
+        return None
+    by, pieces = data["cut"]
+    return Cut(by, tuple(((pipeline, step, key), length) for pipeline, step, key, length in pieces))
+
+
+@lru_cache(maxsize=64)
+def _schema_to(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize()).decode()
+
+
+@lru_cache(maxsize=64)
+def _schema_from(text: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
 
 
 def _record_to(record: FileRecord) -> dict[str, Any]:
@@ -275,7 +315,7 @@ def _record_to(record: FileRecord) -> dict[str, Any]:
 
 
 def _record_from(data: dict[str, Any]) -> FileRecord:
-    return FileRecord(*_content_from(data), tuple(entry_from(item) for item in data["entries"]), data["edited"])
+    return FileRecord(*_content_from(data), tuple(entry_from(item) for item in data["entries"]), data["edited"], _cut_from(data))
 
 
 def entry_to(entry: LedgerEntry) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Here: what a file format offers, and the order in which rows go into the new fil
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import pyarrow as pa
 from dataflow_assets.errors import ValueRefused
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import file_rows
-from dataflow_assets.storage.file_ledger import FileRecord
+from dataflow_assets.storage.file_ledger import Cut, FileRecord, Key, key_of
 from dataflow_assets.tables import LedgerEntry, PublishRequest, WindowFilter, WriteMode
 
 _COPY_BYTES = 1024 * 1024
@@ -108,6 +107,7 @@ class Counts:
     staged: int = 0
     written: int = 0
     copied: bool = False
+    cut: Cut | None = None
 
 
 def schema_for(request: PublishRequest, format: Format, place: Place, *, declared: pa.Schema | None) -> pa.Schema:
@@ -129,20 +129,70 @@ def write_file(
 ) -> Counts:
     """Write the whole new file. Raises ValueRefused for rows that may not come in."""
     counts, window = Counts(), window_of(request, schema)
+    ranges = _ranges(request, format, place)
+    counts.copied = ranges is not None
     with ExitStack() as stack:
         keys = None
         if request.target.mode is WriteMode.UPSERT:
             keys = stack.enter_context(file_rows.keys_of(_staged(request, schema), request.target.keys))
-        counts.copied = place.merges and request.target.mode is WriteMode.APPEND and format.extends
-        if counts.copied:
-            _copy(place.path, file)
-        writer = format.extend(file, schema) if counts.copied else format.create(file, schema, entries)
+        if ranges is not None:
+            _copy(place.path, file, ranges)
+        writer = format.create(file, schema, entries) if ranges is None else format.extend(file, schema)
         stack.callback(writer.abandon)
-        if not counts.copied:
+        if ranges is None:
             _keep(writer, _kept(format, place, schema, window, keys), counts)
+        start = file.tell()
         _add(writer, _staged(request, schema), counts, window=window, keys=keys)
         writer.close()
+    if window is not None and format.extends and not counts.kept:
+        length = file.tell() - start
+        counts.cut = Cut(
+            _cut_by(request), (*_pieces_left(request, place.record if counts.copied else None), (key_of(request.claim.unit), length))
+        )
     return counts
+
+
+def _cut_by(request: PublishRequest) -> str:
+    return f"{request.target.window_column} in {request.target.timezone}"
+
+
+def _ranges(request: PublishRequest, format: Format, place: Place) -> list[tuple[int, int]] | None:
+    """The byte ranges of the old file that stay, where that can be told without looking at its rows; None where it cannot."""
+    if not place.merges or not format.extends:
+        return None
+    if request.target.mode is WriteMode.APPEND:
+        return [(0, place.mark[0] if place.mark else 0)]
+    record, window = place.record, request.claim.unit.window
+    if request.target.mode is not WriteMode.REPLACE_WINDOW or window is None or record is None or record.edited or record.cut is None:
+        return None
+    units = {key_of(entry.unit): entry.unit for entry in record.entries}
+    for key, _ in record.cut.pieces:
+        piece = units[key].window if key in units else None
+        if piece is None or (piece.overlaps(window) and not (window.start <= piece.start and piece.end <= window.end)):
+            return None
+    return _pieces_as_ranges(request, record) if record.cut.by == _cut_by(request) else None
+
+
+def _pieces_left(request: PublishRequest, record: FileRecord | None) -> list[tuple[Key, int]]:
+    """The pieces whose windows lie beside the new one."""
+    if record is None or record.cut is None or request.claim.unit.window is None:
+        return []
+    windows = {key_of(entry.unit): entry.unit.window for entry in record.entries}
+    return [
+        (key, length) for key, length in record.cut.pieces if (window := windows[key]) and not window.overlaps(request.claim.unit.window)
+    ]
+
+
+def _pieces_as_ranges(request: PublishRequest, record: FileRecord) -> list[tuple[int, int]]:
+    left = {key for key, _ in _pieces_left(request, record)}
+    pieces = record.cut.pieces if record.cut else ()
+    start = record.identity.size - sum(length for _, length in pieces)
+    ranges = [(0, start)]
+    for key, length in pieces:
+        if key in left:
+            ranges.append((start, length))
+        start += length
+    return ranges
 
 
 def window_of(request: PublishRequest, schema: pa.Schema) -> WindowFilter | None:
@@ -158,9 +208,13 @@ def window_of(request: PublishRequest, schema: pa.Schema) -> WindowFilter | None
     return WindowFilter(target.window_column, unit.window, target.timezone)
 
 
-def _copy(path: Path, file: BinaryIO) -> None:
+def _copy(path: Path, file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> None:
     with path.open("rb") as old:
-        shutil.copyfileobj(old, file, _COPY_BYTES)
+        for start, length in ranges:
+            old.seek(start)
+            while length > 0 and (block := old.read(min(length, _COPY_BYTES))):
+                file.write(block)
+                length -= len(block)
 
 
 def _staged(request: PublishRequest, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -21,7 +21,19 @@ import pyarrow as pa
 from dataflow_assets.errors import Fenced, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import file_rows
-from dataflow_assets.storage.file_ledger import FileRecord, Identity, Journal, Pending, Site, key_of, load, save, state_lock, writer_lock
+from dataflow_assets.storage.file_ledger import (
+    FileRecord,
+    Identity,
+    Journal,
+    Pending,
+    Site,
+    key_of,
+    load,
+    save,
+    settled_by,
+    state_lock,
+    writer_lock,
+)
 from dataflow_assets.storage.file_writing import Format, Place, mark_of, schema_for, write_file
 from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, Unit, WriteMode, schema_fingerprint, utc_now
 
@@ -32,7 +44,7 @@ def known(site: Site, format: Format) -> Journal:
     """The journal, with files in the site that only their own footers know of."""
     journal = load(site)
     paths = [site.folder / site.name] if site.name else data_files(site.folder, format.suffix)
-    found = {path.name: format.recover(path) for path in paths if path.name not in journal.files and path.is_file()}
+    found = {path.name: format.recover(path) for path in paths if path.name not in journal.files and path.is_file() and path.stat().st_size}
     return replace(journal, files={**journal.files, **{name: record for name, record in found.items() if record}})
 
 
@@ -167,7 +179,9 @@ def _attempt(
             os.fsync(file.fileno())
         if counts.staged != request.rows:
             raise WriteFailed(f"the stage of {entry.unit} holds {counts.staged} rows instead of {request.rows}", hint="run it again")
-        if not _commit(site, request, journal, place, Pending(place.path.name, Identity.of(temporary), schema, entry), temporary):
+        if not _commit(
+            site, request, journal, place, Pending(place.path.name, Identity.of(temporary), schema, entry, counts.cut), temporary
+        ):
             return None
     finally:
         temporary.unlink(missing_ok=True)
@@ -205,12 +219,13 @@ def _commit(site: Site, request: PublishRequest, base: Journal, place: Place, pe
         _fence(request, journal)
         if journal.serial != base.serial or mark_of(place.path) != place.mark:
             return False
-        files = {**base.files, **journal.files}
-        save(site, Journal(journal.serial + 1, journal.claims, files, pending))
+        before = replace(journal, serial=journal.serial + 1, files={**base.files, **journal.files})
+        save(site, replace(before, pending=pending))
         failpoint("publish.before_commit")
         temporary.replace(place.path)
         _sync_folder(site.folder)
-    failpoint("publish.after_commit")
+        failpoint("publish.after_commit")
+        save(site, settled_by(before, pending))
     return True
 
 

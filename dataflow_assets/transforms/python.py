@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -88,6 +89,12 @@ steps:
             with call.reporting():
                 result = stream(function(**call.arguments(inputs, self._options.kwargs, context)))
             yield pa.RecordBatchReader.from_batches(result.schema, call.batches(result))
+
+    def code_version(self, project_dir: Path) -> str:
+        """A hash of the file that holds the function; what it imports in turn is not looked at."""
+        options = self._options
+        path = project_dir / (options.file or f"{options.function.rpartition(':')[0].replace('.', '/')}.py")
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
     def _find(self, context: StepContext) -> Callable[..., Any]:
         options = self._options

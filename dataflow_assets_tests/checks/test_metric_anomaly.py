@@ -58,6 +58,15 @@ def test_it_speaks_up_in_a_sentence(tmp_path: Path) -> None:
     assert far.metrics == {"row_count": 12.0}
 
 
+def test_only_the_side_that_is_watched_has_a_limit(tmp_path: Path) -> None:
+    history = [0.01 + 0.001 * (number % 5) for number in range(20)]
+    stage = staged(pa.table({"a": [1.0] * 3 + [0.0] * 7}), tmp_path)
+    result = one({"metric": "avg(a)", "name": "share", "transform": "logit", "direction": "up"}, stage, tmp_path, history)
+    assert not result.passed
+    assert "(expected at most 0.01765; score" in result.description
+    assert (result.metadata["expected_min"], result.metadata["expected_max"]) == (None, pytest.approx(0.01765, abs=1e-5))
+
+
 @pytest.mark.parametrize(("direction", "passed"), [("both", (False, False)), ("up", (True, False)), ("down", (False, True))])
 def test_the_direction_matters(direction: str, passed: tuple[bool, bool], tmp_path: Path) -> None:
     history = [float(100 + number % 7) for number in range(20)]
@@ -208,4 +217,4 @@ def test_extreme_values_have_a_verdict() -> None:
         options = AnomalyOptions(transform=transform)
         for value in (0.0, 1.0, -5.0, 1e300):
             verdict = judge(value, [0.0, 1.0, 0.5] * 5, options)
-            assert all(math.isfinite(number) for number in (verdict.low, verdict.high, verdict.score))
+            assert all(math.isfinite(number) for number in (verdict.low or 0.0, verdict.high or 0.0, verdict.score))

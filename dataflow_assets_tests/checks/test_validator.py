@@ -197,7 +197,7 @@ def test_samples_are_the_first_five_and_json_holds_them(tmp_path: Path) -> None:
     sample = result.samples[0]
     assert sample["text"] == "x" * 200 + "…"
     assert (sample["nan"], sample["bytes"], sample["nested"]) == ("nan", "base64:/w==", {"x": "1.5", "y": ["2013-02-08"]})
-    assert (sample["at"], sample["map"]) == ("2013-02-07 19:00:00.000000000-0500", {"k": 1})
+    assert (sample["at"], sample["map"]) == ("2013-02-08 00:00:00.000000000Z", {"k": 1})
     json.dumps(result.samples, allow_nan=False)
 
 

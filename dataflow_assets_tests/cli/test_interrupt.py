@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -55,3 +56,16 @@ def test_an_interrupted_run_says_so_and_the_next_one_finishes(project: ProjectFo
     assert again.code == 0, again.out + again.err
     assert "2 published" in again.out
     assert _published(project) == 4
+
+
+def test_an_interrupt_before_anything_ran_is_a_document_too(project: ProjectFolder) -> None:
+    code = (
+        "import sys, dataflow_assets.cli.choosing as choosing\n"
+        "def stop(project):\n    raise KeyboardInterrupt\n"
+        "choosing.survey = stop\n"
+        "from dataflow_assets.cli.app import app\n"
+        f"app.main(['run', '--json', '--project', {str(project.root)!r}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    assert done.returncode == 130
+    assert json.loads(done.stdout)["error"]["type"] == "Interrupted"

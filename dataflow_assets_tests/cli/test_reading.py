@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dataflow_assets.cli.deps import tree
-from dataflow_assets_tests.cli.conftest import Answer, ProjectFolder
+from dataflow_assets_tests.cli.conftest import Answer, ProjectFolder, windowed
 
 Call = Callable[..., Answer]
 
@@ -176,3 +176,14 @@ def test_dev_says_what_it_would_start(call: Call, project: ProjectFolder) -> Non
     document = call("dev", "--project", project.root, "--json", "--port", "3111").json
     assert document["command"][1:4] == ["-m", "dagster", "dev"]
     assert document["url"] == "http://127.0.0.1:3111"
+
+
+def test_targets_named_by_a_variable_can_be_asked(call: Call, project: ProjectFolder) -> None:
+    project.pipeline("third", windowed("third", table="\"t_{{ var('suffix') }}\""))
+    assert call("run", "--project", project.root, "-s", "third", "--var", "suffix=x").code == 0
+    for verb in ("validate", "list", "deps", "plan", "status"):
+        assert call(verb, "--project", project.root, "-s", "third").code == 2
+        assert call(verb, "--project", project.root, "-s", "third", "--var", "suffix=x").code == 0
+    status = call("status", "--project", project.root, "-s", "third", "--var", "suffix=x", "--json")
+    assert status.json["pipelines"][0]["windows"]["published"] == 3
+    assert call("show", "third", "--project", project.root, "--var", "suffix=x", "--json").json["samples"][0]["rows"]

@@ -114,9 +114,10 @@ def test_selecting(call: Call, project: ProjectFolder) -> None:
     ],
 )
 def test_which_windows_run(call: Call, project: ProjectFolder, arguments: tuple[str, ...], keys: list[str]) -> None:
-    answer = _run(call, project, "--json", "-s", "first", *arguments)
-    assert answer.code == 0, answer.out
-    assert [window["key"] for window in _pipelines(answer)["first"]["windows"]] == keys
+    for verb in (("plan",), ("run", "--dry-run")):
+        answer = call(*verb, "--project", project.root, "--json", "-s", "first", *arguments)
+        assert answer.code == 0, answer.out
+        assert [window["key"] for window in _pipelines(answer)["first"]["windows"] if window["run"]] == keys
 
 
 def test_max_windows_tells_how_to_go_on(call: Call, project: ProjectFolder) -> None:
@@ -190,11 +191,13 @@ def test_variables_reach_the_templates(call: Call, project: ProjectFolder) -> No
 
 def test_the_run_is_logged_with_its_traceback(call: Call, project: ProjectFolder) -> None:
     project.rows(BAD)
-    assert _run(call, project, "-s", "first").code == 1
+    answer = _run(call, project, "-s", "first")
+    assert answer.code == 1
     (file,) = (project.root / ".dataflow" / "logs").glob("dataflow_*.log")
     text = file.read_text()
     assert "START first" in text
     assert "Traceback" in text
+    assert f"Log: {file.parent}" in answer.out
 
 
 def test_the_runs_are_in_the_dagster_instance_of_the_project(call: Call, project: ProjectFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,3 +212,56 @@ def test_the_runs_are_in_the_dagster_instance_of_the_project(call: Call, project
         assert run.is_success
         keys = instance.get_materialized_partitions(dg.AssetKey(["first", "publish"]))
         assert keys == {"2024-01-01", "2024-01-02", "2024-01-03"}
+
+
+def test_what_a_function_prints_does_not_get_into_the_document(call: Call, project: ProjectFolder) -> None:
+    (project.root / "chatty.py").write_text(
+        "import polars as pl\n\ndef chat(rows: pl.DataFrame) -> pl.DataFrame:\n    print('hello')\n    return rows\n"
+    )
+    text = windowed("third", table="other").replace("processor_type: validator", "processor_type: python")
+    text = text.replace("checks: [{column: value, min_value: 0}]", "{file: chatty.py, function: chat}").replace(
+        "config:\n      {", "config: {"
+    )
+    project.pipeline("third", text)
+    answer = _run(call, project, "-s", "third", "--json")
+    assert answer.code == 0, answer.out + answer.err
+    assert answer.json["totals"]["rows"] == 4
+    assert "hello" in answer.err
+
+
+def test_an_error_in_a_stream_is_one_line(call: Call, project: ProjectFolder) -> None:
+    answer = _run(call, project, "-s", "nope", "--json-lines")
+    assert answer.code == 2
+    (line,) = answer.out.splitlines()
+    assert json.loads(line)["error"]["type"] == "SelectionError"
+
+
+def test_some_steps_of_a_pipeline(call: Call, project: ProjectFolder) -> None:
+    answer = _run(call, project, "-s", "first.check", "--max-windows", "1", "--json")
+    assert answer.code == 0, answer.out
+    (window,) = _pipelines(answer)["first"]["windows"]
+    assert [step["step"] for step in window["steps"]] == ["check"]
+    assert not (project.root / "shop.duckdb").exists() or _tables(project) == []
+
+
+def _tables(project: ProjectFolder) -> list[Any]:
+    with duckdb.connect(str(project.root / "shop.duckdb"), read_only=True) as connection:
+        return connection.execute("select table_name from information_schema.tables where table_name = 'facts'").fetchall()
+
+
+def test_windows_of_a_lookback_run_again_and_count_as_published(call: Call, project: ProjectFolder) -> None:
+    text = (project.root / "pipelines" / "first.yml").read_text().replace("end: 2024-01-04", "end: 2024-01-04, lookback: 1")
+    project.pipeline("first", text)
+    assert _run(call, project, "-s", "first").code == 0
+    answer = _run(call, project, "-s", "first", "--json")
+    assert [window["key"] for window in _pipelines(answer)["first"]["windows"]] == ["2024-01-03"]
+    status = call("status", "--project", project.root, "-s", "first")
+    assert "0 windows missing or failed" in status.out
+    assert "2024-01-03" in status.out
+
+
+def test_bounds_do_not_apply_to_a_pipeline_without_windows(call: Call, project: ProjectFolder) -> None:
+    answer = _run(call, project, "--start", "2024-01-02", "--select", "+second")
+    assert answer.code == 0
+    assert "has no windows" in answer.out
+    assert [row[0] for row in _rows(project, "facts")] == [3, 4]

@@ -89,16 +89,16 @@ class EmptyIsNull(Connector):
 
 
 class WritesByPosition(Connector):
-    """Columns meet by their position."""
+    """Columns meet by their position; what does not fit there becomes null."""
 
     caught: ClassVar = Caught("test_columns_meet_by_name_not_by_position", {"mode": WriteMode.APPEND})
 
     def merged(self, request: PublishRequest, staged: pa.Table, old: pa.Table | None) -> pa.Table:
-        return (
-            staged
-            if old is None
-            else super().merged(request, staged.select(sorted(staged.column_names)).rename_columns(old.column_names), old)
-        )
+        if old is None:
+            return staged
+        pairs = zip(old.schema, staged.columns, strict=True)
+        columns = [column if column.type == item.type else pa.nulls(len(column), item.type) for item, column in pairs]
+        return super().merged(request, pa.table(columns, schema=old.schema), old)
 
 
 class FillsMissingColumns(Connector):

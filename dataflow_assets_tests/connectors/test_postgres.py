@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psycopg
+import pyarrow as pa
 import pytest
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import ValidationError
 
 from dataflow_assets.connectors.postgres import Connector, PostgresConnection, PostgresEndpoint, PostgresSource
+from dataflow_assets.errors import AuditFailed, ConnectionFailed, WriteFailed
 from dataflow_assets.protocols import ConnectionContext
-from dataflow_assets.tables import Target, WriteMode
+from dataflow_assets.tables import ReadRequest, Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
-from dataflow_assets_tests.connectors.harness import Harness, Lossy
+from dataflow_assets_tests.connectors.contract_base import pairs
+from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
+from dataflow_assets_tests.services.proxy import proxy_to
 
 SECRET = "correct horse battery"
 
@@ -46,8 +55,6 @@ class PostgresHarness(Harness):
 
 def connect(dsn: str, **options: Any) -> Connector:
     """A connector for a DSN, with a password that the server does not ask for."""
-    from psycopg.conninfo import conninfo_to_dict
-
     parts = conninfo_to_dict(dsn)
     known = {"host": parts["host"], "port": str(parts["port"]), "database": parts["dbname"], "user": parts["user"]}
     return Connector(PostgresConnection(**known, password=parts.get("password", SECRET), **options), ConnectionContext("warehouse", Path()))
@@ -83,3 +90,197 @@ class TestPostgresKilled(KillPromises):
     @pytest.fixture
     def place(self, postgres_dsn: str) -> str:
         return postgres_dsn
+
+
+def test_a_lost_reply_to_commit_is_looked_up_in_the_ledger(postgres_dsn: str, tmp_path: Path) -> None:
+    parts = conninfo_to_dict(postgres_dsn)
+    with proxy_to(str(parts["host"]), int(str(parts["port"]))) as proxy:
+        harness = PostgresHarness(tmp_path, dsn=postgres_dsn.replace(f":{parts['port']}/", f":{proxy.port}/"))
+        target = harness.make_target("things", WriteMode.APPEND)
+        request = harness.request(events(day(0)), target, harness.connector.claim(target, day(0), attempt="only"))
+        with harness.connector._sessions.bulk():
+            pass  # open the connection before the proxy is armed
+        proxy.trigger(b"COMMIT")
+        done = harness.connector.publish(request)
+        assert proxy.cut == 1
+        assert "COMMIT" in done.note
+        assert_same_rows(events(day(0)), harness.rows(target))
+        assert harness.connector.publish(request).already
+        harness.connector.close()
+
+
+def test_a_connection_lost_before_commit_is_transient(postgres_dsn: str, tmp_path: Path) -> None:
+    parts = conninfo_to_dict(postgres_dsn)
+    with proxy_to(str(parts["host"]), int(str(parts["port"]))) as proxy:
+        harness = PostgresHarness(tmp_path, dsn=postgres_dsn.replace(f":{parts['port']}/", f":{proxy.port}/"))
+        target = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at")
+        harness.publish(events(day(0), note="old"), target, day(0))
+        for word in (b"DELETE FROM", b"COPY ", b"UPDATE "):
+            request = harness.request(events(day(0), note="new"), target, harness.connector.claim(target, day(0), attempt=str(word)))
+            proxy.trigger(word)
+            with pytest.raises(ConnectionFailed) as caught:
+                harness.connector.publish(request)
+            assert caught.value.transient
+            assert_same_rows(events(day(0), note="old"), harness.rows(target))
+        assert proxy.cut == 3
+        harness.publish(events(day(0), note="new"), target, day(0), "last")
+        assert_same_rows(events(day(0), note="new"), harness.rows(target))
+        harness.connector.close()
+
+
+def test_a_terminated_session_is_transient(harness: PostgresHarness) -> None:
+    target = harness.make_target("things", WriteMode.REPLACE)
+    harness.publish(events(day(0), rows=100_000), target, unit())
+
+    def terminate() -> None:
+        with psycopg.connect(harness.dsn, autocommit=True) as admin:
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dataflow'")
+
+    with pytest.raises(ConnectionFailed) as caught, harness.connector.read(ReadRequest(harness.source_options("things"))) as reader:
+        reader.read_next_batch()
+        terminate()
+        reader.read_all()
+    assert caught.value.transient
+    terminate()
+    assert harness.rows(target).num_rows == 100_000
+    claim = harness.connector.claim(target, unit(), attempt="second")
+    request = harness.request(events(day(0), note="new", rows=10), target, claim)
+
+    def dying() -> pa.RecordBatchReader:
+        terminate()
+        return request.open_reader()
+
+    with pytest.raises(ConnectionFailed):
+        harness.connector.publish(replace(request, open_reader=dying))
+    assert harness.rows(target).num_rows == 100_000
+    assert harness.connector.publish(request).deleted == 100_000
+
+
+@pytest.mark.parametrize(("changes", "transient"), [({"port": 1}, True), ({"database": "nowhere"}, False)])
+def test_an_unreachable_server(postgres_dsn: str, changes: dict[str, Any], transient: bool) -> None:
+    parts = conninfo_to_dict(postgres_dsn)
+    options = {"host": parts["host"], "port": parts["port"], "database": "postgres", "user": parts["user"], "password": SECRET} | changes
+    connector = Connector(PostgresConnection(**options), ConnectionContext("warehouse", Path()))
+    with pytest.raises(ConnectionFailed, match="warehouse") as caught:
+        connector.probe()
+    assert caught.value.transient == transient
+    assert SECRET not in str(caught.value)
+
+
+def test_upsert_without_a_unique_index_says_what_to_type(harness: PostgresHarness) -> None:
+    harness.publish(pairs((1, "a")), harness.make_target("pairs", WriteMode.APPEND), unit("one"))
+    upsert = harness.make_target("pairs", WriteMode.UPSERT, keys=["key"])
+    with pytest.raises(WriteFailed) as caught:
+        harness.publish(pairs((1, "b")), upsert, unit("two"))
+    with psycopg.connect(harness.dsn, autocommit=True) as admin:
+        admin.execute(caught.value.hint.encode())
+    harness.publish(pairs((1, "b"), (2, "c")), upsert, unit("two"))
+    assert_same_rows(pairs((1, "b"), (2, "c")), harness.rows(upsert))
+
+
+def test_upsert_of_keys_alone_leaves_the_rows(harness: PostgresHarness) -> None:
+    target = harness.make_target("keys", WriteMode.UPSERT, keys=["key"])
+    for number in range(2):
+        harness.publish(pairs((1, None), (2, None)).select(["key"]), target, unit(str(number)))
+    assert harness.rows(target).num_rows == 2
+
+
+def test_rows_that_a_trigger_drops_are_noticed(harness: PostgresHarness) -> None:
+    with psycopg.connect(harness.dsn, autocommit=True) as admin:
+        admin.execute("""CREATE TABLE things (id bigint, at timestamptz, note text);
+            CREATE FUNCTION drop_some() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN NEW.id % 7200 = 0 THEN NULL ELSE NEW END; END $$;
+            CREATE TRIGGER drop_some BEFORE INSERT ON things FOR EACH ROW EXECUTE FUNCTION drop_some()""")
+    target = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at")
+    with pytest.raises(AuditFailed, match="12 rows"):
+        harness.publish(events(day(0)), target, day(0))
+    assert harness.rows(target).num_rows == 0
+    assert harness.connector.ledger(target, pipeline="contract", step="write") == []
+
+
+def test_readers_see_old_or_new_never_between(harness: PostgresHarness) -> None:
+    """Readers run beside replaces of the whole table, and are never blocked into seeing it empty."""
+    target = harness.make_target("things", WriteMode.REPLACE)
+    harness.publish(events(day(0), note="0", rows=500), target, unit())
+    seen: list[tuple[int, int]] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        with psycopg.connect(harness.dsn, autocommit=True) as admin:
+            while not stop.is_set():
+                seen.extend(admin.execute("SELECT count(*), count(DISTINCT split_part(note, ' ', 1)) FROM things").fetchall())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for number in range(1, 8):
+        harness.publish(events(day(0), note=str(number), rows=500), target, unit(), str(number))
+    stop.set()
+    watcher.join()
+    assert len(seen) > 7
+    assert set(seen) == {(500, 1)}
+
+
+def test_many_may_create_schema_ledger_and_table_at_once(postgres_dsn: str, tmp_path: Path) -> None:
+    def publish(number: int) -> None:
+        harness = PostgresHarness(tmp_path / str(number), dsn=postgres_dsn)
+        harness.scratch.mkdir()
+        target = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at", table_schema="new")
+        harness.publish(events(day(number)), target, day(number))
+        harness.connector.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(publish, range(6)))
+    with psycopg.connect(postgres_dsn) as admin:
+        assert admin.execute("SELECT count(*), count(DISTINCT id) FROM new.things").fetchone() == (144, 144)
+        assert admin.execute("SELECT count(*) FROM pg_indexes WHERE schemaname = 'new' AND tablename = 'things'").fetchone() == (1,)
+
+
+def test_upserts_beside_each_other_do_not_deadlock(harness: PostgresHarness) -> None:
+    target = harness.make_target("pairs", WriteMode.UPSERT, keys=["key"])
+    harness.publish(pairs((0, "first")), target, unit("first"))
+
+    def upsert(number: int) -> None:
+        keys = range(300) if number % 2 else range(299, -1, -1)
+        harness.publish(pairs(*((key, str(number)) for key in keys)), target, unit(str(number)))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(upsert, range(8)))
+    found = harness.rows(target)
+    assert found.num_rows == 300
+    assert len(set(found["value"].to_pylist())) == 1
+
+
+def test_auto_create_off_says_what_to_type(harness: PostgresHarness) -> None:
+    target = harness.make_target("things", WriteMode.APPEND, auto_create=False)
+    with pytest.raises(WriteFailed, match="does not exist") as caught:
+        harness.publish(events(day(0)), target, day(0))
+    with psycopg.connect(harness.dsn, autocommit=True) as admin:
+        admin.execute(caught.value.hint.encode())
+    harness.publish(events(day(0)), target, day(0))
+    assert_same_rows(events(day(0)), harness.rows(target))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"dsn": "postgresql+psycopg2://u:p%40ss@h:6543/d?sslmode=require"}, {"host": "h", "port": "6543", "dbname": "d", "password": "p@ss", "sslmode": "require"}),
+        ({"url": "postgres://u@h/d"}, {"host": "h", "dbname": "d", "user": "u"}),
+        ({"host": "h", "port": "6543", "database": "d", "user": "u", "password": "p w'"}, {"port": "6543", "password": "p w'"}),
+        ({"database": "d"}, {"host": "localhost", "port": "5432"}),
+    ],
+)
+def test_connection_keys(given: dict[str, Any], expected: dict[str, str]) -> None:
+    connector = Connector(PostgresConnection.model_validate(given), ConnectionContext("x", Path()))
+    found = {name: str(value) for name, value in conninfo_to_dict(connector._conninfo()).items()}
+    assert expected.items() <= found.items()
+
+
+@pytest.mark.parametrize("given", [{"dsn": "mysql://h/d"}, {"dsn": "postgres://h/d", "host": "x"}, {"hots": "x"}, {"port": "many"}, {"lock_timeout": "soon"}])
+def test_connection_keys_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        PostgresConnection.model_validate(given)
+
+
+def test_endpoint_names_its_schema_either_way() -> None:
+    for key in ("pg_schema", "table_schema"):
+        assert PostgresEndpoint.model_validate({"table": "t", key: "mart"}).table_schema == "mart"
+        assert PostgresSource.model_validate({"table": "t", key: "mart"}).table_schema == "mart"

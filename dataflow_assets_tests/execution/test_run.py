@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from dataflow_assets import failpoints
 from dataflow_assets.errors import CheckFailed, TransformFailed
-from dataflow_assets.execution.events import StepStarted
+from dataflow_assets.execution.events import CheckEvaluated, StepStarted
 from dataflow_assets_tests.execution.workshop import Workshop, checks, days, failures, finished
 
 WINDOWED = """
@@ -247,3 +248,45 @@ steps:
     assert len(shop.rows("out.parquet")) == 24
     assert failures(shop.run(full_refresh=True)) == []
     assert len(shop.rows("out.parquet")) == 12
+
+
+def test_a_stage_made_by_older_code_is_not_resumed(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.pipeline(TRANSFORMED)
+    shop.write("double.py", DOUBLE)
+    monkeypatch.setattr(failpoints, "_visits", {})
+    monkeypatch.setenv(failpoints.VARIABLE, "publish.ready=error")
+    (failure,) = failures(shop.run())
+    assert failure.step == "target"
+    monkeypatch.delenv(failpoints.VARIABLE)
+    shop.write("double.py", DOUBLE.replace("2))", "3))"))
+    events = shop.run()
+    assert [report.resumed for report in finished(events, "source") + finished(events, "doubled")] == [True, False]
+    assert [row["value"] for row in shop.rows("out.parquet")] == [i * 30 for i in range(12)]
+
+
+def test_a_stage_of_an_older_source_file_is_not_resumed(shop: Workshop) -> None:
+    shop.pipeline(TRANSFORMED)
+    shop.write("double.py", "def double(table):\n    raise ValueError('not today')\n")
+    shop.run()
+    shop.write("source.parquet", days(count=5))
+    shop.write("double.py", DOUBLE)
+    events = shop.run()
+    assert [report.resumed for report in finished(events, "source")] == [False]
+    assert len(shop.rows("out.parquet")) == 20
+
+
+def test_the_anomaly_of_a_metric_is_judged_by_the_windows_before(shop: Workshop) -> None:
+    rows = days(count=20, rows_a_day=4).to_pylist()
+    for row in rows:
+        row["value"] = 500 if row["id"] // 4 == 13 else 100 + row["id"] % 4 + row["id"] // 4 % 3
+    shop.write("source.parquet", pa.Table.from_pylist(rows, schema=days().schema))
+    shop.now = shop.now.replace(day=25)
+    shop.pipeline(
+        WINDOWED.replace("end: 2024-01-04", "end: 2024-01-21").replace(
+            "checks: [{column: value, max_value: 1000}]", "checks: [{anomaly: {name: mean_value, metric: avg(value), min_window_size: 5}}]"
+        )
+    )
+    events = shop.run()
+    flagged = [event.key for event in events if isinstance(event, CheckEvaluated) and not event.result.passed]
+    assert flagged == ["2024-01-14"]
+    assert len(shop.rows("out")) == 80  # it warns and does not block

@@ -39,7 +39,7 @@ class Workbench:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        (root / "pipelines").mkdir()
+        (root / "pipelines").mkdir(parents=True)
         (root / "dataflow_project.yml").write_text(PROJECT)
 
     def write(self, name: str, text: str) -> None:

@@ -3,13 +3,21 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dataflow_assets import discovery
 from dataflow_assets.errors import PlanError
 from dataflow_assets.plan.build import build_plan, build_plan_tolerant
+from dataflow_assets.plan.graph import children, reachable
 from dataflow_assets.plan.model import StepPlan
+from dataflow_assets.plan.steps import run_order
 from dataflow_assets.spec.load import load
+from dataflow_assets.spec.models import PipelineModel, StepModel
 from dataflow_assets.tables import WriteMode
 from dataflow_assets_tests.plan.conftest import Workbench
 
@@ -111,6 +119,20 @@ def test_a_source_is_filtered_once(bench: Workbench, steps: Steps, source: str, 
     assert step_of(bench, steps(source=source, head=head), "read").window_column == column
 
 
+def test_settled_templates_are_planned_with(bench: Workbench, steps: Steps) -> None:
+    head = WINDOWED + "event_time_column: at\nvariables: {kind: upsert, name: '{{ var(\"prefix\") }}_orders', prefix: big, key: [id]}\n"
+    endpoint = "table: '{{ name }}', mode: '{{ var(\"kind\") }}', upsert_keys: '{{ key }}', event_time_column: '{{ event_time_column }}'"
+    found = step_of(bench, steps(endpoint=endpoint, head=head), "write")
+    assert (found.table, found.mode, found.keys, found.window_column) == ("mart.public.big_orders", WriteMode.UPSERT, ("id",), "at")
+    assert found.config["table"] == "{{ name }}"
+
+
+def test_templates_of_the_clock_or_the_window_are_left_for_the_run(bench: Workbench, steps: Steps) -> None:
+    head = WINDOWED + "variables: {day: '{{ today() }}'}\n"
+    for table in ("{{ window.key }}", "{{ day }}", 't_{{ var("day") }}', '{{ env_var("UNSET_HERE") }}'):
+        assert step_of(bench, steps(endpoint=f"table: '{table}'", head=head), "write").table is None
+
+
 def test_window_bounds_move_out_to_the_edges(bench: Workbench, steps: Steps) -> None:
     head = "windows: {every: day, begin: 2024-01-01T07:00:00, end: 2024-01-03T01:00:00, timezone: America/New_York, lag: 2h}\n"
     windows = bench.plan(p=steps(head=head)).by_name["p"].windows
@@ -134,7 +156,7 @@ steps:
 
 
 def test_edges_come_from_sql_and_from_depends_on(bench: Workbench, steps: Steps) -> None:
-    query = "query: 'with o as (select * from orders_copy) select * from o join Public.Dim d using (id) where at > {{ var(\"x\") }}'"
+    query = "query: 'with o as (select * from orders_copy) select * from o join Public.Dim d using (id) where at > {{ var(\"x\", 1) }}'"
     plan = bench.plan(
         a_report=steps(source=query, endpoint="table: report").replace("connection: raw", "connection: mart"),
         b_copy=steps(head="depends_on: [c_first]\n"),
@@ -262,3 +284,51 @@ class TestTolerant:
             build_plan(load(bench.root))
         assert {Path(problem.place.file).name for problem in caught.value.problems} == {"broken.yml", "late.yml"}
         assert "mend it first" in str(caught.value)
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["source", "processor", "endpoint"]), st.sets(st.integers(0, 9), max_size=3)), min_size=1, max_size=10
+)
+
+
+@given(STEPS, st.randoms(use_true_random=False))
+def test_run_order_of_random_pipelines(drawn: list[tuple[str, set[int]]], random: Random) -> None:
+    steps = [
+        StepModel(id=f"s{number}", type=role, depends_on=[f"s{parent}" for parent in parents if parent < number])
+        for number, (role, parents) in enumerate(drawn)
+    ]
+    random.shuffle(steps)
+    pipeline = PipelineModel.model_construct(steps=steps)
+    order = run_order(pipeline)
+    by_id = {step.id: step for step in steps}
+    assert sorted(order) == sorted(by_id)
+    assert all(order.index(parent) < order.index(step.id) for step in steps for parent in step.depends_on)
+    below = children({step.id: step.depends_on for step in steps})
+    others = [name for name in order if by_id[name].role != "endpoint"]
+    for name in order:
+        if by_id[name].role == "endpoint" and not any(by_id[child].role != "endpoint" for child in reachable(below, [name])):
+            assert all(order.index(other) < order.index(name) for other in others)
+
+
+PLUGINS = [(family, kind) for family in ("connectors", "transforms", "checks") for kind in discovery.kinds(family)]
+
+
+@pytest.mark.parametrize(("family", "kind"), PLUGINS)
+def test_every_plugins_example_can_be_planned(bench: Workbench, family: discovery.Family, kind: str) -> None:
+    document = yaml.safe_load(discovery.find(family, kind).example)
+    steps, declared = document["steps"], document.get("connections", {})
+    connections = {step["connection"]: _any_block(step) for step in steps if step.get("connection", "") not in {"", *declared}}
+    (bench.root / "dataflow_project.yml").write_text(yaml.safe_dump({"connections": connections}))
+    if not any(step["type"] == "endpoint" for step in steps):  # an example may leave out what is not its subject
+        steps.append(
+            {"id": "end", "type": "endpoint", "endpoint_type": "flatfile", "depends_on": steps[-1]["id"], "config": {"file_path": "x"}}
+        )
+        steps[-1]["config"]["mode"] = "replace"
+    assert bench.problems(p=yaml.safe_dump(document)) == []
+
+
+def _any_block(step: dict[str, str]) -> dict[str, str]:
+    """A connection for a step, with a template for every key that must be there."""
+    kind = step.get("source_type") or step["endpoint_type"]
+    model = discovery.find("connectors", kind).Connection
+    return {"type": kind, **{name: "{{ env_var('X') }}" for name, info in model.model_fields.items() if info.is_required()}}

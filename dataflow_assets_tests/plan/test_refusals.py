@@ -71,7 +71,11 @@ ENDPOINTS = [
     ("", "table: t, mode: replace_window", "step 'write' has mode replace_window, but its pipeline has no windows"),
     ("windows: {every: day, begin: 2024-01-01}\n", "table: t, mode: replace_window", "no event_time_column says which rows a window holds"),
     ("", "table: t, mode: sometimes", "step 'write': mode: Input should be 'append'"),
-    ("", "table: t, mode: '{{ var(1) }}'", "mode cannot be a template, the plan depends on it"),
+    (
+        "windows: {every: day, begin: 2024-01-01}\n",
+        "table: t, mode: '{{ window.key }}'",
+        "mode cannot be a template, the plan depends on it",
+    ),
     ("", "table: t, upsert_key: [a]", "unknown key 'upsert_key' -> did you mean 'upsert_keys'?"),
     ("", "mode: append", "step 'write': 'table' is missing"),
 ]
@@ -101,6 +105,7 @@ HEADS = [
     ),
     ("schedule: every day\n", "p.yml:1 'every day' is not a schedule -> write five cron fields"),
     ("schedule: 61 * * * *\n", "'61 * * * *' is not a schedule"),
+    ("schedule: 0 0 30 2 *\n", "the schedule '0 0 30 2 *' never comes"),
     ("schedule: windows\n", "schedule: windows needs windows"),
     ("tags: ['a,b']\n", "p.yml:1 'a,b' is not a tag"),
     ("owners: [bob]\n", "p.yml:1 'bob' is not an owner -> write an email address, or team:name"),
@@ -234,7 +239,7 @@ class TestConnections:
             bench,
             "  raw: {type: tabledb, host: '${HOST}', port: '${PORT}'}\n  mart: {type: tabledb, host: h, port: \"{{ env_var('P') }}\"}\n",
         )
-        assert bench.problems(p=steps(source="table: t, fetch_rows: '{{ var(1) }}'")) == []
+        assert bench.problems(p=steps(source="table: t, fetch_rows: '{{ days_ago(1) }}'")) == []
 
     def test_without_a_type(self, bench: Workbench, steps: Steps) -> None:
         self.blocks(bench, "  raw: {host: h}\n  mart: {type: tabldb, host: h}\n")
@@ -266,3 +271,36 @@ def test_all_problems_in_one_pass(bench: Workbench, steps: Steps) -> None:
     assert len(caught.value.problems) == 5
     assert caught.value.problems == sorted(caught.value.problems, key=lambda problem: problem.place)
     assert "^" in str(caught.value)
+
+
+TEMPLATES = [
+    ("", "table: '{{ vra(1) }}'", "step 'read': there is no variable or function 'vra' -> did you mean 'var'?"),
+    ("variables: {schema: x}\n", "table: '{{ var(\"shema\") }}.t'", "there is no variable or function 'shema' -> did you mean 'schema'?"),
+    (
+        "",
+        "query: 'select * from t where at > {{ window.start }}'",
+        "'window' is known only in a pipeline with windows -> add a windows: block",
+    ),
+    ("", "query: 'select {{ 1 + }}'", "step 'read': "),
+    ("", "query: 'select {{ event_time_column }} from t'", "the pipeline has no event_time_column"),
+    ("variables: {a: '{{ nowhere }}'}\n", "table: t", "p.yml:1 variables: there is no variable or function 'nowhere'"),
+]
+
+
+@pytest.mark.parametrize(("head", "source", "expected"), TEMPLATES)
+def test_templates(bench: Workbench, steps: Steps, head: str, source: str, expected: str) -> None:
+    (problem,) = bench.problems(p=steps(source=source, head=head))
+    assert expected in problem
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{{ var('unset', 3) }}",
+        "{{ days_ago(3) }}",
+        "{{ state.get('last_processed_date', yesterday()) }}",
+        "{% for i in range(3) %}{{ i }},{% endfor %}1",
+    ],
+)
+def test_names_that_are_there(bench: Workbench, steps: Steps, query: str) -> None:
+    assert bench.problems(p=steps(source=f'query: "select {query} as a"')) == []

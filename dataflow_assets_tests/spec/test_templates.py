@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import AliasChoices, Field
 
 from dataflow_assets.errors import TemplateError
 from dataflow_assets.secrets import mask
+from dataflow_assets.spec.models import Model, SqlText, sql_fields
 from dataflow_assets.spec.template_values import Day, Identifier
 from dataflow_assets.spec.templates import TemplateContext, list_names, render, render_connection, rendered_config
 from dataflow_assets.windows import Window
@@ -98,6 +101,7 @@ WINDOWED = {
         ("{% raw %}{{ x }}{% endraw %}", "{{ x }}"),
         ("{{ 's.t' | identifier }}", Identifier(("s", "t"))),
         ("{{ range(3) }}", [0, 1, 2]),
+        ("{{ timedelta(1) }}", timedelta(days=1)),
         ("{{ p | upper }}", "PIPELINE"),
         ("{{ p.startswith('pipe') }}", True),
     ],
@@ -198,7 +202,7 @@ def test_unused_variables_are_never_rendered():
         (
             "{{ a",
             "malformed template: unexpected end of template, expected 'end of print statement'., in: {{ a\n"
-            "  -> check the braces and quotes",
+            "  -> check the braces and quotes; braces that are no template go between {% raw %} and {% endraw %}",
         ),
         (
             "{{ 'x' | as_date }}",
@@ -273,6 +277,13 @@ def test_names_of_a_template():
         list_names("{{ a")
 
 
+def test_one_context_serves_several_threads():
+    shared = context(pipeline_variables={f"v{n}": f"{{{{ v{n + 1} }}}}" for n in range(30)} | {"v30": "{{ today() }}"})
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: render(f"{{{{ v{n % 30} }}}}", shared), range(200)))
+    assert set(found) == {date(2024, 3, 11)}
+
+
 def test_secrets_do_not_show_in_a_context():
     assert "s3cret" not in repr(context())
 
@@ -315,3 +326,12 @@ def test_importing_templates_loads_no_jinja():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_sql_fields_are_found_under_every_spelling():
+    class Options(Model):
+        query: SqlText
+        before: SqlText | None = Field(None, validation_alias=AliasChoices("before", "pre_sql"))
+        table: str = ""
+
+    assert sql_fields(Options) == {"query", "before", "pre_sql"}
