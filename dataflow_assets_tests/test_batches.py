@@ -161,6 +161,7 @@ def test_physical_width_does_not_matter(name: str) -> None:
         assert checksum(one(doubled.slice(len(column)))) == checksum(one(column)), column.type
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=8))
 def test_a_bigint_kept_as_numeric_is_equal(values: list[int | None]) -> None:
     assert checksum(one(pa.array(values, pa.int64()))) == checksum(one(pa.array(values, pa.decimal128(38, 9))))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow_assets import secrets
@@ -36,6 +36,7 @@ def test_a_registered_value_is_masked_however_it_is_written(value: str) -> None:
         assert shown.endswith(" after")
 
 
+@settings(deadline=None)
 @given(st.text(min_size=3, max_size=20))
 def test_no_registered_value_survives(value: str) -> None:
     try:

@@ -186,6 +186,7 @@ class TestWindow:
         assert window.end not in window
         assert window == Window(window.start, window.end)
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), max_size=12))
     def test_merging_keeps_every_instant(self, spans: list[tuple[int, int]]) -> None:
         base = datetime(2024, 1, 1, tzinfo=UTC)

@@ -15,7 +15,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dataflow_assets.assets.names import PIPELINE_TAG, job_name, tag_value
 from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
 from dataflow_assets.assets.placeholders import Broken, placeholders
-from dataflow_assets.assets.recording import Listener
+from dataflow_assets.assets.requests import Listener
 from dataflow_assets.errors import DataflowError, PlanError, Problem
 from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan
 from dataflow_assets.secrets import mask

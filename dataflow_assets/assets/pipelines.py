@@ -15,7 +15,8 @@ import dagster as dg
 from dataflow_assets.assets.metadata import code_reference
 from dataflow_assets.assets.names import PIPELINE_TAG, group_name, op_name, owner, tag_value, tags_of
 from dataflow_assets.assets.partitions import mapping_between, partitions_of
-from dataflow_assets.assets.recording import Listener, PipelineOp, Yielded, record
+from dataflow_assets.assets.recording import Yielded, record
+from dataflow_assets.assets.requests import Listener, PipelineOp
 from dataflow_assets.plan.model import AssetPath, CheckPlan, PipelinePlan, ProjectPlan, StepPlan
 from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import parse_duration

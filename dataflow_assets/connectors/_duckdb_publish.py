@@ -81,10 +81,8 @@ class _Publication:
 
         if self.committed:
             return
-        try:
+        with suppress(duckdb.TransactionException):  # none is open when the failure came before BEGIN
             self.connection.execute("ROLLBACK")
-        except duckdb.TransactionException:
-            pass  # the failure came before BEGIN
         if drop:
             rows(self.connection, Statement(f"DROP TABLE IF EXISTS {DUCKDB.table(self._target.table)}"))
 
@@ -100,7 +98,11 @@ class _Publication:
         failpoint("publish.after_delete")
         written = self._insert()
         if mode is not WriteMode.UPSERT:
-            found = written if mode is WriteMode.APPEND else rows(connection, sql.count_rows(DUCKDB, self._target.table, self._predicate()))[0][0]
+            found = (
+                written
+                if mode is WriteMode.APPEND
+                else rows(connection, sql.count_rows(DUCKDB, self._target.table, self._predicate()))[0][0]
+            )
             require_target_rows(found, self.request)
         rows(connection, ledger.publish_unit(DUCKDB, self.request))
         recorded = rows(connection, ledger.fetch_unit(DUCKDB, self._target, self.request.claim.unit))
@@ -125,7 +127,11 @@ class _Publication:
         """Work out the ways of the columns. Raises before anything is written."""
         names, table = self.request.schema.names, self._target.table
         said = [f"has no column {name!r}" for name in names if name not in columns]
-        said += [f"has column {name!r} without a default, which the data lacks" for name, (_, default) in columns.items() if name not in names and not default]
+        said += [
+            f"has column {name!r} without a default, which the data lacks"
+            for name, (_, default) in columns.items()
+            if name not in names and not default
+        ]
         if said:
             hint = f"make the columns agree: in the query, or with ALTER TABLE {DUCKDB.table(table)}"
             raise WriteFailed(f"table {table} {', '.join(said)}", hint=hint)
@@ -181,8 +187,8 @@ class _Publication:
         predicate = self._predicate(first=2)
         inside = f"coalesce({predicate.text}, false)" if predicate else "true"
         values = (list(self.request.paths), *(predicate.values if predicate else ()))
-        text = f"SELECT count(*), count(*) FILTER (WHERE NOT {inside}) FROM {_parquet(1)}"
-        ((count, strays),) = rows(self.connection, Statement(text, values))
+        counts = {"staged": "count(*)", "strays": f"count(*) FILTER (WHERE NOT {inside})"}
+        ((count, strays),) = rows(self.connection, Statement(sql.select(DUCKDB, counts, _parquet(1)), values))
         require_rows(count, self.request)
         if strays and self._bounds is not None:
             raise outside_window(self._bounds.column, strays, self.request.claim.unit)
@@ -210,17 +216,11 @@ class _Publication:
 
     def _upsert(self) -> int:
         """Keyed delete and insert: DuckDB needs no unique index for it. Of rows with equal keys the last of the stage wins."""
-        keys, table, columns = self._target.keys, DUCKDB.table(self._target.table), self._casts()
-        incoming = DUCKDB.quote(_INCOMING)
-        same = " AND ".join(f"{table}.{DUCKDB.quote(key)} = {_qualified(columns[key], key)}" for key in keys)
-        rows(self.connection, Statement(f"DELETE FROM {table} USING {incoming} AS incoming WHERE {same}"))
-        partition = ", ".join(columns[key] for key in keys)
-        latest = f"{incoming} QUALIFY row_number() OVER (PARTITION BY {partition} ORDER BY {DUCKDB.quote(ORDER)} DESC) = 1"
+        columns, incoming = self._casts(), DUCKDB.quote(_INCOMING)
+        keys = {key: columns[key] for key in self._target.keys}
+        rows(self.connection, sql.delete_matching(DUCKDB, self._target.table, incoming, keys))
+        latest = sql.latest_rows(DUCKDB, incoming, keys=list(keys.values()), order=ORDER)
         return affected(self.connection, Statement(sql.insert_select(DUCKDB, self._target.table, columns, latest)))
-
-
-def _qualified(expression: str, key: str) -> str:
-    return expression.replace(DUCKDB.quote(key), f"incoming.{DUCKDB.quote(key)}", 1)
 
 
 def _parquet(position: int) -> str:

@@ -6,7 +6,7 @@ Here: pure functions over types. Not here: queries and connections.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,20 +19,26 @@ if TYPE_CHECKING:
     from duckdb.sqltypes import DuckDBPyType
 
 INSTANT = pa.timestamp("us", "UTC")
-_WIRE = {
-    **dict(zip(("TINYINT", "SMALLINT", "INTEGER", "BIGINT"), (pa.int8(), pa.int16(), pa.int32(), pa.int64()), strict=True)),
-    **dict(zip(("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"), (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()), strict=True)),
-    **{"BOOLEAN": pa.bool_(), "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "VARCHAR": pa.string(), "BLOB": pa.binary()},
-    **{"DATE": pa.date32(), "TIME": pa.time64("us"), "TIME_NS": pa.time64("ns")},
-    **{"TIMESTAMP_S": pa.timestamp("s"), "TIMESTAMP_MS": pa.timestamp("ms"), "TIMESTAMP": pa.timestamp("us"), "TIMESTAMP_NS": pa.timestamp("ns")},
-    **{"TIMESTAMP WITH TIME ZONE": INSTANT, "TIMESTAMPTZ_NS": pa.timestamp("ns", "UTC")},
-}
+_SIGNED = dict(zip(("TINYINT", "SMALLINT", "INTEGER", "BIGINT"), (pa.int8(), pa.int16(), pa.int32(), pa.int64()), strict=True))
+_UNSIGNED = dict(zip(("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"), (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()), strict=True))
+_PLAIN = {"BOOLEAN": pa.bool_(), "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "VARCHAR": pa.string(), "BLOB": pa.binary(), "DATE": pa.date32()}
+_NAIVE = {"TIMESTAMP": pa.timestamp("us")} | {f"TIMESTAMP_{unit.upper()}": pa.timestamp(unit) for unit in ("s", "ms", "ns")}
+_TIMES = {"TIME": pa.time64("us"), "TIME_NS": pa.time64("ns"), "TIMESTAMP WITH TIME ZONE": INSTANT, "TIMESTAMPTZ_NS": pa.timestamp("ns", "UTC")}
+_WIRE = _SIGNED | _UNSIGNED | _PLAIN | _NAIVE | _TIMES
 _NATURAL = {str(kind): name for name, kind in _WIRE.items() if not pa.types.is_timestamp(kind)}
 _NATURAL |= {"halffloat": "FLOAT", "date64[ms]": "DATE", "time32[s]": "TIME", "time32[ms]": "TIME", "null": "VARCHAR"}
 _DECIMAL = re.compile(r"^DECIMAL\((\d+),\s*(\d+)\)$")
 _AS_TEXT = {"uuid", "enum", "bit", "interval", "time with time zone", "bignum", "varint"}
 _AS_DECIMAL = {"hugeint", "uhugeint"}
-_EXACT = {name.lower() for name in _WIRE} | {"decimal", "timestamp with time zone", "timestamp_tz_ns", "timestamptz_ns", '"null"', "null", "sqlnull"}
+_EXACT = {name.lower() for name in _WIRE} | {
+    "decimal",
+    "timestamp with time zone",
+    "timestamp_tz_ns",
+    "timestamptz_ns",
+    '"null"',
+    "null",
+    "sqlnull",
+}
 
 
 def sql_type(kind: pa.DataType, *, name: str) -> str:
@@ -47,7 +53,7 @@ def sql_type(kind: pa.DataType, *, name: str) -> str:
     if pa.types.is_timestamp(kind):
         instant, plain = ("TIMESTAMPTZ_NS", "TIMESTAMP_NS") if kind.unit == "ns" else ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP")
         return instant if kind.tz else plain
-    if pa.types.is_decimal(kind) and kind.precision <= 38 and 0 <= kind.scale:
+    if pa.types.is_decimal(kind) and kind.precision <= 38 and kind.scale >= 0:
         return f"DECIMAL({kind.precision},{kind.scale})"
     if is_list(kind):
         return f"{sql_type(kind.value_type, name=name)}[]"
@@ -75,7 +81,9 @@ def route(name: str, kind: pa.DataType, type_text: str) -> Route:
         return Route(name, kind)
     if is_text(kind) or pa.types.is_null(kind):
         return Route(name, pa.string(), type_text)
-    raise ValueRefused(f"column {name!r} of type {kind} does not fit {type_text}", hint="cast it in the query, or change the target column's type")
+    raise ValueRefused(
+        f"column {name!r} of type {kind} does not fit {type_text}", hint="cast it in the query, or change the target column's type"
+    )
 
 
 def _spelled(type_text: str) -> str:
@@ -109,8 +117,8 @@ def _read_type(name: str, kind: DuckDBPyType) -> str | None:
     if family in _AS_TEXT or text == "JSON":
         return "VARCHAR"
     if family in {"list", "array", "struct", "map"}:
-        children = dict(kind.children)
-        wanted = {key: _read_type(name, child) for key, child in children.items() if key != "size"}
+        children: dict[str, Any] = {key: child for key, child in kind.children if key != "size"}
+        wanted = {key: _read_type(name, child) for key, child in children.items()}
         if not any(wanted.values()):
             return None
         types = {key: wanted[key] or str(children[key]) for key in wanted}
@@ -136,4 +144,6 @@ def refuse_infinity(column: pa.Array, *, name: str) -> None:
     numbers = column.cast(pa.int64()) if pa.types.is_timestamp(kind) else column.cast(pa.int32())
     extremes = pc.min_max(numbers)
     if extremes["max"].as_py() == limit or extremes["min"].as_py() == -limit:
-        raise ValueRefused(f"column {name!r} holds 'infinity', which Arrow cannot hold", hint=f"""write nullif("{name}", 'infinity') in the query""")
+        raise ValueRefused(
+            f"column {name!r} holds 'infinity', which Arrow cannot hold", hint=f"""write nullif("{name}", 'infinity') in the query"""
+        )

@@ -24,6 +24,7 @@ POSTGRES = Dialect("Postgres", max_identifier_bytes=63, instant_type="TIMESTAMPT
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
 _NOT_ALLOWED = ("28", "3D000")
 _RETRY = ("40001", "40P01", "55P03", "53")
+_UNREACHABLE = "check host, port, database, user and password, and whether the server is up"
 _BAD_VALUE = "22"
 _HINTS = {
     "42P01": "list the tables with \\dt *.* in psql, and check pg_schema",
@@ -50,7 +51,7 @@ def failure(error: Exception, doing: str, kind: type[DataflowError]) -> Dataflow
     if state.startswith(_NOT_ALLOWED):
         return ConnectionFailed(text, hint="check user, password, database and their rights", transient=False)
     if state.startswith(_LOST) or (not state and _is_connection_error(error)):
-        return ConnectionFailed(text)
+        return ConnectionFailed(text, hint=_UNREACHABLE)
     if kind is WriteFailed and state.startswith(_BAD_VALUE):
         return ValueRefused(text, hint="change the value in the query, or the type of the target column")
     return kind(text, hint=_HINTS.get(state, ""), transient=state.startswith(_RETRY))
@@ -121,13 +122,15 @@ class Sessions:
         connection = self._take(self._bulk, _ping) or self._connect_bulk()
         try:
             yield connection
-            connection.rollback()
         except BaseException:
             with suppress(Exception):
                 connection.close()
             raise
-        with self._lock:
-            self._bulk.append(connection)
+        # The user has what it came for: a connection that broke since is no failure, it is just not kept.
+        with suppress(Exception):
+            connection.rollback()
+            with self._lock:
+                self._bulk.append(connection)
 
     def _take(self, idle: list[_T], check: Callable[[_T], object]) -> _T | None:
         """The newest idle connection that still answers; the server may have dropped some meanwhile."""

@@ -22,10 +22,8 @@ UNCONSTRAINED = pa.decimal128(38, 9)
 
 # OIDs of pg_type that never change. What the driver reads exactly is read as it is; the rest goes through Postgres' own text.
 _NATIVE = {16, 17, 20, 21, 23, 25, 700, 701, 1042, 1043, 1082, 1083, 1114, 1184}
-_NATIVE_ARRAYS = {
-    **{1000: "bool", 1001: "bytea", 1005: "int2", 1007: "int4", 1016: "int8", 1021: "float4", 1022: "float8"},
-    **{1009: "text", 1014: "bpchar", 1015: "varchar", 1115: "timestamp", 1182: "date", 1183: "time", 1185: "timestamptz"},
-}
+_NATIVE_ARRAYS = {1000: "bool", 1001: "bytea", 1005: "int2", 1007: "int4", 1016: "int8", 1021: "float4", 1022: "float8"}
+_NATIVE_ARRAYS |= {1009: "text", 1014: "bpchar", 1015: "varchar", 1115: "timestamp", 1182: "date", 1183: "time", 1185: "timestamptz"}
 _OID, _MONEY, _NUMERIC, _NUMERIC_ARRAY = 26, 790, 1700, 1231
 
 # The driver shifts Postgres' epoch by wrapping arithmetic: infinity and far years come out below the earliest real value.
@@ -158,11 +156,9 @@ class TargetColumn:
     always_identity: bool
 
 
-_WIRE = {
-    **{"bool": pa.bool_(), "int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64(), "float4": pa.float32(), "float8": pa.float64()},
-    **{"text": pa.string(), "varchar": pa.string(), "bpchar": pa.string(), "name": pa.string(), "bytea": pa.binary()},
-    **{"date": pa.date32(), "time": _TIME, "timestamp": _NAIVE, "timestamptz": INSTANT},
-}
+_WIRE = {"bool": pa.bool_(), "int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64(), "float4": pa.float32(), "float8": pa.float64()}
+_WIRE |= {"text": pa.string(), "varchar": pa.string(), "bpchar": pa.string(), "name": pa.string(), "bytea": pa.binary()}
+_WIRE |= {"date": pa.date32(), "time": _TIME, "timestamp": _NAIVE, "timestamptz": INSTANT}
 
 
 def route(name: str, kind: pa.DataType, column: TargetColumn) -> Route:

@@ -139,7 +139,10 @@ steps:
 
     @contextmanager
     def _writing(self, doing: str) -> Iterator[duckdb.DuckDBPyConnection]:
-        with translated(f"connection {self._settings.name!r}: {doing}", ConnectionFailed), self._database.writing(self._settings) as connection:
+        with (
+            translated(f"connection {self._settings.name!r}: {doing}", ConnectionFailed),
+            self._database.writing(self._settings) as connection,
+        ):
             yield connection
 
     @contextmanager
@@ -148,7 +151,7 @@ steps:
         table = self.source_table(request.options)
         doing = f"reading {table or 'the query'} of connection {self._settings.name!r}"
         if table:
-            source, values = DUCKDB.table(table), []
+            source, values = DUCKDB.table(table), list[Any]()
         else:
             source, values = sql.derived_table(DUCKDB, request.query or Query.of(request.options.query or ""))
         with self._stream(source, values, doing, columns=request.columns, window=request.window, batch_rows=request.batch_rows) as reader:

@@ -146,7 +146,7 @@ steps:
 
         options = self._options
         if options.dsn is not None:
-            given = conninfo_to_dict(_DRIVER_SUFFIX.sub("postgresql://", options.dsn.get_secret_value()))
+            given: dict[str, Any] = conninfo_to_dict(_DRIVER_SUFFIX.sub("postgresql://", options.dsn.get_secret_value()))
         else:
             password = options.password.get_secret_value() if options.password else None
             given = {

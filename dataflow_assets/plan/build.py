@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from dataflow_assets.errors import PlanError, Problem
+from dataflow_assets.errors import PlanError, Problem, TemplateError
 from dataflow_assets.plan.graph import find_cycles, topological
 from dataflow_assets.plan.lineage import TableRef, mentions, tables_of
 from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan
 from dataflow_assets.plan.names import legal, suggest
 from dataflow_assets.plan.pipelines import PipelineDraft, asset_key, draft_pipeline
 from dataflow_assets.plan.steps import arrows
+from dataflow_assets.plan.rendering import is_enabled
 from dataflow_assets.plan.writes import clashes
 from dataflow_assets.spec.project import Project
 
@@ -66,7 +67,16 @@ class _Edges:
 
 
 def _drafts(project: Project) -> list[PipelineDraft]:
-    return [draft_pipeline(project, loaded) for loaded in project.pipelines]
+    """The enabled pipelines. One whose `enabled` cannot be rendered stays, with that as its problem."""
+    drafts = []
+    for loaded in project.pipelines:
+        try:
+            if is_enabled(project, loaded.model):
+                drafts.append(draft_pipeline(project, loaded))
+        except TemplateError as error:
+            drafts.append(draft_pipeline(project, loaded))
+            drafts[-1].findings.add(("enabled",), f"enabled: {error.message}", hint=error.hint)
+    return drafts
 
 
 def _resolve_together(project: Project, drafts: Sequence[PipelineDraft], *, external: bool) -> _Edges:
@@ -127,6 +137,8 @@ def _refuse_unknown_upstream(project: Project, drafts: Sequence[PipelineDraft]) 
             if name in names:
                 continue
             hint = suggest(name, [item for item in names if item != draft.name], noun="pipelines")
+            if name in {loaded.name for loaded in project.pipelines} - set(names):
+                hint = f"{name!r} is in the project but not enabled; see its `enabled:`"
             if name in failed:
                 hint = f"{failed[name]} could not be loaded: mend it first"
             draft.findings.add(("depends_on", number), f"pipeline {draft.name!r} depends on {name!r}, which does not exist", hint=hint)

@@ -23,7 +23,16 @@ from dataflow_assets.spec.templates import has_template, list_names, render
 _WINDOW = frozenset({"window", "batch_start", "batch_end", "batch_period"})
 _BLOCK = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _PLAIN = re.compile(r"""\s*(?:var\(\s*(?P<quote>['"])(?P<variable>\w+)(?P=quote)\s*\)|(?P<name>[A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)*)\s*""")
+_NO = frozenset({"", "0", "false", "no", "off", "none"})
 _KNOWN_BEFORE = frozenset({"var", "env_var", "event_time_column"})
+
+
+def is_enabled(project: Project, pipeline: PipelineModel) -> bool:
+    """Whether a pipeline is part of the project: its `enabled`, rendered. Raises TemplateError."""
+    if isinstance(pipeline.enabled, bool):
+        return pipeline.enabled
+    value = render(pipeline.enabled, Renderer(project, pipeline).context)
+    return value if isinstance(value, bool) else str(value).strip().lower() not in _NO
 
 
 class Renderer:
@@ -32,7 +41,7 @@ class Renderer:
     def __init__(self, project: Project, pipeline: PipelineModel) -> None:
         self._pipeline = pipeline
         self._variables: Mapping[str, Any] = {**project.model.vars, **pipeline.variables, **project.overrides}
-        self._context = TemplateContext(
+        self.context = TemplateContext(
             project_variables=project.model.vars,
             pipeline_variables=pipeline.variables,
             overrides=project.overrides,
@@ -73,7 +82,7 @@ class Renderer:
 
     @cached_property
     def _own_names(self) -> frozenset[str]:
-        own = frozenset(self._context.names)
+        own = frozenset(self.context.names)
         return own | _WINDOW if self._pipeline.windows else own - _WINDOW
 
     @cached_property
@@ -92,7 +101,7 @@ class Renderer:
 
     def _settled_text(self, text: str) -> Any:
         try:
-            return render(text, self._context) if has_template(text) and self._is_settled(text, frozenset()) else text
+            return render(text, self.context) if has_template(text) and self._is_settled(text, frozenset()) else text
         except TemplateError:
             return text
 

@@ -151,6 +151,7 @@ class PipelineModel(Model):
         "", validation_alias=AliasChoices("pipeline_name", "name", "pipeline"), description="default: the file's stem"
     )
     description: str = ""
+    enabled: bool | str = Field(True, description="false, or a template that gives false, leaves the pipeline out of the project")
     tags: Names = Field(default_factory=list)
     depends_on: Names = Field(default_factory=list, description="pipelines that run first; edges found in the SQL need no mention")
     variables: dict[str, Any] = Field(default_factory=dict, validation_alias=AliasChoices("variables", "vars"))

@@ -135,7 +135,9 @@ class Feed:
 
 def null_key(key: str) -> ValueRefused:
     """Null equals nothing, so such a row would be inserted anew by each run."""
-    return ValueRefused(f"upsert key {key!r} is null in some rows, and null equals nothing", hint="filter such rows out, or fill the key in")
+    return ValueRefused(
+        f"upsert key {key!r} is null in some rows, and null equals nothing", hint="filter such rows out, or fill the key in"
+    )
 
 
 def outside_window(column: str, strays: int, unit: Unit) -> ValueRefused:

@@ -114,7 +114,9 @@ class Pending:
     identity: Identity
     schema: pa.Schema
     entry: LedgerEntry
-    cut: Cut | None = None
+    cut: Cut | None
+    temporary: str
+    """The new content's name until the rename: while it is there, the rename has not happened."""
 
     def after(self, record: FileRecord | None) -> FileRecord:
         """The record that replaces `record`."""
@@ -155,37 +157,44 @@ def load(site: Site) -> Journal:
 
     Raises WriteFailed when the journal cannot be read.
     """
+    return _settled(site, _parsed(site.journal))
+
+
+_known: dict[Path, tuple[tuple[int, int, int], Journal]] = {}
+
+
+def _parsed(path: Path) -> Journal:
+    """The journal as written, parsed once for each state of its file."""
     try:
-        text = site.journal.read_text("utf-8")
+        status = path.stat()
+        mark = (status.st_mtime_ns, status.st_ino, status.st_size)
+        if (found := _known.get(path)) and found[0] == mark:
+            return found[1]
+        journal = _journal_from(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return Journal()
-    try:
-        journal = _journal_from(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
         raise WriteFailed(
-            f"the ledger {site.journal} cannot be read: {error}",
-            hint=f"restore it, or delete {site.journal.name} and the data beside it to publish everything anew",
+            f"the ledger {path} cannot be read: {error}",
+            hint=f"restore it, or delete {path.name} and the data beside it to publish everything anew",
         ) from error
-    return _settled(site, journal)
+    _known[path] = (mark, journal)
+    return journal
 
 
 def _settled(site: Site, journal: Journal) -> Journal:
     files = {}
     pending = journal.pending
     for name in {*journal.files, *([pending.name] if pending else [])}:
-        found = _state(site.folder / name, journal.files.get(name), pending if pending and pending.name == name else None)
+        found = _state(site.folder, name, journal.files.get(name), pending if pending and pending.name == name else None)
         if found is not None:
             files[name] = found
     return replace(journal, files=files, pending=None)
 
 
-def settled_by(journal: Journal, pending: Pending) -> Journal:
-    """The journal once the rename of `pending` has happened. Written down, so that a later edit of the file cannot put it in doubt."""
-    return replace(journal, files={**journal.files, pending.name: pending.after(journal.files.get(pending.name))}, pending=None)
-
-
-def _state(path: Path, record: FileRecord | None, pending: Pending | None) -> FileRecord | None:
+def _state(folder: Path, name: str, record: FileRecord | None, pending: Pending | None) -> FileRecord | None:
     """What the file holds: None when it is gone, or empty though it was not."""
+    path = folder / name
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -199,7 +208,9 @@ def _state(path: Path, record: FileRecord | None, pending: Pending | None) -> Fi
         return replace(pending.after(record), identity=identity)
     if record and identity.digest == record.identity.digest:
         return replace(record, identity=identity, edited=False)
-    return replace(record, edited=True) if record and status.st_size else None
+    if pending and not (folder / pending.temporary).exists():
+        record = pending.after(record)
+    return replace(record, edited=True, cut=None) if record and status.st_size else None
 
 
 def save(site: Site, journal: Journal) -> None:
@@ -210,7 +221,9 @@ def save(site: Site, journal: Journal) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+        status = os.fstat(file.fileno())
     temporary.replace(site.journal)
+    _known[site.journal] = ((status.st_mtime_ns, status.st_ino, status.st_size), journal)
 
 
 @contextmanager
@@ -261,7 +274,8 @@ def _journal_to(journal: Journal) -> dict[str, Any]:
         "serial": journal.serial,
         "claims": [[*key, generation] for key, generation in journal.claims.items()],
         "files": {name: _record_to(record) for name, record in journal.files.items()},
-        "pending": pending and {**_content_to(pending), "name": pending.name, "entry": entry_to(pending.entry)},
+        "pending": pending
+        and {**_content_to(pending), "name": pending.name, "temporary": pending.temporary, "entry": entry_to(pending.entry)},
     }
 
 
@@ -273,7 +287,8 @@ def _journal_from(data: dict[str, Any]) -> Journal:
         data["serial"],
         {(pipeline, step, key): generation for pipeline, step, key, generation in data["claims"]},
         {name: _record_from(item) for name, item in data["files"].items()},
-        pending and Pending(pending["name"], *_content_from(pending), entry_from(pending["entry"]), _cut_from(pending)),
+        pending
+        and Pending(pending["name"], *_content_from(pending), entry_from(pending["entry"]), _cut_from(pending), pending["temporary"]),
     )
 
 

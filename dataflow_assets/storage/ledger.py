@@ -4,6 +4,8 @@ Here: the table `_dataflow_ledger`, its statements over a dialect, and a row tur
 who has claimed it (generation, attempt) and which of them has published it. Not here: transactions and locks (`connectors`).
 """
 
+# ruff: noqa: S608 - identifiers pass Dialect.quote, values are placeholders
+
 from __future__ import annotations
 
 import json

@@ -9,10 +9,9 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
-
-_Item = pa.RecordBatch | BaseException | None
 
 
 @contextmanager
@@ -24,11 +23,11 @@ def read_ahead(
     An error of the producer is raised where the consumer meets it. Leaving early calls `cancel`, which should make the
     producer's wait end, and returns only when the thread has: the driver is then free for other use.
     """
-    ready: queue.Queue[_Item] = queue.Queue(maxsize=depth)
+    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
     finished = threading.Event()
 
-    def put(item: _Item) -> bool:
+    def put(item: Any) -> bool:
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -59,7 +58,7 @@ def read_ahead(
         thread.join()
 
 
-def _drain(ready: queue.Queue[_Item]) -> Iterator[pa.RecordBatch]:
+def _drain(ready: queue.Queue[Any]) -> Iterator[pa.RecordBatch]:
     while (item := ready.get()) is not None:
         if isinstance(item, BaseException):
             raise item

@@ -4,6 +4,8 @@ Here: identifiers, predicates and statements as text with their values kept apar
 their order (`connectors`), the columns of the ledger (`storage.ledger`).
 """
 
+# ruff: noqa: S608 - identifiers pass Dialect.quote, values are placeholders
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -119,7 +121,8 @@ def count_rows(dialect: Dialect, table: TableName, predicate: Statement | None =
 
 def insert_select(dialect: Dialect, table: TableName, columns: Mapping[str, str], source: str, *, overriding: str = "") -> str:
     """INSERT ... SELECT: `columns` is target column -> expression over `source`, the text after FROM."""
-    return f"INSERT INTO {dialect.table(table)} ({dialect.names(list(columns))}){overriding} SELECT {', '.join(columns.values())} FROM {source}"
+    into = f"INSERT INTO {dialect.table(table)} ({dialect.names(list(columns))}){overriding}"
+    return f"{into} SELECT {', '.join(columns.values())} FROM {source}"
 
 
 def upsert_select(
@@ -128,6 +131,19 @@ def upsert_select(
     """INSERT ... SELECT where a row whose keys are there already replaces every other column; `source` has each key once."""
     others = {name: dialect.incoming(dialect.quote(name)) for name in columns if name not in keys}
     return insert_select(dialect, table, columns, source, overriding=overriding) + dialect.conflict(dialect, keys, others)
+
+
+def delete_matching(dialect: Dialect, table: TableName, source: str, keys: Mapping[str, str]) -> Statement:
+    """DELETE the rows whose keys stand in `source`; `keys` is key column -> expression over `source`."""
+    matched = f"SELECT {', '.join(keys.values())} FROM {source}"
+    return Statement(f"DELETE FROM {dialect.table(table)} WHERE ({dialect.names(list(keys))}) IN ({matched})")
+
+
+def latest_rows(dialect: Dialect, source: str, *, keys: Sequence[str], order: str) -> str:
+    """The text after FROM that gives, of the rows of `source` with equal `keys` (expressions), the one with the highest `order`."""
+    rank = dialect.quote("_dataflow_rank")
+    ranked = f"SELECT *, row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {dialect.quote(order)} DESC) AS {rank} FROM {source}"
+    return f"(SELECT * FROM ({ranked}) AS ranked WHERE {rank} = 1) AS latest"
 
 
 def select(dialect: Dialect, columns: Mapping[str, str] | None, source: str, predicate: Statement | None = None) -> str:

@@ -67,7 +67,11 @@ def test_the_hours_of_a_clock_change(every: str, zone: str, day: str, hours: flo
 
 def test_the_last_window_is_the_one_that_starts_before_the_end() -> None:
     plan = _windows("day", begin=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 1, 3, 12, tzinfo=UTC))
-    assert [key for key, _ in _partitions(partitions_of(plan), datetime(2025, 1, 1, tzinfo=UTC))] == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert [key for key, _ in _partitions(partitions_of(plan), datetime(2025, 1, 1, tzinfo=UTC))] == [
+        "2024-01-01",
+        "2024-01-02",
+        "2024-01-03",
+    ]
 
 
 def test_a_lag_of_whole_windows_holds_partitions_back() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
 
 from dataflow_assets.assets.names import job_name
 from dataflow_assets.assets.recording import retry_delay
@@ -69,6 +71,31 @@ def test_after_mending_only_the_missing_window_is_run(tmp_path: Path, instance: 
     assert shop.run(project, instance, tags={"dagster/partition": DAYS[2]}).success
     assert shop.published(project) == dict.fromkeys(DAYS, 2)
     assert shop.recorded(instance, "orders", "publish") == DAYS
+
+
+@pytest.mark.parametrize("strategy", ["FROM_FAILURE", "FROM_ASSET_FAILURE"])
+def test_a_re_execution_from_failure_runs_the_failed_window_whole_and_no_other(
+    strategy: str, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """By assets, Dagster would leave out those of which the first run made any window."""
+    project = shop.write_shop(tmp_path / "shop", bad_days=[DAYS[2]])
+    first = shop.run(project, instance, tags=RANGE)
+    shop.write_orders(project)
+    job = shop.definitions(project).resolve_job_def(job_name("orders"))
+    tag = "dagster/is_asset_resume_retry" if strategy == "FROM_ASSET_FAILURE" else "dagster/is_resume_retry"
+    chosen = [dg.AssetKey(["orders", "clean"])] if strategy == "FROM_ASSET_FAILURE" else None
+    run = instance.create_run_for_job(
+        job,
+        tags={**RANGE, tag: "true"},
+        parent_run_id=first.run_id,
+        root_run_id=first.run_id,
+        asset_selection=set(chosen) if chosen else None,
+    )
+    list(execute_run_iterator(InMemoryJob(job.get_subset(asset_selection=set(chosen)) if chosen else job), run, instance))
+    assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.SUCCESS  # type: ignore[union-attr]
+    assert shop.published(project) == dict.fromkeys(DAYS, 2)
+    for step in ("clean", "publish"):
+        assert shop.recorded(instance, "orders", step) == DAYS
 
 
 def test_windows_with_a_gap_run_without_what_lies_between(project: Path, instance: dg.DagsterInstance) -> None:

@@ -92,7 +92,7 @@ def test_the_blizzard_stands_out_and_weekends_do_not(year: tuple[Path, dict[str,
     flagged = [
         event.key
         for event in events["flights"]
-        if isinstance(event, CheckEvaluated) and event.result.name == "cancelled_share" and not event.result.passed
+        if isinstance(event, CheckEvaluated) and event.result.name == "cancelled_share_anomaly" and not event.result.passed
     ]
     assert {"2013-02-08", "2013-02-09"} <= set(flagged)
     weekends = [key for key in flagged if datetime.fromisoformat(key).weekday() >= 5 and key != "2013-02-09"]

@@ -66,7 +66,7 @@ def test_the_component_is_a_project(project: Path) -> None:
     assert dataflow_assets.ProjectComponent is ProjectComponent
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the sandbox itself
+@pytest.mark.filterwarnings("ignore")  # the sandbox, and Dagster's own handling of defs.yaml, warn of themselves
 def test_a_defs_yaml_finds_the_project_beside_it_and_renders_none_of_its_templates() -> None:
     from dagster.components.testing import create_defs_folder_sandbox
 
@@ -87,9 +87,8 @@ def test_a_defs_yaml_finds_the_project_beside_it_and_renders_none_of_its_templat
 
 def _dagster(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if name not in {"DAGSTER_HOME", "DATAFLOW_PROJECT"}}
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", *arguments], cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-W", "ignore", "-m", *arguments]
+    return subprocess.run(command, cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, check=False)
 
 
 def test_validation_by_dagster_passes_and_fails_by_exit_code(project: Path) -> None:

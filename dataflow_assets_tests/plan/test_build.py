@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow_assets import discovery
@@ -291,6 +291,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS, st.randoms(use_true_random=False))
 def test_run_order_of_random_pipelines(drawn: list[tuple[str, set[int]]], random: Random) -> None:
     steps = [

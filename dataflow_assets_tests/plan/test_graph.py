@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow_assets.plan.graph import children, find_cycles, reachable, topological
@@ -19,6 +19,7 @@ def parents_of(edges: list[tuple[str, str]], *, acyclic: bool) -> dict[str, list
     return parents
 
 
+@settings(deadline=None)
 @given(GRAPHS, st.permutations(NAMES))
 def test_every_name_comes_after_its_parents(edges: list[tuple[str, str]], order: list[str]) -> None:
     parents = parents_of(edges, acyclic=True)
@@ -29,6 +30,7 @@ def test_every_name_comes_after_its_parents(edges: list[tuple[str, str]], order:
     assert find_cycles(shuffled) == []
 
 
+@settings(deadline=None)
 @given(GRAPHS)
 def test_each_cycle_is_one_and_without_them_all_is_in_order(edges: list[tuple[str, str]]) -> None:
     parents = parents_of(edges, acyclic=False)
@@ -43,6 +45,7 @@ def test_each_cycle_is_one_and_without_them_all_is_in_order(edges: list[tuple[st
         assert len(topological(parents)) < len(NAMES)
 
 
+@settings(deadline=None)
 @given(GRAPHS)
 def test_reachable_follows_edges(edges: list[tuple[str, str]]) -> None:
     parents = parents_of(edges, acyclic=True)

@@ -24,7 +24,13 @@ import pytest
 from dataflow_assets_tests.services.ladder import absent, as_user, closing_line, free_port, note_rung, servant
 
 # Speed over safety: the data does not outlive the session.
-_SETTINGS = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,14 @@ def _running(binaries: Path) -> Iterator[str]:
         initialise = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
         subprocess.run(initialise, check=True, capture_output=True, cwd="/", env=environment, **as_user(user))
         port = free_port()
-        command = [programs / "postgres", "-D", data, "-p", str(port), *(item for name, value in _SETTINGS.items() for item in ("-c", f"{name}={value}"))]
+        command = [
+            programs / "postgres",
+            "-D",
+            data,
+            "-p",
+            str(port),
+            *(item for name, value in _SETTINGS.items() for item in ("-c", f"{name}={value}")),
+        ]
         with log.open("wb") as output:
             server = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, cwd="/", env=environment, start_new_session=True, **as_user(user)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import contextmanager, suppress
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 
@@ -43,6 +43,7 @@ class Proxy:
                     self._trigger, self.cut = b"", self.cut + 1
                     client.shutdown(socket.SHUT_RDWR)
                     server.sendall(data)
+                    server.shutdown(socket.SHUT_WR)
                     return
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)

@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataflow_assets.errors import DataflowError, Fenced, ValueRefused, WriteFailed
 from dataflow_assets.storage import file_ledger, files
@@ -19,7 +22,7 @@ from dataflow_assets.storage.file_ledger import Identity, Site
 from dataflow_assets.tables import WindowFilter, WriteMode
 from dataflow_assets.windows import Window
 from dataflow_assets_tests.connectors.contract_base import where
-from dataflow_assets_tests.connectors.harness import Harness, assert_same_rows, day, events, hour, unit
+from dataflow_assets_tests.connectors.harness import EVENTS, Harness, assert_same_rows, day, events, hour, unit
 from dataflow_assets_tests.storage.publish_once import harness_of, target_of
 
 PLACES = ["publish.begin", "publish.mid_copy", "publish.before_commit", "publish.after_commit"]
@@ -342,3 +345,49 @@ def test_reading_a_window_of_the_target(single: Harness) -> None:
     for number in (0, 1):
         single.publish(events(day(number)), target, day(number))
     assert_same_rows(events(day(1)), single.rows(target, where(day(1))))
+
+
+_UNITS = st.tuples(st.sampled_from(["day", "hour"]), st.integers(0, 2), st.integers(0, 5))
+
+
+@pytest.mark.parametrize("kind", ["csv", "ndjson", "parquet"])
+@settings(max_examples=12, deadline=None)
+@given(steps=st.lists(_UNITS, min_size=1, max_size=8))
+def test_any_order_of_windows_gives_the_rows_of_the_last_ones(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, steps: list[tuple[str, int, int]]
+) -> None:
+    """Days and hours inside them, published and replaced in any order, against a model that filters a table."""
+    harness = harness_of(kind, tmp_path_factory.mktemp("any"))
+    target = target_of(harness, WriteMode.REPLACE_WINDOW)
+    model = EVENTS.empty_table()
+    for number, (length, position, rows) in enumerate(steps):
+        of = day(position) if length == "day" else hour(position * 20)
+        assert of.window is not None
+        table = events(of, note=str(number), rows=rows) if rows else EVENTS.empty_table()
+        harness.publish(table, target, of, str(number))
+        at = model["at"]
+        outside = pc.or_(pc.less(at, pa.scalar(of.window.start, at.type)), pc.greater_equal(at, pa.scalar(of.window.end, at.type)))
+        model = pa.concat_tables([model.filter(outside), table])
+        assert_same_rows(model, harness.rows(target))
+
+
+def test_windows_beside_the_new_one_are_copied_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = harness_of("csv", tmp_path)
+    target = target_of(harness, WriteMode.REPLACE_WINDOW)
+    for number in range(3):
+        harness.publish(events(day(number)), target, day(number))
+    monkeypatch.setattr("dataflow_assets.connectors._csv_format.CsvFormat.rows", lambda *_: pytest.fail("the old rows were parsed"))
+    harness.publish(events(day(1), note="again"), target, day(1), "again")
+    harness.publish(events(day(3)), target, day(3))
+    monkeypatch.undo()
+    expected = [events(day(number), note="again" if number == 1 else "first") for number in range(4)]
+    assert_same_rows(pa.concat_tables(expected), harness.rows(target))
+
+
+def test_another_window_column_looks_at_the_rows_again(tmp_path: Path) -> None:
+    """The pieces of a file were cut by one column; by another they may hold rows of any window."""
+    harness = harness_of("csv", tmp_path)
+    table = pa.table({"at": events(day(0), rows=2)["at"], "seen": events(day(1), rows=2)["at"]})
+    harness.publish(table, harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at"), day(0))
+    harness.publish(table.slice(0, 0), harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="seen"), day(1))
+    assert harness.rows(harness.make_target("things", WriteMode.REPLACE_WINDOW)).num_rows == 0
