@@ -6,6 +6,7 @@ are due (`execution.status`), what is printed (`cli`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 
 from dataflow_assets.assets.build import pipeline_job
-from dataflow_assets.assets.instance import open_instance
-from dataflow_assets.assets.names import FULL_REFRESH_TAG, PIPELINE_TAG, job_name, tag_value
+from dataflow_assets.assets.instance import open_instance, provision_pools
+from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, job_name, tag_value
 from dataflow_assets.assets.partitions import partitions_of, range_tags
-from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
+from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets, pool_of
 from dataflow_assets.errors import DataflowError, Interrupted, RunFailed
 from dataflow_assets.execution.events import Event, WindowFailed, WindowFinished
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
-from dataflow_assets.secrets import mask
+from dataflow_assets.secrets import looks_secret, mask
 from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import Window
 
@@ -81,6 +82,7 @@ def execute(
     """
     opened = instance or open_instance(project)
     results: dict[str, PipelineResult] = {}
+    provision_pools(opened, filter(None, map(pool_of, plan.pipelines)))
     try:
         for pipeline in plan.pipelines:
             if pipeline.name in windows:
@@ -127,7 +129,7 @@ def _run_pipeline(
     run = instance.create_run_for_job(
         job := _job(plan, project, pipeline, watch, keys),
         run_config=_QUIET,
-        tags=_tags(pipeline, chosen, full_refresh=full_refresh),
+        tags=_tags(project, pipeline, chosen, full_refresh=full_refresh),
         asset_selection=keys,
         remote_job_origin=_origin(pipeline),
     )
@@ -161,8 +163,11 @@ def _upstream_assets(pipeline: PipelinePlan, around: Surroundings) -> Iterable[d
             yield dg.AssetSpec(key, partitions_def=partitions_of(publisher.windows) if publisher.windows else None)
 
 
-def _tags(pipeline: PipelinePlan, windows: Sequence[Window], *, full_refresh: bool) -> dict[str, str]:
+def _tags(project: Project, pipeline: PipelinePlan, windows: Sequence[Window], *, full_refresh: bool) -> dict[str, str]:
     tags = {PIPELINE_TAG: tag_value(pipeline.name)}
+    overrides = {name: value for name, value in project.overrides.items() if not looks_secret(name)}
+    if overrides:
+        tags[OVERRIDES_TAG] = mask(json.dumps(overrides, default=str))
     if pipeline.windows:
         tags |= range_tags(pipeline.windows, windows)
     if full_refresh:

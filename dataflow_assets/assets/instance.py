@@ -79,9 +79,15 @@ def _uses_sqlite_in(home: Path) -> bool:
 
 
 def provision_pools(instance: dg.DagsterInstance, pools: Iterable[str], *, limit: int = 1) -> list[str]:
-    """Give each pool that has no limit yet this limit; returns those. A default limit alone lets the first two runs overlap."""
+    """Give each pool that has no limit yet this limit; returns those. A default limit alone lets the first two runs overlap.
+
+    Only where whole runs wait for pools (`granularity: run`): with slots held by ops, a killed process would block the next run.
+    """
+    from dagster._core.instance.config import PoolGranularity
+
     storage = instance.event_log_storage
-    if not storage.supports_global_concurrency_limits:
+    granularity = instance.get_concurrency_config().pool_config.pool_granularity
+    if granularity is not PoolGranularity.RUN or not storage.supports_global_concurrency_limits:
         return []
     missing = sorted(set(pools) - {pool.name for pool in storage.get_pool_limits() if not pool.from_default})
     for pool in missing:

@@ -7,6 +7,7 @@ fills it kept wrong statistics, and filters on it found nothing. Not here: openi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 

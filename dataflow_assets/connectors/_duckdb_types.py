@@ -21,9 +21,21 @@ if TYPE_CHECKING:
 INSTANT = pa.timestamp("us", "UTC")
 _SIGNED = dict(zip(("TINYINT", "SMALLINT", "INTEGER", "BIGINT"), (pa.int8(), pa.int16(), pa.int32(), pa.int64()), strict=True))
 _UNSIGNED = dict(zip(("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"), (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()), strict=True))
-_PLAIN = {"BOOLEAN": pa.bool_(), "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "VARCHAR": pa.string(), "BLOB": pa.binary(), "DATE": pa.date32()}
+_PLAIN = {
+    "BOOLEAN": pa.bool_(),
+    "FLOAT": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "VARCHAR": pa.string(),
+    "BLOB": pa.binary(),
+    "DATE": pa.date32(),
+}
 _NAIVE = {"TIMESTAMP": pa.timestamp("us")} | {f"TIMESTAMP_{unit.upper()}": pa.timestamp(unit) for unit in ("s", "ms", "ns")}
-_TIMES = {"TIME": pa.time64("us"), "TIME_NS": pa.time64("ns"), "TIMESTAMP WITH TIME ZONE": INSTANT, "TIMESTAMPTZ_NS": pa.timestamp("ns", "UTC")}
+_TIMES = {
+    "TIME": pa.time64("us"),
+    "TIME_NS": pa.time64("ns"),
+    "TIMESTAMP WITH TIME ZONE": INSTANT,
+    "TIMESTAMPTZ_NS": pa.timestamp("ns", "UTC"),
+}
 _WIRE = _SIGNED | _UNSIGNED | _PLAIN | _NAIVE | _TIMES
 _NATURAL = {str(kind): name for name, kind in _WIRE.items() if not pa.types.is_timestamp(kind)}
 _NATURAL |= {"halffloat": "FLOAT", "date64[ms]": "DATE", "time32[s]": "TIME", "time32[ms]": "TIME", "null": "VARCHAR"}

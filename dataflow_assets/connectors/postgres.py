@@ -329,15 +329,13 @@ def _with_literals(query: Query, connection: psycopg.Connection[Any]) -> str:
 
 def _begin_snapshot(bulk: Any) -> None:
     run(bulk, Statement("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-    run(
-        bulk,
-        Statement(
-            "SELECT set_config('TimeZone', 'UTC', true), set_config('IntervalStyle', 'iso_8601', true), set_config('DateStyle', 'ISO', true)"
-        ),
-    )
+    settings = {"TimeZone": "UTC", "IntervalStyle": "iso_8601", "DateStyle": "ISO"}
+    run(bulk, Statement("SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())))
 
 
-def _restored(bulk: Any, raw: Any, columns: Sequence[ReadColumn], schema: pa.Schema, doing: str, rows: int) -> Iterator[pa.RecordBatch]:
+def _restored(
+    bulk: Any, raw: pa.RecordBatchReader, columns: Sequence[ReadColumn], schema: pa.Schema, doing: str, rows: int
+) -> Iterator[pa.RecordBatch]:
     try:
         for batch in resize(raw, rows=rows):
             yield pa.RecordBatch.from_arrays([column.restore(batch.column(i)) for i, column in enumerate(columns)], schema=schema)

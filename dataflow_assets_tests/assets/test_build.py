@@ -190,7 +190,7 @@ def _load(definitions: dg.Definitions) -> None:
 
 
 def test_loading_costs_about_what_dagsters_own_objects_cost() -> None:
-    count, steps, checks = 60, 5, 3
+    count, steps, checks = 30, 5, 3
     plan = ProjectPlan("p", tuple(pipeline(f"p{number}", steps=steps, checks=checks, windows=DAYS) for number in range(count)))
     times: dict[str, list[float]] = {"bare": [], "ours": []}
     for _ in range(3):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -151,12 +152,33 @@ def test_dagster_home_wins(project: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "elsewhere" / "dagster.yaml").exists()
 
 
-def test_pools_get_a_limit_once(instance: dg.DagsterInstance) -> None:
+def test_pools_get_a_limit_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(HOME, raising=False)
+    instance = open_instance(shop.planned(project)[1])
     assert provision_pools(instance, ["connection/b", "connection/a"]) == ["connection/a", "connection/b"]
     instance.event_log_storage.set_concurrency_slots("connection/a", 7)
     assert provision_pools(instance, ["connection/a", "connection/c"]) == ["connection/c"]
     limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
     assert limits == {"connection/a": 7, "connection/b": 1, "connection/c": 1}
+    instance.dispose()
+
+
+def test_no_pool_is_made_where_a_killed_process_would_hold_it(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "dagster.yaml").write_text("concurrency: {pools: {granularity: op}}\n")
+    monkeypatch.setenv(HOME, str(tmp_path / "elsewhere"))
+    instance = open_instance(shop.planned(project)[1])
+    assert provision_pools(instance, ["connection/a"]) == []
+    instance.dispose()
+
+
+def test_variables_of_the_command_line_are_kept_for_a_re_execution(project: Path, instance: dg.DagsterInstance) -> None:
+    plan, loaded = shop.planned(project)
+    given = replace(loaded, overrides={"smallest": 3, "db_password": "hunter2hunter2"})
+    (result,) = execute(plan, given, windows={"report": [None]}, instance=instance)
+    run = instance.get_run_by_id(str(result.run_id))
+    assert run is not None
+    assert run.tags["dataflow/vars"] == '{"smallest": 3}'
 
 
 SMALL = """
@@ -173,16 +195,14 @@ assert result.status == "ok", result
 
 
 def test_a_small_run_is_quick_from_a_cold_start(project: Path) -> None:
-    """Python, Dagster, instance and run: 2.5 s on a quiet machine (in the benchmark); here the better of two on a loaded one."""
+    """Python, Dagster, instance and run, in processor time: 2.5 s of wall time on a quiet machine is held by the benchmark."""
     environment = {name: value for name, value in os.environ.items() if name != HOME}
-    seconds = []
-    for _ in range(2):
-        begun = time.perf_counter()
-        subprocess.run([sys.executable, "-W", "ignore", "-c", SMALL, str(project)], env=environment, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - begun)
-    assert min(seconds) < 6.0, seconds
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", SMALL, str(project)], env=environment, check=True, capture_output=True)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime < 4.0
     reopened = open_instance(shop.planned(project)[1])
     try:
-        assert reopened.get_runs_count() == 2
+        assert reopened.get_runs_count() == 1
     finally:
         reopened.dispose()

@@ -30,7 +30,7 @@ def _partitions(definition: dg.TimeWindowPartitionsDefinition, now: datetime) ->
     return [(key, Window(item.start, item.end)) for key, item in zip(keys, found, strict=True)]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     every=st.sampled_from(CADENCES),
     zone=st.sampled_from(ZONES),
@@ -81,6 +81,7 @@ def test_a_lag_of_whole_windows_holds_partitions_back() -> None:
     assert len(_partitions(partitions_of(_windows("day", begin=begin, lag=7200)), now)) == 5
 
 
+@settings(max_examples=40, deadline=None)
 @given(chosen=st.sets(st.integers(0, 40), min_size=1))
 def test_the_tags_of_a_run_give_back_its_windows(chosen: set[int]) -> None:
     plan = _windows("hour", "America/New_York", begin=datetime(2013, 11, 2, tzinfo=UTC))

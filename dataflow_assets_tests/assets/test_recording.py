@@ -203,30 +203,15 @@ def test_checks_alone_before_anything_is_published(project: Path, instance: dg.D
 # -- retries
 
 
-TRANSIENT = """\
-def clean(read):
-    from pathlib import Path
-    from dataflow_assets.errors import DataflowError
+PERMANENT = """\
+import pyarrow as pa
 
-    tries = Path(__file__).with_suffix(".tries")
-    days = {value.day for value in read["ordered_at"].to_pylist()}
-    if 3 in days:
-        with tries.open("a") as log:
-            log.write("x")
-        if len(tries.read_text()) <= TIMES:
-            raise DataflowError("the line is busy", transient=TRANSIENT)
-    return read
+from dataflow_assets.errors import TransformFailed
+
+
+def clean(read: pa.Table) -> pa.Table:
+    raise TransformFailed("the column is not what it was")
 """
-
-
-def _with_python(folder: Path, *, times: int, transient: bool) -> Path:
-    text = shop.ORDERS.replace("kind: sql", "kind: python").replace(
-        'config: {query: "select id, ordered_at, amount from read"}', "config: {file: clean.py, function: clean}"
-    )
-    project = shop.write_shop(folder, orders=text)
-    code = TRANSIENT.replace("TIMES", str(times)).replace("transient=TRANSIENT", f"transient={transient}")
-    (project / "clean.py").write_text(code.replace("def clean(read)", "import pyarrow as pa\n\n\ndef clean(read: pa.Table) -> pa.Table"))
-    return project
 
 
 def _tries(result: dg.ExecuteInProcessResult) -> int:
@@ -234,10 +219,15 @@ def _tries(result: dg.ExecuteInProcessResult) -> int:
 
 
 def test_a_permanent_failure_is_not_tried_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    project = _with_python(tmp_path / "shop", times=99, transient=False)
+    sql = 'config: {query: "select id, ordered_at, amount from read"}'
+    assert sql in shop.ORDERS
+    text = shop.ORDERS.replace("kind: sql", "kind: python").replace(sql, "config: {file: clean.py, function: clean}")
+    project = shop.write_shop(tmp_path / "shop", orders=text)
+    (project / "clean.py").write_text(PERMANENT)
     result = shop.run(project, instance, tags={"dagster/partition": DAYS[2]})
     assert not result.success
     assert _tries(result) == 1
+    assert shop.recorded(instance, "orders", "read") == [DAYS[2]]
 
 
 def test_a_transient_failure_is_tried_again_with_the_missing_windows_only(

@@ -134,13 +134,19 @@ def test_a_terminated_session_is_transient(harness: PostgresHarness) -> None:
 
     def terminate() -> None:
         with psycopg.connect(harness.dsn, autocommit=True) as admin:
-            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dataflow'")
+            mine = "datname = current_database() AND application_name = 'dataflow'"
+            admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}".encode())
 
     long = ReadRequest(PostgresSource(query="SELECT x, repeat('x', 100) AS t FROM generate_series(1, 1000000) x"))
-    with pytest.raises(ConnectionFailed) as caught, harness.connector.read(long) as reader:
-        reader.read_next_batch()
-        terminate()
-        reader.read_all()
+
+    def read_and_be_cut_off() -> None:
+        with harness.connector.read(long) as reader:
+            reader.read_next_batch()
+            terminate()
+            reader.read_all()
+
+    with pytest.raises(ConnectionFailed) as caught:
+        read_and_be_cut_off()
     assert caught.value.transient
     terminate()
     assert harness.rows(target).num_rows == 100_000
@@ -190,7 +196,8 @@ def test_upsert_of_keys_alone_leaves_the_rows(harness: PostgresHarness) -> None:
 def test_rows_that_a_trigger_drops_are_noticed(harness: PostgresHarness) -> None:
     with psycopg.connect(harness.dsn, autocommit=True) as admin:
         admin.execute("""CREATE TABLE things (id bigint, at timestamptz, note text);
-            CREATE FUNCTION drop_some() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN NEW.id % 7200 = 0 THEN NULL ELSE NEW END; END $$;
+            CREATE FUNCTION drop_some() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RETURN CASE WHEN NEW.id % 7200 = 0 THEN NULL ELSE NEW END; END $$;
             CREATE TRIGGER drop_some BEFORE INSERT ON things FOR EACH ROW EXECUTE FUNCTION drop_some()""")
     target = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at")
     with pytest.raises(AuditFailed, match="12 rows"):

@@ -1,0 +1,93 @@
+"""What is shown beside an asset is legal, short and masked, whatever the data."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataflow_assets.assets.metadata import code_reference, evaluated, markdown_table, materialized
+from dataflow_assets.errors import Place
+from dataflow_assets.execution.events import StepFinished
+from dataflow_assets.protocols import CheckResult
+from dataflow_assets.secrets import register_secret
+from dataflow_assets.tables import Published
+from dataflow_assets_tests.assets.test_build import pipeline
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.decimals(), st.datetimes(), st.lists(st.integers())
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(st.dictionaries(st.text(), VALUES, max_size=4), max_size=4))
+def test_any_offending_row_can_be_shown(rows: list[dict[str, object]]) -> None:
+    result = CheckResult(
+        "c", False, checked=10, failed=len(rows), samples=tuple(rows), metadata={"rows": rows, "none": None, "nan": math.nan}
+    )
+    shown = evaluated(result, window=None)
+    evaluation = dg.AssetCheckEvaluation(asset_key=dg.AssetKey("a"), check_name="c", passed=False, metadata=shown)
+    assert dg.deserialize_value(dg.serialize_value(evaluation), dg.AssetCheckEvaluation) == evaluation
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(st.dictionaries(st.text(min_size=1), VALUES, min_size=1, max_size=4), min_size=1, max_size=5))
+def test_a_preview_is_one_line_a_row(rows: list[dict[str, object]]) -> None:
+    lines = markdown_table(rows).split("\n")
+    assert len(lines) == len(rows) + 2
+    assert all(line.startswith("|") and line.endswith("|") for line in lines)
+
+
+def test_cells_are_escaped_and_cut() -> None:
+    text = markdown_table([{"a|b": "x|y\nz <script>", "long": "q" * 500}])
+    assert "a\\|b" in text
+    assert "x\\|y z &lt;script>" in text
+    assert "q" * 79 + "…" in text
+    assert "q" * 80 not in text
+
+
+def test_whole_numbers_too_large_for_a_browser_stay_exact() -> None:
+    shown = evaluated(CheckResult("c", True, metrics={"big": 2**60, "inf": math.inf}), window=None)  # type: ignore[dict-item]
+    assert shown["metric/big"] == str(2**60)
+    assert shown["metric/inf"] == "inf"
+
+
+def test_registered_secrets_are_masked() -> None:
+    register_secret("s3cret-value-in-a-row")
+    result = CheckResult("c", False, samples=({"note": "is s3cret-value-in-a-row"},), metadata={"m": "s3cret-value-in-a-row"})
+    assert "s3cret-value-in-a-row" not in str(evaluated(result, window=None))
+    assert "s3cret-value-in-a-row" not in markdown_table([{"a": "s3cret-value-in-a-row"}])
+
+
+SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("price", pa.decimal128(10, 2))])
+
+
+@pytest.mark.parametrize("published", [None, Published(2, 4, deleted=1, target_rows=2, already=True, note="done before")])
+def test_a_materialization_shows_what_happened(published: Published | None) -> None:
+    plan = pipeline("orders")
+    event = StepFinished("all", "s2", 2, 64, 0.5, "2:ab", SCHEMA, True, published, ({"id": 1, "price": Decimal("1.50")},), {"share": 0.25})
+    shown = materialized(event, plan.by_id["s2"], window=None, inputs=[dg.AssetKey(["orders", "s1"])])
+    assert shown["resumed"] is True
+    assert shown["metric/share"] == 0.25
+    assert [(c.name, c.type, c.constraints.nullable) for c in shown["dagster/column_schema"].columns] == [
+        ("id", "int64", False),
+        ("price", "decimal128(10, 2)", True),
+    ]
+    lineage = shown["dagster/column_lineage"].deps_by_column
+    assert lineage["id"] == [dg.TableColumnDep(asset_key=dg.AssetKey(["orders", "s1"]), column_name="id")]
+    assert ("generation" in shown) == (published is not None)
+    if published:
+        assert (shown["generation"], shown["rows_replaced"], shown["note"]) == (4, 1, "done before")
+    dg.AssetMaterialization("a", metadata=shown)
+
+
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+def test_the_code_reference_is_absolute(tmp_path: Path) -> None:
+    found = code_reference(Place("pipelines/a.yml", 0), tmp_path, "a.b")["dagster/code_references"].code_references[0]
+    assert (found.file_path, found.line_number) == (str(tmp_path / "pipelines/a.yml"), 1)

@@ -1,0 +1,63 @@
+"""SQL text: identifiers quoted or refused, values kept apart."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow_assets.errors import ValueRefused
+from dataflow_assets.storage import ledger, sql
+from dataflow_assets.tables import Bind, Query, TableName, Target, Unit, WriteMode
+from dataflow_assets.windows import Window
+
+SQLITE = sql.Dialect("SQLite", placeholder=lambda position: f"?{position}", instant=lambda moment: moment.isoformat())
+WINDOW = Window(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=40))
+def test_a_quoted_name_is_that_name(name: str) -> None:
+    with sqlite3.connect(":memory:") as connection:
+        cursor = connection.execute(f"SELECT 1 AS {SQLITE.quote(name)}")
+    connection.close()
+    assert cursor.description[0][0] == name
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 64, "é" * 32])
+def test_a_name_that_cannot_be_kept_is_refused(name: str) -> None:
+    with pytest.raises(ValueRefused):
+        sql.Dialect("Postgres", max_identifier_bytes=63).quote(name)
+
+
+def test_values_stay_out_of_the_text() -> None:
+    text, values = sql.derived_table(SQLITE, Query(("SELECT * FROM t WHERE a = ", Bind("x'); --"), " -- end;")))
+    assert text == "(\nSELECT * FROM t WHERE a = ?1 -- end\n) AS source_query"
+    assert values == ["x'); --"]
+
+
+def test_the_ledger_serves_another_database_unchanged() -> None:
+    """SQLite is no connector here: its ledger needs a dialect value and nothing else."""
+    target = Target(TableName("things"), WriteMode.REPLACE_WINDOW, None)
+    unit = Unit("p", "s", "2024-01-01", WINDOW)
+    connection = sqlite3.connect(":memory:")
+    connection.execute(ledger.create_ledger(SQLITE, ledger.ledger_table(target.table)).text)
+    for generation in (1, 2):
+        claim = ledger.claim_unit(SQLITE, target, unit, attempt=f"attempt {generation}")
+        connection.execute(claim.text, claim.values)
+        fetch = ledger.fetch_unit(SQLITE, target, unit)
+        row = ledger.ledger_row(connection.execute(fetch.text, fetch.values).fetchone())
+        assert (row.unit, row.generation, row.attempt, row.entry) == (unit, generation, f"attempt {generation}", None)
+    connection.close()
+
+
+@pytest.mark.parametrize("keys", [["a"], ["a", "b"]])
+def test_the_latest_of_equal_keys(keys: list[str]) -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE t (a, b, n)")
+    connection.executemany("INSERT INTO t VALUES (?, ?, ?)", [(1, 1, 1), (1, 2, 2), (1, 1, 3), (2, 1, 4)])
+    found = connection.execute(f"SELECT n FROM {sql.latest_rows(SQLITE, 't', keys=keys, order='n')} ORDER BY n").fetchall()
+    connection.close()
+    assert [n for (n,) in found] == ([3, 4] if keys == ["a"] else [2, 3, 4])
