@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
+import pyarrow as pa
+
 from dataflow_assets.errors import AuditFailed
 from dataflow_assets.execution.events import Event
 from dataflow_assets.execution.reporting import finished
@@ -51,6 +53,7 @@ def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
     claim = work.claims.get(step.id) or _claim_batch(work, step, stage, target)
     request = _request(work, step, stage, claim)
     failpoint("publish.ready")
+    pa.default_memory_pool().release_unused()  # what staging has freed goes back to the system before the target's driver asks for more
     published = connector.publish(request)
     failpoint("publish.done")
     _audit(work, step, stage, published)

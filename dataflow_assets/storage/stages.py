@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from dataflow_assets.batches import CHECKSUM_VERSION, Checksum, open_parquet, resize
+from dataflow_assets.batches import CHECKSUM_VERSION, Checksum, open_parquet, resize, trimmed
 from dataflow_assets.errors import StageCorrupt
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.protocols import StagedInput
@@ -97,7 +97,7 @@ def write_stage(
     schema = reader.schema
     checksum, size, files = Checksum(), 0, {}
     with _Parts(folder, schema) as parts:
-        for rows in resize(reader):
+        for rows in trimmed(resize(reader)):
             failpoint("extract.batch")
             for observer in observers:
                 observer.update(rows)

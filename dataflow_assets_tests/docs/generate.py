@@ -1,0 +1,212 @@
+"""Writes the blocks of `docs/` that come from the code: `python -m dataflow_assets_tests.docs.generate`.
+
+Here: the tables of options, the plugins' examples, the support matrix, the options of the verbs. A block stands between
+`<!-- generated: WHAT -->` and `<!-- end -->`; a test compares. Not here: any prose.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from dataflow_assets import discovery
+from dataflow_assets.cli.app import VERBS, app
+from dataflow_assets.cli.verb import shared_options
+from dataflow_assets.plan.options import known_keys
+from dataflow_assets.spec.models import SqlMarker
+from dataflow_assets.tables import WriteMode
+from dataflow_assets_tests.docs.words import MEANINGS
+
+ROOT = Path(__file__).parents[2]
+_BLOCK = re.compile(r"(<!-- generated: (?P<what>[^>]+?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+_PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", SecretStr: "text, secret", Any: "any value"}
+
+
+def pages() -> list[Path]:
+    """Every page of the documentation."""
+    return [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def fresh(text: str) -> str:
+    """The text of a page with its generated blocks made anew."""
+    return _BLOCK.sub(lambda match: f"{match[1]}\n{made(match['what']).strip()}\n\n{match[4]}", text)
+
+
+def made(what: str) -> str:
+    """The content of one block. Raises KeyError for an unknown kind of block."""
+    kind, *arguments = what.split()
+    return _KINDS[kind](*arguments)
+
+
+def options(path: str) -> str:
+    """A table of a model's keys; `path` is `module:Class` or `module:Class.Attribute` below dataflow_assets."""
+    model = _model(path)
+    rows = [_row(model, name, info) for name, info in model.model_fields.items()]
+    return _table(("key", "value", "default", "meaning"), rows)
+
+
+def example(family: str, kind: str) -> str:
+    """The example of a plugin."""
+    return f"```yaml\n{discovery.find(family, kind).example.strip()}\n```"  # type: ignore[arg-type]
+
+
+def matrix() -> str:
+    """What each connector can do, from its capabilities."""
+    rows = []
+    for kind in discovery.kinds("connectors"):
+        can = discovery.find("connectors", kind).capabilities
+        modes = ["yes" if mode in can.modes else "-" for mode in WriteMode]
+        types_kept = "all it can hold" if can.exact_types else "by their text"
+        one = "one step a file" if can.single_file else "many steps"
+        rows.append((f"[{kind}]({kind}.md)", "yes" if can.reads else "-", *modes, can.dialect or "-", types_kept, one))
+    return _table(("kind", "reads", *(f"`{mode}`" for mode in WriteMode), "SQL", "types kept", "writers of a target"), rows)
+
+
+def verbs() -> str:
+    """The verbs."""
+    return _table(("verb", "what it does"), [(f"[`{name}`](#{name})", verb.summary) for name, verb in VERBS.items()])
+
+
+def verb(name: str) -> str:
+    """The help and the options of a verb; what all verbs share is left out."""
+    command = app.get_command(click.Context(app), name)
+    assert command is not None
+    shared = {option.name for option in shared_options()}
+    rows = [
+        (_spelled(parameter), (parameter.help or "") + _default_of(parameter))
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and parameter.name not in shared
+    ]
+    arguments = " ".join(parameter.make_metavar(click.Context(command)) for parameter in command.params if isinstance(parameter, click.Argument))
+    usage = f"`dataflow {name}{' ' + arguments if arguments else ''}`"
+    return usage if not rows else f"{usage}\n\n{_table(('option', 'meaning'), rows)}"
+
+
+def shared() -> str:
+    """The options of every verb."""
+    return _table(("option", "meaning"), [(_spelled(option), option.help or "") for option in shared_options() if isinstance(option, click.Option)])
+
+
+_KINDS: Mapping[str, Callable[..., str]] = {
+    "options": options,
+    "example": example,
+    "matrix": matrix,
+    "verbs": verbs,
+    "verb": verb,
+    "shared": shared,
+}
+
+
+def _spelled(option: click.Parameter) -> str:
+    assert isinstance(option, click.Option)
+    value = "" if option.is_flag else f" {option.metavar or _metavar(option)}"
+    return f"`{', '.join(sorted(option.opts, key=len, reverse=True))}{value}`"
+
+
+def _metavar(option: click.Option) -> str:
+    return "/".join(map(str, option.type.choices)) if isinstance(option.type, click.Choice) else option.type.name.upper().split()[0]
+
+
+def _default_of(option: click.Option) -> str:
+    return f" Default: {option.default}." if option.show_default else ""
+
+
+def _model(path: str) -> type[BaseModel]:
+    module, _, names = path.partition(":")
+    found: Any = importlib.import_module(f"dataflow_assets.{module}")
+    for name in names.split("."):
+        found = getattr(found, name)
+    assert issubclass(found, BaseModel)
+    return found
+
+
+def _row(model: type[BaseModel], name: str, info: FieldInfo) -> tuple[str, ...]:
+    keys = [key for key, field in known_keys(model).items() if field == name]
+    first, *others = keys
+    shown = f"`{first}`" + (f" (or {', '.join(f'`{key}`' for key in others)})" if others else "")
+    return shown, _value(info), _default(info), meaning(model, name)
+
+
+def meaning(model: type[BaseModel], name: str) -> str:
+    """What a key is for: the model's own description, else the words kept beside this module. Raises KeyError for none."""
+    described = model.model_fields[name].description
+    if described:
+        return described
+    for base in model.__mro__:
+        if found := MEANINGS.get(f"{base.__name__}.{name}"):
+            return found
+    raise KeyError(f"{model.__name__}.{name} has no description")
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    if info.default_factory is not None:
+        value: Any = info.default_factory() if not info.default_factory_takes_validated_data else None  # type: ignore[call-arg]
+        if info.annotation is int:
+            return "the machine"
+    else:
+        value = info.default
+    if isinstance(value, BaseModel) or value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value.value if isinstance(value, enum.Enum) else value}`"
+
+
+def _value(info: FieldInfo) -> str:
+    if any(isinstance(mark, SqlMarker) for mark in info.metadata) or "SqlMarker" in repr(info.annotation):
+        return "SQL"
+    return _kind(info.annotation)
+
+
+def _kind(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return "text or a list" if "_as_list" in repr(arguments) else _kind(arguments[0])
+    if origin is typing.Literal:
+        return " ".join(f"`{item}`" for item in arguments)
+    if origin in {typing.Union, types.UnionType}:
+        kinds = list(dict.fromkeys(_kind(item) for item in arguments if item is not type(None)))
+        return " or ".join(kinds)
+    if origin in {list, tuple}:
+        return "list" if arguments and arguments[0] is not str else "text or a list"
+    if origin is dict or annotation is dict:
+        return "mapping"
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return " ".join(f"`{item.value}`" for item in annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "block"
+    return _PLAIN.get(annotation) or getattr(annotation, "__name__", str(annotation))
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines)
+
+
+def main() -> int:
+    """Rewrite the pages whose blocks have changed; returns how many."""
+    changed = 0
+    for page in pages():
+        before = page.read_text(encoding="utf-8")
+        if (after := fresh(before)) != before:
+            page.write_text(after, encoding="utf-8")
+            sys.stdout.write(f"{page.relative_to(ROOT)}\n")
+            changed += 1
+    return changed
+
+
+if __name__ == "__main__":
+    main()
