@@ -135,8 +135,9 @@ def as_text(column: pa.Array, *, name: str) -> pa.Array:
     kind = column.type
     if pa.types.is_timestamp(kind):
         _refuse_far_years(column.cast(pa.timestamp(kind.unit)).cast(pa.int64()), _PER_SECOND[kind.unit], name)
-        shown = column.cast(pa.timestamp(kind.unit, "UTC") if kind.tz else kind).cast(pa.string())
-        return pc.binary_replace_slice(shown, 10, 11, "T")
+        # without its zone: Arrow formats instants fifteen times as slowly as naive times
+        shown = pc.binary_replace_slice(column.cast(pa.timestamp(kind.unit)).cast(pa.string()), 10, 11, "T")
+        return pc.binary_join_element_wise(shown, "Z", "") if kind.tz else shown
     if pa.types.is_date(kind):
         days = column.cast(pa.date32())
         _refuse_far_years(pc.multiply(days.cast(pa.int32()).cast(pa.int64()), 86_400), 1, name)

@@ -41,6 +41,8 @@ class FileConnector:
     """The connector protocol for files; a format gives `reader` and `writer`."""
 
     kind: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+    """The names of data files inside a folder end with one of these."""
     Connection: ClassVar[type[FileConnection]] = FileConnection
 
     def __init__(self, connection: FileConnection, context: ConnectionContext) -> None:
@@ -112,7 +114,11 @@ class FileConnector:
     def _site(self, target: Target) -> Site:
         return Site.of(self.path(target.options.file_path), is_folder=self.is_folder(target.options))
 
-    def sources(self, file_path: str, *, suffixes: tuple[str, ...]) -> list[Path]:
+    def source_version(self, options: Any) -> str:
+        """Name, size, time and inode of every file that the source reads."""
+        return repr([(str(path), mark_of(path)) for path in self.sources(options.file_path)])
+
+    def sources(self, file_path: str) -> list[Path]:
         """The files that a source reads: the file itself, the data files of a folder, or what a glob matches, by name.
 
         Raises ReadFailed when there is none.
@@ -126,7 +132,7 @@ class FileConnector:
         found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - an absolute pattern
         found = [item for item in found if item.is_file() and item.name[0] not in "._"]
         if path.is_dir():
-            found = [item for item in found if item.name.endswith(suffixes)]
+            found = [item for item in found if item.name.endswith(self.suffixes)]
         if not found:
             raise ReadFailed(f"no file matches {pattern}", hint=f"file_path is relative to {self._folder}; see what lies there")
         return found

@@ -18,9 +18,9 @@ from dataflow_assets.connectors._csv_reading import Dialect, Plan, codec_of, rea
 from dataflow_assets.connectors._files import FileConnector, column_types, reader_of, require, snapshot
 from dataflow_assets.protocols import Capabilities
 from dataflow_assets.spec.models import EndpointOptions, Names, SourceOptions
+from dataflow_assets.storage.read_ahead import read_ahead
 from dataflow_assets.tables import ReadRequest, WriteMode
 
-_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".csv.zst", ".csv.bz2", ".tsv.gz")
 Compression = Literal["infer", "none", "gzip", "bz2", "zstd", "lz4"]
 
 
@@ -67,6 +67,7 @@ class Connector(FileConnector):
     """CSV files."""
 
     kind: ClassVar[str] = "csv"
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".txt", ".csv.gz", ".csv.zst", ".csv.bz2", ".tsv.gz")
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), single_file=True, exact_types=False)
     Source: ClassVar[type[CsvSource]] = CsvSource
     Endpoint: ClassVar[type[CsvEndpoint]] = CsvEndpoint
@@ -93,11 +94,12 @@ steps:
     @contextmanager
     def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
         options: CsvSource = request.options
-        with snapshot(self.sources(options.file_path, suffixes=_SUFFIXES)) as files:
+        with snapshot(self.sources(options.file_path)) as files:
             plan = Plan.of(files, options.dialect, column_types(options.column_types))
             columns = request.columns or options.columns or plan.schema.names
             window = request.window
             require(plan.schema, [*columns, *([window.column] if window else [])])
             wanted = plan.only([name for name in plan.schema.names if name in columns or (window and name == window.column)])
             batches = (batch for file in files for batch in read_rows(file, wanted))
-            yield reader_of(wanted.schema, batches, window=window, columns=columns, rows=request.batch_rows)
+            with read_ahead(batches, depth=4) as ahead:
+                yield reader_of(wanted.schema, ahead, window=window, columns=columns, rows=request.batch_rows)

@@ -24,7 +24,6 @@ from dataflow_assets.storage.file_writing import Format
 from dataflow_assets.tables import ReadRequest, WriteMode
 
 _LINES = {".ndjson", ".jsonl"}
-_SUFFIXES = (".json", ".ndjson", ".jsonl", ".json.gz", ".ndjson.gz", ".jsonl.gz")
 Shape = Literal["document", "ndjson"]
 
 
@@ -52,6 +51,7 @@ class Connector(FileConnector):
     """JSON files."""
 
     kind: ClassVar[str] = "json"
+    suffixes: ClassVar[tuple[str, ...]] = (".json", ".ndjson", ".jsonl", ".json.gz", ".ndjson.gz", ".jsonl.gz")
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), single_file=True, exact_types=False)
     Source: ClassVar[type[JsonSource]] = JsonSource
     Endpoint: ClassVar[type[JsonEndpoint]] = JsonEndpoint
@@ -76,7 +76,7 @@ steps:
     def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
         options: JsonSource = request.options
         layout = Layout(is_lines(options), tuple(filter(None, options.records_path.removeprefix("$").split("."))), options.encoding)
-        with snapshot(self.sources(options.file_path, suffixes=_SUFFIXES)) as files:
+        with snapshot(self.sources(options.file_path)) as files:
             plan = Plan.of(files, layout, column_types(options.column_types))
             columns = request.columns or options.columns or plan.schema.names
             window = request.window

@@ -25,7 +25,6 @@ from dataflow_assets.storage.file_writing import Writer
 from dataflow_assets.tables import LedgerEntry, ReadRequest, WindowFilter, WriteMode
 
 _FOOTER = b"dataflow"
-_SUFFIXES = (".parquet", ".pq")
 _ROW_GROUP_ROWS = 1_048_576
 _READ_BUFFER = 1024 * 1024
 
@@ -46,6 +45,7 @@ class Connector(FileConnector):
     """Parquet files."""
 
     kind: ClassVar[str] = "parquet"
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), single_file=True)
     Source: ClassVar[type[ParquetSource]] = ParquetSource
     Endpoint: ClassVar[type[ParquetEndpoint]] = ParquetEndpoint
@@ -73,7 +73,7 @@ steps:
 
     @contextmanager
     def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        with snapshot(self.sources(request.options.file_path, suffixes=_SUFFIXES)) as files:
+        with snapshot(self.sources(request.options.file_path)) as files:
             schema = _schema_of(files)
             columns = request.columns or request.options.columns or schema.names
             window = request.window

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +13,6 @@ from dataflow_assets.assets.instance import HOME, open_instance
 from dataflow_assets.spec.models import ProjectModel
 from dataflow_assets.spec.project import Places, Project
 from dataflow_assets_tests.assets import shop
-
-
-@pytest.fixture(autouse=True)
-def _quiet_machinery() -> Iterator[None]:
-    """Dagster leaves sqlite3 connections and loop handles to the collector, which under -W error would fail a later test."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gc.collect()
 
 
 @pytest.fixture(scope="session")

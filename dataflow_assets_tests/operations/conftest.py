@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from dataflow_assets_tests.assets.conftest import _quiet_machinery, empty_home, instance, project
+from dataflow_assets_tests.assets.conftest import empty_home, instance, project
 
-__all__ = ["_quiet_machinery", "empty_home", "instance", "project"]
+__all__ = ["empty_home", "instance", "project"]
