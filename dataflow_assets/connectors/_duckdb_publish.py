@@ -173,8 +173,18 @@ class _Publication:
         return {name: f"CAST({DUCKDB.quote(name)} AS {way.cast})" if way.cast else DUCKDB.quote(name) for name, way in self._routes.items()}
 
     def _insert_files(self) -> int:
-        """DuckDB reads the stage by itself, in parallel; in two halves, so that there is a middle to be interrupted in."""
+        """DuckDB reads the stage by itself, in parallel and in any order, which is twice as fast as in the stage's.
+
+        It reads in two halves, so that there is a middle to be interrupted in.
+        """
         self._check_files()
+        self.connection.execute("SET preserve_insertion_order = false")
+        try:
+            return self._insert_halves()
+        finally:
+            self.connection.execute("RESET preserve_insertion_order")
+
+    def _insert_halves(self) -> int:
         paths = list(self.request.paths)
         columns = {name: DUCKDB.quote(name) for name in self._routes}
         text = sql.insert_select(DUCKDB, self._target.table, columns, _parquet(1))

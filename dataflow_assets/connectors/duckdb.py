@@ -48,7 +48,7 @@ class DuckDBConnection(Model):
     """The keys of a DuckDB connection."""
 
     database: str = Field(validation_alias=AliasChoices("database", "path"), description="a file; a relative path starts at the project")
-    memory_limit: str = Field("128MB", description="what DuckDB may keep in memory; the rest goes to temporary files beside the database")
+    memory_limit: str = Field("64MB", description="what DuckDB may keep in memory; the rest goes to temporary files beside the database")
     threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1)
     lock_timeout: str = Field("30s", description="how long to wait for another process that has the file open")
 

@@ -15,17 +15,19 @@ from typing import Any, BinaryIO, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from dataflow_assets.connectors._files import FileConnector, OpenFile, reader_of, require, snapshot
+from dataflow_assets.connectors._files import FileConnection, FileConnector, OpenFile, reader_of, require, snapshot
 from dataflow_assets.errors import ReadFailed
-from dataflow_assets.protocols import Capabilities
+from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, SourceOptions
 from dataflow_assets.storage.file_ledger import FileRecord, Identity, entry_from, entry_to
 from dataflow_assets.storage.file_rows import combined, conform, meet, plain_schema
-from dataflow_assets.storage.file_writing import Writer
+from dataflow_assets.storage.file_writing import Mark, Writer
 from dataflow_assets.tables import LedgerEntry, ReadRequest, WindowFilter, WriteMode
 
 _FOOTER = b"dataflow"
 _ROW_GROUP_ROWS = 1_048_576
+_FOOTERS = 1000
+"""How many footers are kept for the windows of a run."""
 _READ_BUFFER = 1024 * 1024
 
 
@@ -68,27 +70,53 @@ steps:
     def is_folder(self, options: Any) -> bool:
         return str(options.file_path).endswith("/") or not PurePosixPath(options.file_path).suffix
 
+    def __init__(self, connection: FileConnection, context: ConnectionContext) -> None:
+        super().__init__(connection, context)
+        self._footers: dict[Mark, Any] = {}
+
     def format(self, options: Any) -> ParquetFormat:
         return ParquetFormat()
 
     @contextmanager
     def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
         with snapshot(self.sources(request.options.file_path)) as files:
-            schema = _schema_of(files)
+            footers = [self._footer(file) for file in files]
+            schema = _schema_of(files, footers)
             columns = request.columns or request.options.columns or schema.names
             window = request.window
             require(schema, [*columns, *([window.column] if window else [])])
             needed = pa.schema([item for item in schema if item.name in columns or (window and item.name == window.column)])
-            batches = (batch for file in files for batch in _rows(file, needed, window=window, rows=request.batch_rows))
+            found = zip(files, footers, strict=True)
+            batches = (batch for file, footer in found for batch in _rows(file, footer, needed, window=window, rows=request.batch_rows))
             yield reader_of(needed, batches, window=window, columns=columns, rows=request.batch_rows)
 
+    def close(self) -> None:
+        self._footers.clear()
 
-def _schema_of(files: Sequence[OpenFile]) -> pa.Schema:
-    """The columns of all files. Raises ReadFailed for a file that is no Parquet, or whose columns are others than the first one's."""
+    def _footer(self, file: OpenFile) -> Any:
+        """The file's metadata and row-group statistics, read once for as long as the file does not change."""
+        footer = self._footers.get(file.mark) if file.mark else None
+        if footer is None:
+            footer = _footer_of(file)
+            if file.mark is not None and len(self._footers) < _FOOTERS:
+                self._footers[file.mark] = footer
+        return footer
+
+
+def _footer_of(file: OpenFile) -> Any:
+    import pyarrow.dataset as ds
+
+    with _reading(file):
+        footer = ds.ParquetFileFormat().make_fragment(file.open())
+        footer.ensure_complete_metadata()
+    return footer
+
+
+def _schema_of(files: Sequence[OpenFile], footers: Sequence[Any]) -> pa.Schema:
+    """The columns of all files. Raises ReadFailed for a file whose columns are others than the first one's."""
     schemas = []
-    for file in files:
-        with _parquet(file) as opened:
-            schemas.append(plain_schema(opened.schema_arrow))
+    for file, footer in zip(files, footers, strict=True):
+        schemas.append(plain_schema(footer.metadata.schema.to_arrow_schema()))
         if sorted(schemas[-1].names) != sorted(schemas[0].names):
             differing = sorted({*schemas[-1].names} ^ {*schemas[0].names})
             raise ReadFailed(
@@ -100,32 +128,34 @@ def _schema_of(files: Sequence[OpenFile]) -> pa.Schema:
 
 
 @contextmanager
-def _parquet(file: OpenFile) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
+def _reading(file: OpenFile) -> Iterator[None]:
     try:
-        yield pq.ParquetFile(file.open(), buffer_size=_READ_BUFFER, pre_buffer=False)
+        yield
     except (pa.ArrowException, OSError) as error:
         raise ReadFailed(f"{file.path} cannot be read as Parquet: {error}", hint="see that the file is whole") from error
 
 
-def _rows(file: OpenFile, schema: pa.Schema, *, window: WindowFilter | None, rows: int) -> Iterator[pa.RecordBatch]:
-    with _parquet(file) as opened:
-        groups = _row_groups(file, opened, window)
+def _rows(file: OpenFile, footer: Any, schema: pa.Schema, *, window: WindowFilter | None, rows: int) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
+    groups = _row_groups(footer, window)
+    if not groups:
+        return
+    with _reading(file):
+        opened = pq.ParquetFile(file.open(), metadata=footer.metadata, buffer_size=_READ_BUFFER, pre_buffer=False)
         for batch in opened.iter_batches(batch_size=rows, row_groups=groups, columns=schema.names):
             yield conform(batch, schema)
 
 
-def _row_groups(file: OpenFile, opened: Any, window: WindowFilter | None) -> list[int]:
+def _row_groups(footer: Any, window: WindowFilter | None) -> list[int]:
     """The row groups that may hold rows of the window, or rows without a time, by their statistics."""
     if window is None:
-        return list(range(opened.num_row_groups))
+        return list(range(footer.metadata.num_row_groups))
     import pyarrow.dataset as ds
 
-    column = ds.field(window.column)
-    start, end = window.bounds(opened.schema_arrow.field(window.column).type)
-    fragment = ds.ParquetFileFormat().make_fragment(file.open())
-    subset = fragment.subset(((column >= start) & (column < end)) | column.is_null(), schema=opened.schema_arrow)
+    column, schema = ds.field(window.column), footer.physical_schema
+    start, end = window.bounds(schema.field(window.column).type)
+    subset = footer.subset(((column >= start) & (column < end)) | column.is_null(), schema=schema)
     return [group.id for group in subset.row_groups]
 
 
@@ -137,13 +167,14 @@ class ParquetFormat:
 
     def schema(self, path: Path, likely: pa.Schema) -> pa.Schema:
         with snapshot([path]) as files:
-            return _schema_of(files)
+            return _schema_of(files, [_footer_of(files[0])])
 
     def rows(self, path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         with snapshot([path]) as files:
-            meet(_schema_of(files), schema, where=str(path))
-            yield from _rows(files[0], wanted, window=None, rows=65_536)
+            footer = _footer_of(files[0])
+            meet(_schema_of(files, [footer]), schema, where=str(path))
+            yield from _rows(files[0], footer, wanted, window=None, rows=65_536)
 
     def create(self, file: BinaryIO, schema: pa.Schema, entries: Sequence[LedgerEntry]) -> ParquetWriter:
         return ParquetWriter(file, schema, entries)
@@ -152,7 +183,10 @@ class ParquetFormat:
         raise TypeError("a Parquet file ends with its footer")
 
     def recover(self, path: Path) -> FileRecord | None:
-        with snapshot([path]) as files, _parquet(files[0]) as opened:
+        import pyarrow.parquet as pq
+
+        with snapshot([path]) as files, _reading(files[0]):
+            opened = pq.ParquetFile(files[0].open(), buffer_size=_READ_BUFFER, pre_buffer=False)
             footer = (opened.schema_arrow.metadata or {}).get(_FOOTER) or (opened.metadata.metadata or {}).get(_FOOTER)
             if footer is None:
                 return None
