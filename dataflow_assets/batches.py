@@ -95,7 +95,8 @@ class Checksum:
     """Row count and order-free checksum of a set of rows.
 
     The sum, modulo 2^64, of a 64-bit hash of each row in canonical form: integers of any width, timestamps of any unit and
-    decimals of any scale (whole ones like the integers they equal) hash by value, so a table read back from another system compares equal. Not XOR: equal pairs cancel.
+    decimals of any scale (whole ones like the integers they equal) hash by value, so a table read back from another system
+    compares equal. Not XOR: equal pairs cancel.
     The string hash reads eight bytes at a time with a multiply-xorshift round; the finaliser is splitmix64
     (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
     """

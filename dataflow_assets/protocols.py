@@ -172,6 +172,17 @@ class Severity(enum.StrEnum):
 
 
 @dataclass(frozen=True)
+class CheckPromise:
+    """One asset check that a check makes: what is known of it before it runs."""
+
+    name: str
+    """Lower case words joined by `_`, unique within the step."""
+    description: str = ""
+    blocking: bool = True
+    """Whether its failure keeps the window from being published."""
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """The outcome of one rule. `failed` counts offending rows out of `checked`; `samples` are a few of them, as dictionaries."""
 
@@ -196,7 +207,7 @@ class CheckRun(Protocol):
         ...
 
     def finish(self, stage: StagedInput) -> list[CheckResult]:
-        """The results, one per name promised by `Check.names`, in that order; `stage` may be read once more for samples."""
+        """The results, one per promise of `Check.promises`, in that order; `stage` may be read once more for samples."""
         ...
 
 
@@ -210,8 +221,8 @@ class Check(Protocol):
     def __init__(self, options: Any) -> None: ...
 
     @property
-    def names(self) -> Sequence[str]:
-        """The names of the Dagster asset checks this makes: lower case words joined by `_`, unique within the step."""
+    def promises(self) -> Sequence[CheckPromise]:
+        """The Dagster asset checks this makes, in the order of the results."""
         ...
 
     def begin(self, schema: pa.Schema, context: StepContext) -> CheckRun:

@@ -46,5 +46,5 @@ def verdicts(
     for batch in stage.open_reader() if batches is None else batches:
         run.update(batch)
     results = run.finish(stage)
-    assert [result.name for result in results] == list(check.names)
+    assert [result.name for result in results] == [promise.name for promise in check.promises]
     return {result.name: result for result in results}

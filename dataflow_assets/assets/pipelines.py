@@ -17,7 +17,7 @@ from dataflow_assets.assets.names import PIPELINE_TAG, group_name, op_name, owne
 from dataflow_assets.assets.partitions import mapping_between, partitions_of
 from dataflow_assets.assets.recording import Yielded, record
 from dataflow_assets.assets.requests import Listener, PipelineOp
-from dataflow_assets.plan.model import AssetPath, CheckPlan, PipelinePlan, ProjectPlan, StepPlan
+from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan, StepPlan
 from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import parse_duration
 
@@ -128,18 +128,15 @@ def _said_upstream(pipeline: PipelinePlan, around: Surroundings) -> Iterator[Ass
 def _check_specs(pipeline: PipelinePlan, partitions: Partitions | None) -> Iterator[dg.AssetCheckSpec]:
     for step in pipeline.steps:
         for check in step.checks:
-            for name in check.names:
+            for promise in check.promises:
                 yield dg.AssetCheckSpec(
-                    name,
+                    promise.name,
                     asset=dg.AssetKey(step.asset_key),
-                    blocking=_may_block(check),
+                    description=promise.description or None,
+                    blocking=promise.blocking,
                     partitions_def=partitions,
                     metadata={"kind": check.kind},
                 )
-
-
-def _may_block(check: CheckPlan) -> bool:
-    return check.options.get("severity") != "warn" and check.options.get("blocking") is not False
 
 
 def _freshness(pipeline: PipelinePlan) -> dg.FreshnessPolicy | None:

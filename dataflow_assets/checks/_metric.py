@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from dataflow_assets.errors import DataflowError
-from dataflow_assets.protocols import CheckResult, Severity, StagedInput, StepContext
+from dataflow_assets.protocols import CheckPromise, CheckResult, Severity, StagedInput, StepContext
 from dataflow_assets.spec.models import Model
 from dataflow_assets.tables import Query
 
@@ -84,6 +84,12 @@ class AnomalyOptions(Model):
     def check_name(self) -> str:
         """The name of the asset check."""
         return f"{self.metric_name}_anomaly"
+
+    @property
+    def promise(self) -> CheckPromise:
+        """The asset check, before it runs."""
+        sentence = self.description or f"{self.metric} of this window, compared with earlier windows"
+        return CheckPromise(self.check_name, sentence, self.blocking and self.severity is Severity.ERROR)
 
 
 def slug(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from dataflow_assets.checks._metric import AnomalyOptions, slug
-from dataflow_assets.protocols import Severity
+from dataflow_assets.protocols import CheckPromise, Severity
 from dataflow_assets.spec.models import Model, Names
 
 CHECK_NAME = re.compile(r"^[A-Za-z0-9_]+$")
@@ -68,6 +68,23 @@ class Rule:
     anomaly: AnomalyOptions | None = None
     named: bool = False
     """Whether the user chose the name."""
+
+    @property
+    def promise(self) -> CheckPromise:
+        """The asset check, before it runs."""
+        if self.anomaly is not None:
+            return self.anomaly.promise
+        return CheckPromise(self.name, self.description or self._sentence(), self.blocking and self.severity is Severity.ERROR)
+
+    def _sentence(self) -> str:
+        subject = ", ".join(self.columns) or "rows"
+        limits = " and ".join(
+            text
+            for text in (f"at least {self.low}" if self.low is not None else "", f"at most {self.high}" if self.high is not None else "")
+            if text
+        )
+        wanted = limits or self.pattern or ", ".join(map(str, self.values[:10]))
+        return f"{subject}: {str(self.kind).replace('_', ' ')}" + (f" {wanted}" if wanted else "")
 
 
 Count = Annotated[int, Field(ge=0)]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from dataflow_assets.checks._metric import AnomalyOptions, MetricRun
-from dataflow_assets.protocols import CheckResult, StagedInput, StepContext
+from dataflow_assets.protocols import CheckPromise, CheckResult, StagedInput, StepContext
 from dataflow_assets.spec.models import Model
 
 
@@ -89,9 +89,9 @@ steps:
         self._metrics = options.metrics()
 
     @property
-    def names(self) -> Sequence[str]:
+    def promises(self) -> Sequence[CheckPromise]:
         """The asset checks it makes, such as `row_count_anomaly`."""
-        return [metric.check_name for metric in self._metrics]
+        return [metric.promise for metric in self._metrics]
 
     def begin(self, schema: pa.Schema, context: StepContext) -> MetricsRun:
         """Start over one stream of this schema."""

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from dataflow_assets.checks._metric import MetricRun
 from dataflow_assets.checks._rules import Count, Rule, RuleItem, RuleKind, distinct_names, refuse_crossed
-from dataflow_assets.protocols import CheckResult, StagedInput, StepContext
+from dataflow_assets.protocols import CheckPromise, CheckResult, StagedInput, StepContext
 from dataflow_assets.spec.models import Model, Names
 
 
@@ -75,7 +75,7 @@ class ValidatorRun:
             run.update(facts)
 
     def finish(self, stage: StagedInput) -> list[CheckResult]:
-        """One result per rule, in the order of `names`."""
+        """One result per rule, in the order of `promises`."""
         return [run.finish(stage) for run in self._runs]
 
 
@@ -111,9 +111,9 @@ steps:
         self._rules = options.rules()
 
     @property
-    def names(self) -> Sequence[str]:
+    def promises(self) -> Sequence[CheckPromise]:
         """The asset checks it makes, such as `origin_accepted_values`."""
-        return [rule.name for rule in self._rules]
+        return [rule.promise for rule in self._rules]
 
     def begin(self, schema: pa.Schema, context: StepContext) -> ValidatorRun:
         """Start over one stream of this schema."""

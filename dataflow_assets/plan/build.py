@@ -16,8 +16,8 @@ from dataflow_assets.plan.lineage import TableRef, mentions, tables_of
 from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan
 from dataflow_assets.plan.names import legal, suggest
 from dataflow_assets.plan.pipelines import PipelineDraft, asset_key, draft_pipeline
-from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.rendering import is_enabled
+from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.writes import clashes
 from dataflow_assets.spec.project import Project
 

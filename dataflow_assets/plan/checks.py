@@ -14,6 +14,7 @@ from dataflow_assets.plan.findings import Findings, step_path
 from dataflow_assets.plan.kinds import Plugin
 from dataflow_assets.plan.model import CheckPlan
 from dataflow_assets.plan.options import check_options
+from dataflow_assets.protocols import CheckPromise
 from dataflow_assets.spec.models import StepModel
 
 RULES, METRIC = "validator", "metric_anomaly"
@@ -37,7 +38,7 @@ def keeps_history(check: CheckPlan) -> bool:
 
 def own_check(step: StepModel, plugin: Plugin, options: Any) -> CheckPlan:
     """The plan of a step of type check."""
-    return CheckPlan(plugin.kind, step.config, _names(plugin.implementation, plugin.kind, options))
+    return CheckPlan(plugin.kind, step.config, _promises(plugin.implementation, plugin.kind, options))
 
 
 def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: Findings) -> CheckPlan:
@@ -52,17 +53,17 @@ def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: 
         path = mistake.path[1:]
         where = (numbers[path[0]], *path[1:]) if path and isinstance(path[0], int) else path
         findings.add(step_path(index, "checks", *where), f"step {step.id!r}: {mistake.message}", hint=mistake.hint)
-    return CheckPlan(kind, options, _names(implementation, kind, checked.model))
+    return CheckPlan(kind, options, _promises(implementation, kind, checked.model))
 
 
-def _names(implementation: Any, kind: str, options: Any) -> tuple[str, ...]:
-    """The names as the plugin makes them; its kind when templates hide what it will check."""
+def _promises(implementation: Any, kind: str, options: Any) -> tuple[CheckPromise, ...]:
+    """The checks as the plugin makes them; one of its kind's name when templates hide what it will check."""
     if options is None:
-        return (kind,)
+        return (CheckPromise(kind),)
     try:
-        return tuple(implementation(options).names)
+        return tuple(implementation(options).promises)
     except (DataflowError, ValueError, TypeError, AttributeError):
-        return (kind,)
+        return (CheckPromise(kind),)
 
 
 def _refuse_same_names(plans: tuple[CheckPlan, ...], step: StepModel, index: int, findings: Findings) -> None:

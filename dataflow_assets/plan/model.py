@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from dataflow_assets.errors import Place
+from dataflow_assets.protocols import CheckPromise
 from dataflow_assets.spec.models import FreshnessOptions, RetryOptions
 from dataflow_assets.tables import WriteMode
 from dataflow_assets.windows import Cadence, Window
@@ -27,8 +28,13 @@ class CheckPlan:
     kind: str
     options: Mapping[str, Any]
     """Raw, templates not yet rendered."""
-    names: tuple[str, ...]
+    promises: tuple[CheckPromise, ...]
     """The Dagster asset checks it makes."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of those checks."""
+        return tuple(promise.name for promise in self.promises)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import hashlib
 import importlib
 import importlib.util
 import inspect

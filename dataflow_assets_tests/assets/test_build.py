@@ -15,6 +15,7 @@ from dataflow_assets.assets.build import VALIDATING, build_definitions
 from dataflow_assets.assets.placeholders import Broken
 from dataflow_assets.errors import Place, PlanError, Problem
 from dataflow_assets.plan.model import CheckPlan, PipelinePlan, ProjectPlan, StepPlan, WindowPlan
+from dataflow_assets.protocols import CheckPromise
 from dataflow_assets.spec.models import FreshnessOptions, ProjectModel
 from dataflow_assets.spec.project import Places, Project
 from dataflow_assets.tables import WriteMode
@@ -38,7 +39,7 @@ def pipeline(name: str, *, steps: int = 3, checks: int = 1, windows: WindowPlan 
             config={},
             asset_key=(name, f"s{number}"),
             place=Place(f"pipelines/{name}.yml", number + 3, 5),
-            checks=(CheckPlan("validator", {}, tuple(f"c{check}" for check in range(checks))),) if checks else (),
+            checks=(CheckPlan("validator", {}, tuple(CheckPromise(f"c{check}") for check in range(checks))),) if checks else (),
             mode=WriteMode.REPLACE_WINDOW if role == "endpoint" and windows else None,
             table=f"warehouse.main.{name}" if role == "endpoint" else None,
             connection="warehouse" if role == "endpoint" else None,

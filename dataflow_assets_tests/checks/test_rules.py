@@ -16,7 +16,7 @@ from dataflow_assets.spec.models import PipelineModel
 
 
 def names(*items: dict[str, Any], **options: Any) -> list[str]:
-    return list(Check(ValidatorOptions.model_validate({"checks": list(items), **options})).names)
+    return [promise.name for promise in Check(ValidatorOptions.model_validate({"checks": list(items), **options})).promises]
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,24 @@ def test_the_example_is_valid(kind: str) -> None:
     pipeline = PipelineModel.model_validate(yaml.safe_load(implementation.example))
     step = next(step for step in pipeline.steps if step.kind == kind)
     assert implementation.kind == kind
-    assert implementation(implementation.Options.model_validate(step.config)).names
+    assert implementation(implementation.Options.model_validate(step.config)).promises
+
+
+def test_promises_tell_what_a_check_is_about_and_whether_it_blocks() -> None:
+    options = ValidatorOptions.model_validate(
+        {
+            "row_count_min": 1,
+            "checks": [
+                {"column": "a", "min_value": 1, "severity": "warn"},
+                {"column": "b", "accepted_values": ["x", "y"]},
+                {"anomaly": {"metric": "avg(a)", "name": "mean"}},
+            ],
+        }
+    )
+    found = {promise.name: (promise.description, promise.blocking) for promise in Check(options).promises}
+    assert found == {
+        "row_count": ("rows: row count at least 1", True),
+        "a_range": ("a: range at least 1", False),
+        "b_accepted_values": ("b: accepted values x, y", True),
+        "mean_anomaly": ("avg(a) of this window, compared with earlier windows", False),
+    }

@@ -52,7 +52,8 @@ def made(what: str) -> str:
 def options(path: str) -> str:
     """A table of a model's keys; `path` is `module:Class` or `module:Class.Attribute` below dataflow_assets."""
     model = _model(path)
-    rows = [_row(model, name, info) for name, info in model.model_fields.items()]
+    own = [name for name in model.model_fields if name in vars(model).get("__annotations__", {})]
+    rows = [_row(model, name, model.model_fields[name]) for name in dict.fromkeys([*own, *model.model_fields])]
     return _table(("key", "value", "default", "meaning"), rows)
 
 
