@@ -6,7 +6,6 @@ and their errors (`_postgres_session`), a COMMIT whose reply was lost (`postgres
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,14 +13,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from dataflow_assets.connectors._postgres_session import POSTGRES, count_affected, failure, literal, literals, run, translated
+from dataflow_assets.connectors._postgres_session import (
+    POSTGRES,
+    CommitUnknown,
+    count_affected,
+    failure,
+    literal,
+    literals,
+    lock_key,
+    run,
+    translated,
+    unit_lock,
+)
 from dataflow_assets.connectors._postgres_types import TargetColumn, missing_columns, route, sql_type
 from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_target_rows
 from dataflow_assets.storage.sql import Statement
-from dataflow_assets.tables import Published, PublishRequest, TableName, Target, Unit, WindowFilter, WriteMode
+from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
 
 COPY_ROWS = 16_384  # measured: the driver encodes batches of this size 1.2 times as fast as those of 64k rows
 _INCOMING = "_dataflow_incoming"
@@ -44,20 +54,6 @@ SELECT (SELECT array_agg(a.attname::text) FROM pg_attribute a
 FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
 """
-
-
-class CommitUnknown(ConnectionFailed):
-    """The connection broke while COMMIT was under way: only the ledger knows whether it happened."""
-
-
-def lock_key(*parts: str) -> int:
-    """The number of an advisory lock, signed 64 bits, from what it protects."""
-    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), signed=True)
-
-
-def unit_lock(target: Target, unit: Unit) -> int:
-    """The lock that two publishes of one unit share."""
-    return lock_key("unit", str(target.table), unit.pipeline, unit.step, unit.key)
 
 
 def publish(connection: Any, request: PublishRequest, *, lock_seconds: float) -> Published:

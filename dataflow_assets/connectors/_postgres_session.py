@@ -6,6 +6,7 @@ what is said over them (`postgres`, `_postgres_publish`).
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.storage.sql import Dialect, Statement
+from dataflow_assets.tables import Target, Unit
 
 if TYPE_CHECKING:
     import psycopg
@@ -33,6 +35,20 @@ _HINTS = {
     "42601": "run the query in psql to see where it breaks off",
     "55P03": "another session holds the lock: SELECT pid, query FROM pg_stat_activity WHERE application_name = 'dataflow'",
 }
+
+
+class CommitUnknown(ConnectionFailed):
+    """The connection broke while COMMIT was under way: only the ledger knows whether it happened."""
+
+
+def lock_key(*parts: str) -> int:
+    """The number of an advisory lock, signed 64 bits, from what it protects."""
+    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), signed=True)
+
+
+def unit_lock(target: Target, unit: Unit) -> int:
+    """The lock that two publishes of one unit share."""
+    return lock_key("unit", str(target.table), unit.pipeline, unit.step, unit.key)
 
 
 def require_drivers() -> None:

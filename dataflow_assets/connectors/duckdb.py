@@ -1,29 +1,24 @@
 """DuckDB as source and target: `kind: duckdb`.
 
-Here: its options, and the connector. Not here: opening the file (`_duckdb_session`), types (`_duckdb_types`), the publish
-transaction (`_duckdb_publish`).
+Here: its options, and the connector. Not here: opening the file (`_duckdb_session`), the read stream
+(`_duckdb_read`), the publish transaction (`_duckdb_publish`); both are imported when used, since they load Arrow.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import pyarrow as pa
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
-from dataflow_assets.batches import resize
-from dataflow_assets.connectors import _duckdb_publish
 from dataflow_assets.connectors._duckdb_session import DUCKDB, Settings, database, rows, translated
-from dataflow_assets.connectors._duckdb_types import read_expression, refuse_infinity, wire_type
-from dataflow_assets.errors import ConnectionFailed, ReadFailed, ValueRefused, WriteFailed
+from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, Model, SourceOptions, SqlText
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.read_ahead import read_ahead
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
@@ -42,6 +37,7 @@ from dataflow_assets.windows import parse_duration
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 
 class DuckDBConnection(Model):
@@ -148,41 +144,26 @@ steps:
     @contextmanager
     def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
         """Stream a query or table from one snapshot."""
+        from dataflow_assets.connectors import _duckdb_read
+
         table = self.source_table(request.options)
         doing = f"reading {table or 'the query'} of connection {self._settings.name!r}"
         if table:
             source, values = DUCKDB.table(table), list[Any]()
         else:
             source, values = sql.derived_table(DUCKDB, request.query or Query.of(request.options.query or ""))
-        with self._stream(source, values, doing, columns=request.columns, window=request.window, batch_rows=request.batch_rows) as reader:
+        options: dict[str, Any] = {"columns": request.columns, "window": request.window, "batch_rows": request.batch_rows}
+        with _duckdb_read.stream(self._database, self._settings, source, values, doing, **options) as reader:
             yield reader
 
     @contextmanager
     def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
         """Stream the target table."""
-        with self._stream(DUCKDB.table(target.table), [], f"reading {target.table}", window=window) as reader:
-            yield reader
+        from dataflow_assets.connectors import _duckdb_read
 
-    @contextmanager
-    def _stream(
-        self,
-        source: str,
-        values: list[Any],
-        doing: str,
-        *,
-        columns: Sequence[str] | None = None,
-        window: WindowFilter | None = None,
-        batch_rows: int = 65_536,
-    ) -> Iterator[pa.RecordBatchReader]:
-        if not self._database.path.exists():
-            raise ReadFailed(f"{doing}: {self._database.path} does not exist", hint="check `database` of the connection")
-        with self._database.reading(self._settings) as connection:
-            with translated(doing, ReadFailed):
-                statement = _select(connection, source, values, columns=columns, window=window, doing=doing)
-                raw = connection.sql(statement.text, params=list(statement.values) or None).to_arrow_reader(batch_rows)
-                schema = pa.schema([pa.field(item.name, _plain(item.type)) for item in raw.schema])
-            with read_ahead(_checked(raw, schema, doing, batch_rows), cancel=connection.interrupt) as batches:
-                yield pa.RecordBatchReader.from_batches(schema, batches)
+        source = DUCKDB.table(target.table)
+        with _duckdb_read.stream(self._database, self._settings, source, [], f"reading {target.table}", window=window) as reader:
+            yield reader
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
         """Raise the unit's generation, in a transaction of its own."""
@@ -195,6 +176,8 @@ steps:
 
     def publish(self, request: PublishRequest) -> Published:
         """Write the window and its ledger row in one transaction."""
+        from dataflow_assets.connectors import _duckdb_publish
+
         with self._database.writing(self._settings) as connection:
             return _duckdb_publish.publish(connection, request)
 
@@ -208,41 +191,3 @@ steps:
             if not rows(connection, there):
                 return []
             return ledger.published_entries(rows(connection, ledger.fetch_step(DUCKDB, target, pipeline=pipeline, step=step)))
-
-
-def _select(
-    connection: duckdb.DuckDBPyConnection,
-    source: str,
-    values: list[Any],
-    *,
-    columns: Sequence[str] | None,
-    window: WindowFilter | None,
-    doing: str,
-) -> Statement:
-    """The statement with columns and window pushed down."""
-    relation = connection.sql(sql.select(DUCKDB, None, source), params=values or None)
-    kinds = dict(zip(relation.columns, relation.types, strict=True))
-    if twice := sorted({name for name in relation.columns if relation.columns.count(name) > 1}):
-        raise ValueRefused(f"the query returns column {twice[0]!r} more than once", hint="give each column a name of its own with AS")
-    wanted = [*(columns or ()), *([window.column] if window else ())]
-    if missing := [name for name in wanted if name not in kinds]:
-        raise ReadFailed(f"{doing}: there is no column {missing[0]!r}", hint=f"the columns are {', '.join(kinds)}")
-    selected = {name: read_expression(name, DUCKDB.quote(name), kinds[name]) for name in columns or kinds}
-    predicate = None
-    if window is not None:
-        bounds = window.bounds(wire_type(str(kinds[window.column])) or pa.string())
-        predicate = sql.window_predicate(DUCKDB, window.column, bounds, first=len(values) + 1)
-    return Statement(sql.select(DUCKDB, selected, source, predicate), (*values, *(predicate.values if predicate else ())))
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-
-
-def _checked(raw: Any, schema: pa.Schema, doing: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    with translated(doing, ReadFailed):
-        for batch in resize(raw, rows=batch_rows):
-            for name, column in zip(schema.names, batch.columns, strict=True):
-                refuse_infinity(column, name=name)
-            columns = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in batch.columns]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)

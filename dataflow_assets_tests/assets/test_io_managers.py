@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -339,18 +338,11 @@ defs = dg.Definitions(assets=[orders], resources={"io_manager": warehouse}, jobs
 """
 
 
-def _let_go() -> None:
-    """Dagster leaves the process of its code server to the collector, which would warn in a later test."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gc.collect()
-
-
 @pytest.mark.parametrize("late", [True, False])
 @pytest.mark.filterwarnings("ignore")
 def test_no_password_reaches_the_event_log_or_graphql(late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dagster._core.workspace.context import WorkspaceProcessContext
-    from dagster._core.workspace.load_target import PythonFileTarget
+    from dagster._core.test_utils import in_process_test_workspace
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
     from dagster_graphql.schema import create_schema
 
     monkeypatch.setenv("PG_PASSWORD", CANARY)
@@ -364,11 +356,10 @@ def test_no_password_reaches_the_event_log_or_graphql(late: bool, tmp_path: Path
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
         job = names["defs"].resolve_job_def("all_assets")
         assert not job.execute_in_process(instance=instance, raise_on_error=False).success
-        target = PythonFileTarget(str(file), attribute="defs", working_directory=str(tmp_path), location_name="x")
-        with WorkspaceProcessContext(instance, target) as process:
-            answer = asyncio.run(create_schema().execute_async(INTROSPECTION, context_value=process.create_request_context()))
+        target = LoadableTargetOrigin(python_file=str(file), attribute="defs", working_directory=str(tmp_path))
+        with in_process_test_workspace(instance, target) as workspace:
+            answer = asyncio.run(create_schema().execute_async(INTROSPECTION, context_value=workspace))
     assert not answer.errors
-    _let_go()
     everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert b"ConnectionFailed" in everything  # the failure was recorded
     assert "ConnectionFailed" in str(answer.data)
