@@ -6,6 +6,7 @@ Here: one column of Arrow values turned into the type a target wants. Not here: 
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Context, Decimal, InvalidOperation
 from typing import NoReturn
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from dataflow_assets.errors import ValueRefused
 
 _Test = Callable[[pa.DataType], bool]
+_WIDE = Context(prec=400)
 
 
 def cast_exactly(column: pa.Array, kind: pa.DataType, *, name: str) -> pa.Array:
@@ -94,15 +96,53 @@ def _round_trip(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _integer_to_decimal(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Arrow wants room for every integer there could be, so the way goes over the widest decimal of that scale."""
-    if kind.scale < 0 or 20 + kind.scale > 38:
-        return column.cast(pa.decimal256(20, 0)).cast(kind)
-    return column.cast(pa.decimal128(38, kind.scale)).cast(kind)
+    """Arrow wants room for every integer there could be, so the way goes over a wide decimal."""
+    return _rescale(column.cast(pa.decimal128(20, 0)), kind)
+
+
+def _rescale(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Arrow checks the precision only after it has scaled, and a product beyond 128 or 256 bits has wrapped around by then."""
+    digits = column.type.precision + max(kind.scale - column.type.scale, 0)
+    if digits <= 38:
+        return column.cast(kind)
+    if digits <= 76:
+        return column.cast(pa.decimal256(76, column.type.scale)).cast(pa.decimal256(76, kind.scale)).cast(kind)
+    return _decimals(column.to_pylist(), kind)
+
+
+def _text_to_decimal(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Parsed by Arrow where the product with the scale cannot wrap around, else one by one."""
+    text = column.cast(pa.string())
+    longest = pc.max(pc.binary_length(text)).as_py() or 0
+    powers = pc.any(pc.match_substring(text, "e", ignore_case=True)).as_py()
+    if longest + max(kind.scale, 0) <= 38 and not powers:
+        return text.cast(kind)
+    return _decimals([None if value is None else _parsed(value) for value in text.to_pylist()], kind)
+
+
+def _parsed(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation as error:
+        raise pa.ArrowInvalid(f"{text!r} is not a decimal number") from error
+    if not value.is_finite():
+        raise pa.ArrowInvalid(f"{text!r} is not a finite number")
+    return value
+
+
+def _decimals(values: list[Decimal | None], kind: pa.DataType) -> pa.Array:
+    """The values as decimals of `kind`, held to its digits here."""
+    for value in values:
+        if value is not None and value:
+            _, digits, exponent = value.normalize(_WIDE).as_tuple()
+            if -int(exponent) > kind.scale or len(digits) + int(exponent) > kind.precision - kind.scale:
+                raise pa.ArrowInvalid(f"{value} does not fit {kind.precision} digits with {kind.scale} after the point")
+    return pa.array(values, type=kind)
 
 
 def _float_to_decimal(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """By the shortest text that reads back as the same float: 0.1 is 0.1, and not its binary expansion."""
-    return column.cast(pa.string()).cast(kind)
+    return _text_to_decimal(column.cast(pa.string()), kind)
 
 
 def _to_bytes(column: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -149,7 +189,7 @@ _CASTS: tuple[tuple[_Test, _Test, Callable[[pa.Array, pa.DataType], pa.Array]], 
     (pa.types.is_integer, pa.types.is_integer, _safe),
     (pa.types.is_integer, pa.types.is_decimal, _integer_to_decimal),
     (pa.types.is_integer, pa.types.is_floating, _round_trip),
-    (pa.types.is_decimal, pa.types.is_decimal, _safe),
+    (pa.types.is_decimal, pa.types.is_decimal, _rescale),
     (pa.types.is_decimal, pa.types.is_integer, _safe),
     (pa.types.is_floating, pa.types.is_floating, _round_trip),
     (pa.types.is_floating, pa.types.is_integer, _safe),
@@ -160,6 +200,7 @@ _CASTS: tuple[tuple[_Test, _Test, Callable[[pa.Array, pa.DataType], pa.Array]], 
     (pa.types.is_date, _is_naive, _safe),
     (_is_naive, pa.types.is_date, _round_trip),
     (pa.types.is_time, pa.types.is_time, _safe),
+    (is_text, pa.types.is_decimal, _text_to_decimal),
     (is_text, _is_parsed, _parse),
     (_is_shown, is_text, _safe),
     (is_list, pa.types.is_list, _list_cast),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
@@ -58,8 +59,18 @@ def options(path: str) -> str:
 
 
 def example(family: str, kind: str) -> str:
-    """The example of a plugin."""
-    return f"```yaml\n{discovery.find(family, kind).example.strip()}\n```"  # type: ignore[arg-type]
+    """The example of a plugin, as a pipeline that can be run."""
+    return f"```yaml\n{whole(discovery.find(family, kind).example)}```"  # type: ignore[arg-type]
+
+
+def whole(pipeline: str) -> str:
+    """The pipeline with an endpoint behind its last step, where it has none."""
+    text = pipeline.strip() + "\n"
+    read = yaml.safe_load(text)
+    if any(step["type"] == "endpoint" for step in read["steps"]):
+        return text
+    lines = ["  - id: kept", "    type: endpoint", "    endpoint_type: parquet", f"    depends_on: [{read['steps'][-1]['id']}]"]
+    return "\n".join([text.rstrip(), *lines, f"    config: {{file_path: output/{read['pipeline_name']}.parquet}}"]) + "\n"
 
 
 def matrix() -> str:
@@ -89,14 +100,18 @@ def verb(name: str) -> str:
         for parameter in command.params
         if isinstance(parameter, click.Option) and parameter.name not in shared
     ]
-    arguments = " ".join(parameter.make_metavar(click.Context(command)) for parameter in command.params if isinstance(parameter, click.Argument))
+    arguments = " ".join(
+        parameter.make_metavar(click.Context(command)) for parameter in command.params if isinstance(parameter, click.Argument)
+    )
     usage = f"`dataflow {name}{' ' + arguments if arguments else ''}`"
     return usage if not rows else f"{usage}\n\n{_table(('option', 'meaning'), rows)}"
 
 
 def shared() -> str:
     """The options of every verb."""
-    return _table(("option", "meaning"), [(_spelled(option), option.help or "") for option in shared_options() if isinstance(option, click.Option)])
+    return _table(
+        ("option", "meaning"), [(_spelled(option), option.help or "") for option in shared_options() if isinstance(option, click.Option)]
+    )
 
 
 _KINDS: Mapping[str, Callable[..., str]] = {

@@ -18,7 +18,7 @@ def names(bench: Workbench, enabled: str) -> list[str]:
     return [pipeline.name for pipeline in bench.plan(orders=ORDERS.format(enabled=enabled)).pipelines]
 
 
-@pytest.mark.parametrize("enabled", ["false", '"{{ var(\'on\', false) }}"', "\"{{ env_var('NOT_SET', '') != '' }}\"", "'no'"])
+@pytest.mark.parametrize("enabled", ["false", "\"{{ var('on', false) }}\"", "\"{{ env_var('NOT_SET', '') != '' }}\"", "'no'"])
 def test_a_disabled_pipeline_is_left_out(bench: Workbench, enabled: str) -> None:
     assert names(bench, enabled) == []
 

@@ -18,6 +18,7 @@ NUMBERS = st.one_of(
     st.integers(-(2**63), 2**63 - 1).map(lambda value: pa.array([value, None], type=pa.int64())),
     st.floats(allow_nan=False, allow_infinity=False).map(lambda value: pa.array([value, None], type=pa.float64())),
     st.decimals(-(10**15), 10**15, places=6).map(lambda value: pa.array([value, None], type=pa.decimal128(24, 6))),
+    st.integers(-(10**60), 10**60).map(lambda value: pa.array([Decimal(value), None], type=pa.decimal256(61, 0))),
 )
 DECIMALS = (pa.decimal128(5, 2), pa.decimal128(38, 9), pa.decimal128(10, 0), pa.decimal128(38, 30), pa.decimal256(60, 20))
 KINDS = st.sampled_from([*map(pa.type_for_alias, ("int8", "int32", "int64", "uint8", "uint64", "float32", "float64")), *DECIMALS])
@@ -38,6 +39,15 @@ def test_a_number_keeps_its_value_or_is_refused(column: pa.Array, kind: pa.DataT
         assert after[0] == before[0]
 
 
+@given(st.from_regex(r"-?[0-9]{1,80}(\.[0-9]{1,12})?(e[+-]?[0-9]{1,2})?", fullmatch=True), KINDS.filter(pa.types.is_decimal))
+def test_a_number_in_text_keeps_its_value_or_is_refused(text: str, kind: pa.DataType) -> None:
+    try:
+        cast = cast_exactly(pa.array([text, None]), kind, name="amount")
+    except ValueRefused:
+        return
+    assert cast.to_pylist() == [Decimal(text), None]
+
+
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
@@ -48,6 +58,9 @@ def test_a_number_keeps_its_value_or_is_refused(column: pa.Array, kind: pa.DataT
         (pa.array(["2024-01-01T00:00:00"]), pa.timestamp("us", "UTC")),
         (pa.array(["2024-01-01T00:00:00Z"]), pa.timestamp("us")),
         (pa.array(["1.005"]), pa.decimal128(10, 2)),
+        (pa.array(["1943427119323836"]), pa.decimal128(38, 30)),
+        (pa.array([1943427119323836]), pa.decimal128(38, 30)),
+        (pa.array(["nan"]), pa.decimal128(38, 30)),
         (pa.array([Decimal("1.5")]), pa.float64()),
         (pa.array([True]), pa.int64()),
         (pa.array([b"x"]), pa.string()),

@@ -1,0 +1,89 @@
+"""The pages agree with the code: generated blocks, links, command lines, lists of names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from dataflow_assets.cli.app import VERBS, app
+from dataflow_assets.cli.terminal import Session
+from dataflow_assets.spec import filters
+from dataflow_assets.spec.template_context import TemplateContext
+from dataflow_assets_tests.docs import generate
+from dataflow_assets_tests.docs.generate import ROOT
+from dataflow_assets_tests.docs.pages import anchors, commands, links
+
+PAGES = generate.pages()
+COMMANDS = dict(commands())
+
+
+def _text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_generated_blocks_are_current(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert generate.fresh(text) == text, "type: python -m dataflow_assets_tests.docs.generate"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link} does not exist"
+        assert not anchor or anchor in anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("where", COMMANDS)
+def test_command_lines_are_understood(where: str) -> None:
+    words = COMMANDS[where]
+    group = app.make_context("dataflow", list(words), obj=Session())
+    name, *rest = [*group._protected_args, *group.args]
+    command = app.get_command(group, name)
+    assert command is not None, f"no verb {name}"
+    try:
+        command.make_context(name, rest, parent=group)
+    except click.MissingParameter:
+        assert not rest, "an argument is missing"  # the name of a verb alone stands for the verb
+
+
+def test_every_verb_has_its_section() -> None:
+    assert set(VERBS) <= anchors(ROOT / "docs" / "cli.md")
+    assert {f"verb {name}" for name in VERBS} - {"verb update-gitignore"} <= set(
+        re.findall(r"generated: (verb [\w-]+)", _text("docs/cli.md"))
+    )
+
+
+def test_the_readme_names_every_page() -> None:
+    named = {(ROOT / link).resolve() for link in links(ROOT / "README.md")}
+    pages = [page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "decisions"]
+    reachable = named | {(page.parent / link.partition("#")[0]).resolve() for page in pages for link in links(page)}
+    assert [page for page in pages if page not in reachable] == []
+
+
+def test_every_plugin_has_its_page() -> None:
+    described = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
+    from dataflow_assets_tests.docs.example_projects import every_plugin
+
+    assert [plugin for plugin in every_plugin() if f"generated: example {' '.join(plugin)} " not in described] == []
+
+
+def test_every_template_function_and_filter_is_described() -> None:
+    section = _text("docs/language.md").partition("## Templates")[2].partition("\n## ")[0]
+    names = set(TemplateContext(environment={}).names) | {"window", "batch_start", "batch_end", "batch_period", "event_time_column"}
+    assert [name for name in sorted(names) if not re.search(rf"`{name}\b", section)] == []
+    offered = {name for name in filters.offered() if "\0" not in name}
+    listed = set(re.findall(r"`(\w+)`", section.partition("Filters:")[2]))
+    assert offered == listed
+
+
+def test_every_failpoint_is_described() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "dataflow_assets").rglob("*.py"))
+    named = set(re.findall(r'failpoint\("([a-z_.]+)"\)', code)) | {"extract.begin", "transform.begin"}
+    assert "failpoint(f\"{'extract' if" in code  # the two above
+    assert named == set(re.findall(r"`([a-z]+\.[a-z_]+)`", _text("docs/failpoints.md").partition("| place")[2].partition("| after")[0]))
