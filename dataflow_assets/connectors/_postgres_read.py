@@ -23,7 +23,7 @@ from dataflow_assets.tables import Bind, Query, TableName, WindowFilter
 if TYPE_CHECKING:
     import psycopg
 
-_FETCH_BYTES = 4 * 1024 * 1024
+_FETCH_BYTES = 2 * 1024 * 1024
 
 
 def from_table(table: TableName) -> Callable[[psycopg.Connection[Any]], str]:

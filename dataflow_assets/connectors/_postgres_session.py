@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dataflow_assets.connectors._postgres_bulk import BulkConnection
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.storage.sql import Dialect, Statement
 from dataflow_assets.tables import Target, Unit
@@ -172,10 +173,8 @@ class Sessions:
         return connection
 
     def _connect_bulk(self) -> Any:
-        import adbc_driver_postgresql.dbapi
-
         with translated(f"connection {self._name!r}", ConnectionFailed):
-            return adbc_driver_postgresql.dbapi.connect(self._conninfo())
+            return BulkConnection(self._conninfo())
 
     def close(self) -> None:
         """Close the idle connections."""
