@@ -72,8 +72,10 @@ class Run:
 
     def go(self) -> int:
         """Run every selected pipeline and return the exit code."""
+        from dataflow_assets.cli.lean import defer_pandas
         from dataflow_assets.cli.logs import log_to_file
 
+        defer_pandas()
         project, started = self.chosen.project, time.perf_counter()
         self._open.enter_context(log_to_file(project.root / project.model.logging.dir, level=project.model.logging.level))
         self.session.say(f"Running {plural(len(self.chosen.pipelines), 'pipeline')} of {project.model.project_name} ({project.root})\n")

@@ -13,6 +13,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,16 @@ from dataflow_assets_tests.docs.words import MEANINGS
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"(<!-- generated: (?P<what>[^>]+?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
-_PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", SecretStr: "text, secret", Any: "any value"}
+_PLAIN = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    SecretStr: "text, secret",
+    Any: "any value",
+    datetime: "moment",
+    date: "date",
+}
 
 
 def pages() -> list[Path]:

@@ -87,3 +87,16 @@ def test_every_failpoint_is_described() -> None:
     named = set(re.findall(r'failpoint\("([a-z_.]+)"\)', code)) | {"extract.begin", "transform.begin"}
     assert "failpoint(f\"{'extract' if" in code  # the two above
     assert named == set(re.findall(r"`([a-z]+\.[a-z_]+)`", _text("docs/failpoints.md").partition("| place")[2].partition("| after")[0]))
+
+
+def _messages() -> list[str]:
+    rows = [line for line in _text("docs/troubleshooting.md").splitlines() if line.startswith("| `")]
+    return [message for row in rows for message in re.findall(r"`([^`]+)`", row.replace("\\|", "/").split(" | ")[0])]
+
+
+@pytest.mark.parametrize("message", _messages())
+def test_a_message_that_is_explained_is_one_of_ours(message: str) -> None:
+    """Its longest part without places for names stands in the code."""
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "dataflow_assets").rglob("*.py"))
+    part = max(re.split(r"\.\.\.|'x'|\{\{ x \}\}|\bX\b|\bY\b|\bN\b", message), key=len).strip(" ,'")
+    assert part in code
