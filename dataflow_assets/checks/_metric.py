@@ -37,21 +37,21 @@ class AnomalyOptions(Model):
 
     metric: str = Field(ROW_COUNT, description="row_count, or an aggregate in DuckDB's SQL over the rows, such as avg(price)")
     name: str | None = Field(None, description="under which the number is kept in the ledger; default: made from `metric`")
-    n_sigma: float = Field(3.0, gt=0)
+    n_sigma: float = Field(3.0, gt=0, description="how many deviations from the median are unusual")
     window_size: int = Field(90, ge=1, description="how many earlier windows of the season are looked at")
     min_window_size: int = Field(10, ge=1, description="earlier windows before which the check only learns")
     use_weighted: bool = Field(False, description="newer windows count for more")
-    weights_type: Literal["exponential", "linear"] = "exponential"
-    exp_decay_factor: float = Field(0.1, ge=0)
-    direction: Literal["both", "up", "down"] = "both"
+    weights_type: Literal["exponential", "linear"] = Field("exponential", description="how the weight falls with age, with use_weighted")
+    exp_decay_factor: float = Field(0.1, ge=0, description="how fast, for exponential weights")
+    direction: Literal["both", "up", "down"] = Field("both", description="which side is watched")
     season: Literal["none", "weekday", "day_of_week"] = Field(
         "none", description="compare with: every window; working days or weekends; the same day of the week"
     )
     transform: Literal["none", "log1p", "logit"] = Field("none", description="log1p for counts and sums, logit for shares between 0 and 1")
     min_change: float = Field(0.0, ge=0, description="smaller differences from the median, in the metric's own unit, are never unusual")
-    severity: Severity = Severity.ERROR
-    blocking: bool = False
-    description: str = ""
+    severity: Severity = Field(Severity.ERROR, description="warn reports and goes on")
+    blocking: bool = Field(False, description="whether an unusual number keeps the window from being published")
+    description: str = Field("", description="shown with the check")
 
     @field_validator("metric")
     @classmethod

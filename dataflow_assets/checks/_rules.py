@@ -113,27 +113,29 @@ class RuleItem(Model):
     check: RuleKind | None = Field(
         None, description="required_columns, row_count, not_null, unique, range, accepted_values, regex or length"
     )
-    column: str | None = None
+    column: str | None = Field(None, description="the column that the rules are about")
     columns: Names | None = Field(None, description="for unique: columns that are unique together; otherwise each on its own")
     min_value: Any = Field(None, description="smallest allowed value; a number, or a date or time as text or YAML date")
     max_value: Any = Field(None, description="largest allowed value")
-    not_null: bool = False
-    unique: bool = False
-    allowed_values: list[Any] | None = Field(None, validation_alias=AliasChoices("allowed_values", "accepted_values", "values"))
+    not_null: bool = Field(False, description="no nulls")
+    unique: bool = Field(False, description="no value twice; nulls do not count")
+    allowed_values: list[Any] | None = Field(
+        None, validation_alias=AliasChoices("allowed_values", "accepted_values", "values"), description="every value is one of these"
+    )
     regex: str | None = Field(
         None, validation_alias=AliasChoices("regex", "pattern"), description="RE2; found anywhere in the text unless anchored with ^ and $"
     )
     min_length: Count | None = Field(None, description="in characters, for binary columns in bytes")
-    max_length: Count | None = None
-    min_rows: Count | None = None
-    max_rows: Count | None = None
+    max_length: Count | None = Field(None, description="longest text")
+    min_rows: Count | None = Field(None, description="fewest rows, for check: row_count")
+    max_rows: Count | None = Field(None, description="most rows, for check: row_count")
     anomaly: AnomalyOptions | None = Field(
         None, description="a number of this window compared with its history; has its own name and severity"
     )
-    severity: Severity = Severity.ERROR
+    severity: Severity = Field(Severity.ERROR, description="warn reports and goes on")
     blocking: bool = Field(True, description="whether a failure keeps the window from being published; never for severity warn")
     name: str | None = Field(None, description="name of the asset check; default: from the column and the rule")
-    description: str = ""
+    description: str = Field("", description="shown with the check")
 
     @field_validator("name")
     @classmethod

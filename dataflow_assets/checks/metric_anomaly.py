@@ -20,14 +20,14 @@ from dataflow_assets.spec.models import Model
 class AnomalyItem(Model):
     """One item of `checks:`."""
 
-    anomaly: AnomalyOptions
+    anomaly: AnomalyOptions = Field(description="one metric")
 
 
 class MetricOptions(Model):
     """One metric as `anomaly`, or several under `checks`."""
 
-    anomaly: AnomalyOptions | None = None
-    checks: list[AnomalyItem] = Field(default_factory=list)
+    anomaly: AnomalyOptions | None = Field(None, description="one metric")
+    checks: list[AnomalyItem] = Field(default_factory=list, description="several metrics: a list of anomaly items")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -83,6 +83,11 @@ steps:
         transform: logit
         direction: up
         min_change: 0.1
+  - id: kept
+    type: endpoint
+    endpoint_type: parquet
+    depends_on: [usual]
+    config: {file_path: output/watched_flights.parquet}
 """
 
     def __init__(self, options: MetricOptions) -> None:

@@ -25,7 +25,7 @@ class ValidatorOptions(Model):
     row_count_min: Count | None = Field(None, description="fewest rows allowed")
     row_count_max: Count | None = Field(None, description="most rows allowed")
     schema_check: bool = Field(False, description="nulls in required columns are failures too")
-    checks: list[RuleItem] = Field(default_factory=list)
+    checks: list[RuleItem] = Field(default_factory=list, description="rules about columns, values and the number of rows")
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
@@ -105,6 +105,11 @@ steps:
         - {column: distance, min_value: 1, max_value: 6000, not_null: true}
         - {column: tailnum, regex: "^[A-Z0-9]+$", max_length: 6, severity: warn}
         - {check: unique, columns: [year, month, day, carrier, flight, origin], name: one_row_per_flight}
+  - id: kept
+    type: endpoint
+    endpoint_type: parquet
+    depends_on: [trusted]
+    config: {file_path: output/checked_flights.parquet}
 """
 
     def __init__(self, options: ValidatorOptions) -> None:

@@ -6,12 +6,17 @@ Python itself. Not here: any work; verbs ask `spec`, `plan`, `assets` and `execu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-def main() -> None:
-    """Run the command line and exit with 0 (ok), 1 (a run or check failed), 2 (usage or configuration) or 130 (interrupted)."""
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: `arguments`, else the process's own.
+
+    Exits with 0 (ok), 1 (a run or check failed), 2 (usage or configuration) or 130 (interrupted).
+    """
     try:
         from dataflow_assets.cli.app import app
 
-        app.main(prog_name="dataflow")
+        app.main(arguments, prog_name="dataflow")
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -63,8 +63,8 @@ def survey(project: Project) -> Surveyed:
     """Plan what can be planned, and keep the rest with its problems; a file that cannot be read counts under its stem."""
     plan, broken = build_plan_tolerant(project, external=False)
     order = {pipeline.name: pipeline.upstream for pipeline in plan.pipelines}
-    loaded = {item.name: item for item in project.pipelines}
     problems = {name: tuple(found) for name, found in broken.items()}
+    loaded = {item.name: item for item in project.pipelines if item.name in order or item.name in problems}  # the others are disabled
     nodes: dict[str, Node] = {}
     for name in [*order, *(name for name in loaded if name not in order)]:
         model = loaded[name].model

@@ -6,8 +6,9 @@ Here: closing words, the document of `--json`, the exit code. Not here: the line
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -49,19 +50,21 @@ def close(session: Session, chosen: Chosen, wish: Wish, outcomes: Sequence[Pipel
     return code
 
 
-def summary(total: dict[str, object], *, seconds: float) -> list[str]:
-    """Windows and the last line with totals."""
-    windows = total["windows"]
-    assert isinstance(windows, dict)
-    rows = total["rows"]
-    assert isinstance(rows, int)
-    counts = ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in windows.items() if count)
+def summary(total: Mapping[str, Any], *, seconds: float) -> list[str]:
+    """Windows, checks where there were any, and the last line with totals."""
+    rows: int = total["rows"]
     stopped = f" INTERRUPTED={total['interrupted']}" if total["interrupted"] else ""
+    checks = _counted(total["checks"])
     return [
-        f"Windows: {counts or 'none to run'}",
+        f"Windows: {_counted(total['windows']) or 'none to run'}",
+        *([f"Checks: {checks}"] if checks else []),
         f"Done. OK={total['ok']} FAILED={total['failed']} SKIPPED={total['skipped']}{stopped} TOTAL={total['total']}, "
         f"{plural(rows, 'row')} in {seconds:.1f}s",
     ]
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in counts.items() if count)
 
 
 def next_command(session: Session, chosen: Chosen, wish: Wish, outcomes: Sequence[PipelineOutcome]) -> str:

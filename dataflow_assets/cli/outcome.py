@@ -11,6 +11,7 @@ from typing import Any, Literal
 from dataflow_assets.cli.failures import describe
 from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.plan.model import WindowTodo
+from dataflow_assets.protocols import Severity
 from dataflow_assets.windows import Window
 
 Fate = Literal["running", "published", "already", "failed"]
@@ -121,7 +122,7 @@ class PipelineOutcome:
 
 
 def totals(outcomes: list[PipelineOutcome], *, seconds: float) -> dict[str, Any]:
-    """Pipelines, windows and rows, counted."""
+    """Pipelines, windows, rows and checks, counted."""
     return {
         **{status: sum(outcome.status == status for outcome in outcomes) for status in ("ok", "failed", "skipped", "interrupted")},
         "total": len(outcomes),
@@ -132,7 +133,15 @@ def totals(outcomes: list[PipelineOutcome], *, seconds: float) -> dict[str, Any]
             "not_reached": sum(max(len(outcome.planned) - len(outcome.windows), 0) for outcome in outcomes),
             "waiting": sum(outcome.waiting for outcome in outcomes),
         },
+        "checks": _verdicts([check for outcome in outcomes for window in outcome.windows for check in window.checks]),
     }
+
+
+def _verdicts(checks: list[CheckEvaluated]) -> dict[str, int]:
+    """Checks counted: a failed one that cannot stop a window is a warning."""
+    failed = [check.result for check in checks if not check.result.passed]
+    stopping = sum(result.blocking and result.severity is Severity.ERROR for result in failed)
+    return {"passed": len(checks) - len(failed), "warned": len(failed) - stopping, "failed": stopping}
 
 
 def step_data(step: StepFinished) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataflow_assets.cli.ranges import collapse
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished, WindowFailed, WindowFinished
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
+from dataflow_assets.protocols import Severity
 
 _WIDTH = 84
 _COLORS = {
@@ -32,6 +33,8 @@ _COLORS = {
 _SAMPLES = 3
 _REASON = 60
 _RANGES = 3
+_EACH, _GROUPS = 40, 20
+"""Up to so many windows have a line each; more are shown in about so many groups."""
 
 
 class Report:
@@ -43,6 +46,8 @@ class Report:
         self.session = session
         self.total = total
         self._number = 0
+        self._together = 1
+        self._held: list[tuple[str, int, float]] = []
         self._log = logging.getLogger("dataflow_assets.cli")
 
     def line(self, word: str, text: str, outcome: str = "", *, indent: int = 0) -> None:
@@ -60,6 +65,7 @@ class Report:
     def begin(self, pipeline: PipelinePlan, todos: Sequence[WindowTodo]) -> None:
         """A pipeline starts with these windows."""
         self._number += 1
+        self._together = 1 if len(todos) <= _EACH else -(-len(todos) // _GROUPS)
         cadence = pipeline.windows.cadence if pipeline.windows else None
         joined = collapse([_same(todo) for todo in todos]) if cadence else []
         ranges = ", ".join(item.text(cadence) for item in joined[:_RANGES]) + (", ..." if len(joined) > _RANGES else "")
@@ -78,23 +84,41 @@ class Report:
             if event.published and event.published.note:
                 self.line("WARN", f"{event.key} {event.step}: {event.published.note}", indent=4)
         elif isinstance(event, WindowFinished) and outcome and event.window:
-            self.line(
-                "OK",
-                event.key,
-                "published before" if outcome.fate == "already" else f"{_rows(outcome.rows)} in {event.seconds:.2f}s",
-                indent=4,
-            )
+            self._window_done(event, outcome)
         elif isinstance(event, WindowFailed):
+            self._flush()
             self.line("ERROR", f"{event.key} at {event.step}" if event.step else event.key, _first_line(event.error), indent=4)
             self._log.error("%s failed", event.key, exc_info=event.error)
+
+    def _window_done(self, event: WindowFinished, outcome: WindowOutcome) -> None:
+        """A line for each window, or for a group of them where there are many; the log file has each."""
+        text = "published before" if outcome.fate == "already" else f"{_rows(outcome.rows)} in {event.seconds:.2f}s"
+        if self._together == 1:
+            self.line("OK", event.key, text, indent=4)
+            return
+        self._log.info("OK %s %s", event.key, text)
+        self._held.append((event.key, outcome.rows, event.seconds))
+        if len(self._held) >= self._together:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            keys, rows, seconds = zip(*self._held, strict=True)
+            self._held = []
+            self.line(
+                "OK", f"{keys[0]} .. {keys[-1]}", f"{plural(len(keys), 'window')}, {_rows(sum(rows))} in {sum(seconds):.1f}s", indent=4
+            )
 
     def _check(self, event: CheckEvaluated) -> None:
         result = event.result
         if result.passed:
             return
-        word = "FAIL" if result.severity.value == "error" else "WARN"
+        self._flush()
+        word = "FAIL" if result.severity is Severity.ERROR and result.blocking else "WARN"
         count = f"{result.failed:,} of {result.checked:,} rows" if result.failed else "did not pass"
         self.line(word, f"{event.key} {event.step}.{result.name}", count, indent=4)
+        if result.description and not result.samples:
+            self._say(" " * 19 + result.description)
         for sample in list(result.samples)[:_SAMPLES]:
             from dataflow_assets.secrets import mask
 
@@ -102,6 +126,7 @@ class Report:
 
     def end(self, outcome: PipelineOutcome) -> None:
         """A pipeline is done, or stopped."""
+        self._flush()
         word = {"ok": "OK", "failed": "ERROR", "interrupted": "STOP", "skipped": "SKIP"}[outcome.status]
         text = f"{_rows(outcome.rows)} in {outcome.seconds:.2f}s"
         if outcome.status == "failed":

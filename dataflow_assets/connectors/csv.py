@@ -28,7 +28,7 @@ class CsvSource(SourceOptions):
     """A file, a folder or a glob, and how its text is laid out."""
 
     file_path: str = Field(min_length=1, description="a file, a folder or a glob such as landing/*.csv, relative to the project")
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: str = Field(",", min_length=1, max_length=1, description="one character")
     encoding: str = Field("utf-8", description="any Python codec, e.g. utf-8-sig, cp1252, utf-16")
     has_header: bool = Field(True, description="whether the first line names the columns; otherwise they are f0, f1, ...")
     skip_rows: int = Field(0, ge=0, description="lines before the header to leave out")
@@ -58,7 +58,7 @@ class CsvEndpoint(EndpointOptions):
 
     mode: WriteMode | None = Field(WriteMode.REPLACE, description="append, replace, replace_window or upsert; default: replace")
     file_path: str = Field(min_length=1, description="the file, relative to the project; its folder is created")
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: str = Field(",", min_length=1, max_length=1, description="one character")
     encoding: str = Field("utf-8", description="utf-8, or utf-8-sig for spreadsheets that want a mark")
     compression: Literal["infer", "none", "gzip", "zstd"] = Field("infer", description="infer goes by the ending: .gz .zst")
 

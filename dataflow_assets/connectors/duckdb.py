@@ -45,7 +45,11 @@ class DuckDBConnection(Model):
 
     database: str = Field(validation_alias=AliasChoices("database", "path"), description="a file; a relative path starts at the project")
     memory_limit: str = Field("64MB", description="what DuckDB may keep in memory; the rest goes to temporary files beside the database")
-    threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1)
+    threads: int = Field(
+        default_factory=lambda: min(os.cpu_count() or 1, 4),
+        ge=1,
+        description="threads of DuckDB; default: the machine's processors, at most 4",
+    )
     lock_timeout: str = Field("30s", description="how long to wait for another process that has the file open")
 
     @field_validator("database")
@@ -65,9 +69,9 @@ class DuckDBConnection(Model):
 class DuckDBSource(SourceOptions):
     """A query, or a table with its schema."""
 
-    query: SqlText | None = None
-    table: str | None = None
-    table_schema: str = "main"
+    query: SqlText | None = Field(None, description="a SELECT; either this or table")
+    table: str | None = Field(None, description="a table; either this or query")
+    table_schema: str = Field("main", description="the table's schema")
 
     @model_validator(mode="after")
     def _query_or_table(self) -> Self:
@@ -79,8 +83,8 @@ class DuckDBSource(SourceOptions):
 class DuckDBEndpoint(EndpointOptions):
     """A table with its schema, which is made when it is missing."""
 
-    table: str
-    table_schema: str = "main"
+    table: str = Field(description="the table")
+    table_schema: str = Field("main", description="its schema, made when it is missing")
 
 
 class Connector:

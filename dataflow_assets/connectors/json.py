@@ -36,7 +36,7 @@ class JsonSource(SourceOptions):
         "", validation_alias=AliasChoices("records_path", "json_path"), description="the keys to the rows in a document, e.g. data.items"
     )
     column_types: dict[str, str] = Field(default_factory=dict, description="column -> int64, decimal(12,2), string, timestamp[UTC], ...")
-    encoding: str = "utf-8"
+    encoding: str = Field("utf-8", description="any Python codec")
 
 
 class JsonEndpoint(EndpointOptions):

@@ -46,11 +46,11 @@ _DRIVER_SUFFIX = re.compile(r"^postgres(ql)?(\+\w+)?://")
 class PostgresConnection(Model):
     """The keys of a Postgres connection: a `dsn`, or its parts. What neither says, libpq takes from PGHOST and its siblings."""
 
-    host: str = "localhost"
-    port: int = 5432
-    database: str | None = Field(None, validation_alias=AliasChoices("database", "dbname"))
-    user: str | None = Field(None, validation_alias=AliasChoices("user", "username"))
-    password: SecretStr | None = None
+    host: str = Field("localhost", description="the server")
+    port: int = Field(5432, description="its port")
+    database: str | None = Field(None, validation_alias=AliasChoices("database", "dbname"), description="the database")
+    user: str | None = Field(None, validation_alias=AliasChoices("user", "username"), description="the user")
+    password: SecretStr | None = Field(None, description="best taken from the environment, with env_var")
     sslmode: str | None = Field(None, description="disable, prefer, require, verify-ca or verify-full")
     dsn: SecretStr | None = Field(
         None, validation_alias=AliasChoices("dsn", "url"), description="postgresql://user:password@host:port/database"
@@ -80,9 +80,9 @@ class PostgresConnection(Model):
 class PostgresSource(SourceOptions):
     """A query, or a table with its schema."""
 
-    query: SqlText | None = None
-    table: str | None = None
-    table_schema: str = Field("public", validation_alias=_SCHEMA)
+    query: SqlText | None = Field(None, description="a SELECT; either this or table")
+    table: str | None = Field(None, description="a table; either this or query")
+    table_schema: str = Field("public", validation_alias=_SCHEMA, description="the table's schema")
 
     @model_validator(mode="after")
     def _query_or_table(self) -> Self:
@@ -94,8 +94,8 @@ class PostgresSource(SourceOptions):
 class PostgresEndpoint(EndpointOptions):
     """A table with its schema, which is made when it is missing."""
 
-    table: str
-    table_schema: str = Field("public", validation_alias=_SCHEMA)
+    table: str = Field(description="the table")
+    table_schema: str = Field("public", validation_alias=_SCHEMA, description="its schema, made when it is missing")
 
 
 class Connector:

@@ -6,6 +6,7 @@ Here: `load_project`, for a `definitions.py` of one's own. Not here: which proje
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,18 @@ from dataflow_assets.spec.load import load
 from dataflow_assets.spec.project import Project
 
 
-def load_project(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """The assets, checks, jobs and schedules of the project at `path` (its folder or its file); `overrides` are variables.
+def load_project(path: str | Path | Project, *, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The assets, checks, jobs and schedules of the project at `path` (its folder or its file), or of one built in Python.
+
+    `overrides` are variables, as `--vars` gives them.
 
     A pipeline that cannot be loaded becomes a placeholder under `_load_errors/`, and the others go on. Raises SpecError when the
     project file itself is wrong, and for anything wrong while `dagster definitions validate` runs.
     """
-    project = load(Path(path), overrides=overrides)
+    if isinstance(path, Project):
+        project = replace(path, overrides={**path.overrides, **(overrides or {})})
+    else:
+        project = load(Path(path), overrides=overrides)
     plan, problems = build_plan_tolerant(project)
     definitions = build_definitions(plan, project, failures=_broken(project, problems))
     return dg.Definitions.merge(definitions, dg.Definitions(schedules=build_schedules(plan, project)))

@@ -93,23 +93,23 @@ StepType = Literal["source", "processor", "endpoint", "transform", "check"]
 class StepModel(Model):
     """One step. `type` names its role, `source_type` / `processor_type` / `endpoint_type` (or `kind`) its plugin."""
 
-    id: str
-    type: StepType
-    source_type: str | None = None
-    processor_type: str | None = None
-    endpoint_type: str | None = None
+    id: str = Field(description="its name: letters, digits, _ and -")
+    type: StepType = Field(description="its role; transform and check are processors, said more exactly")
+    source_type: str | None = Field(None, description="the connector of a source; may be left out when the connection says it")
+    processor_type: str | None = Field(None, description="the transform or check")
+    endpoint_type: str | None = Field(None, description="the connector of an endpoint; may be left out when the connection says it")
     plugin: str | None = Field(
         None, validation_alias=AliasChoices("kind", "plugin"), description="the plugin, in place of source_type and its siblings"
     )
     connection: str | None = Field(
         None, validation_alias=AliasChoices("connection", "name"), description="a connection of the project; `name` in older files"
     )
-    depends_on: Names = Field(default_factory=list)
+    depends_on: Names = Field(default_factory=list, description="the steps whose rows it takes; needed by every step but a source")
     config: dict[str, Any] = Field(default_factory=dict, description="the plugin's own options")
     checks: list[dict[str, Any]] = Field(default_factory=list, description="rules on this step's output, as under a validator's `checks`")
-    description: str = ""
+    description: str = Field("", description="shown in the UI")
     asset_key: Names | None = Field(None, description="replaces pipeline/step as the Dagster asset key")
-    tags: Names = Field(default_factory=list)
+    tags: Names = Field(default_factory=list, description="for selectors and the UI")
 
     @field_validator("id")
     @classmethod
@@ -132,16 +132,16 @@ class StepModel(Model):
 class FreshnessOptions(Model):
     """When a dataset counts as stale."""
 
-    fail_after: str
-    warn_after: str | None = None
+    fail_after: str = Field(description="failed when nothing was published for so long; at least 60s")
+    warn_after: str | None = Field(None, description="a warning when nothing was published for so long")
 
 
 class RetryOptions(Model):
     """How often a pipeline tries again after a transient failure; exponential backoff with jitter."""
 
-    max_retries: int = Field(2, ge=0)
-    delay: str = "5s"
-    max_delay: str = "5min"
+    max_retries: int = Field(2, ge=0, description="how often a run tries again after a transient failure")
+    delay: str = Field("5s", description="wait before the first retry; it doubles each time")
+    max_delay: str = Field("5min", description="longest wait")
 
 
 class PipelineModel(Model):
@@ -150,20 +150,26 @@ class PipelineModel(Model):
     pipeline_name: str = Field(
         "", validation_alias=AliasChoices("pipeline_name", "name", "pipeline"), description="default: the file's stem"
     )
-    description: str = ""
+    description: str = Field("", description="for readers; shown in the UI")
     enabled: bool | str = Field(True, description="false, or a template that gives false, leaves the pipeline out of the project")
-    tags: Names = Field(default_factory=list)
+    tags: Names = Field(default_factory=list, description="for selectors and the UI; word or key:value")
     depends_on: Names = Field(default_factory=list, description="pipelines that run first; edges found in the SQL need no mention")
-    variables: dict[str, Any] = Field(default_factory=dict, validation_alias=AliasChoices("variables", "vars"))
-    connections: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    windows: WindowOptions | None = None
+    variables: dict[str, Any] = Field(
+        default_factory=dict,
+        validation_alias=AliasChoices("variables", "vars"),
+        description="variables of this pipeline; they win over the project's",
+    )
+    connections: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="further connections, for this pipeline only; they win over the project's"
+    )
+    windows: WindowOptions | None = Field(None, description="how it is cut into windows; without it the pipeline runs whole")
     event_time_column: str | None = Field(None, description="source filter and target partition column, said once")
     schedule: str | None = Field(None, description="a cron expression, @hourly, @daily, @weekly, @monthly, or `windows`")
-    owners: Names = Field(default_factory=list)
-    group: str | None = None
-    freshness: FreshnessOptions | None = None
-    retries: RetryOptions = Field(default_factory=RetryOptions)
-    steps: list[StepModel] = Field(default_factory=list)
+    owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
+    group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
+    freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
+    retries: RetryOptions = Field(default_factory=RetryOptions, description="how often it tries again after a transient failure")
+    steps: list[StepModel] = Field(default_factory=list, description="what it reads, computes, checks and writes")
 
     @model_validator(mode="before")
     @classmethod
@@ -186,21 +192,21 @@ class PipelineModel(Model):
 class StateOptions(Model):
     """DFT's `state` section."""
 
-    ignore_in_git: bool = True
+    ignore_in_git: bool = Field(True, description="what dataflow update-gitignore does with .dataflow/: true adds it, false removes it")
 
 
 class LoggingOptions(Model):
     """DFT's `logging` section."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    dir: str = ".dataflow/logs"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level written to the log file")
+    dir: str = Field(".dataflow/logs", description="where log files lie, relative to the project")
 
 
 class StageOptions(Model):
     """Where stages live and how long those of failed windows are kept."""
 
-    dir: str = ".dataflow/stages"
-    keep_failed: str = "7d"
+    dir: str = Field(".dataflow/stages", description="where stages lie, relative to the project")
+    keep_failed: str = Field("7d", description="how long the stages of a failed window are kept")
 
     @field_validator("keep_failed")
     @classmethod
@@ -212,17 +218,27 @@ class StageOptions(Model):
 class ProjectModel(Model):
     """The project file."""
 
-    project_name: str = Field("unknown", validation_alias=AliasChoices("project_name", "name"))
-    description: str = ""
-    version: Any = None
-    pipelines_dir: str = "pipelines"
-    vars: dict[str, Any] = Field(default_factory=dict, validation_alias=AliasChoices("vars", "variables"))
-    connections: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    timezone: str = "UTC"
-    stages: StageOptions = Field(default_factory=StageOptions)
-    state: StateOptions = Field(default_factory=StateOptions)
-    logging: LoggingOptions = Field(default_factory=LoggingOptions)
-    executor: Literal["in_process", "multiprocess"] = "in_process"
+    project_name: str = Field("unknown", validation_alias=AliasChoices("project_name", "name"), description="shown in the UI and in output")
+    description: str = Field("", description="for readers")
+    version: Any = Field(None, description="accepted, without effect")
+    pipelines_dir: str = Field(
+        "pipelines", description="where pipeline files lie, relative to the project file; read recursively, .yml and .yaml"
+    )
+    vars: dict[str, Any] = Field(
+        default_factory=dict, validation_alias=AliasChoices("vars", "variables"), description="variables of all pipelines"
+    )
+    connections: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="name -> type and the keys of that connector; sources is an older name"
+    )
+    timezone: str = Field("UTC", description="whose clock schedules of pipelines without windows and date functions follow")
+    stages: StageOptions = Field(
+        default_factory=StageOptions, description="where stages live and how long those of failed windows are kept"
+    )
+    state: StateOptions = Field(default_factory=StateOptions, description="what becomes of the folder .dataflow in git")
+    logging: LoggingOptions = Field(default_factory=LoggingOptions, description="where the log files lie and what is written to them")
+    executor: Literal["in_process", "multiprocess"] = Field(
+        "in_process", description="how Dagster runs a job: in the run's own process, or each op in a process of its own"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -247,7 +263,7 @@ class EndpointOptions(Model):
     mode: WriteMode | None = Field(
         None, description="append, replace, replace_window or upsert; default: replace_window with windows, else append"
     )
-    upsert_keys: Names = Field(default_factory=list)
+    upsert_keys: Names = Field(default_factory=list, description="the columns that identify a row; needed by upsert")
     event_time_column: str | None = Field(None, description="the column whose rows a window replaces; default: the pipeline's")
     auto_create: bool = Field(True, description="create a missing table, from `schema` where given, else from the data")
     columns: dict[str, str] = Field(

@@ -44,15 +44,15 @@ _ADDED = (
 class DetectorOptions(Model):
     """How values are compared with those before them."""
 
-    value_column: str = "value"
+    value_column: str = Field("value", description="the number that is judged")
     timestamp_column: str = Field("timestamp", description="must be there; the order of the rows is the order of time")
     group_column: str = Field("group", description="each value of it is a series of its own; without such a column there is one series")
     window_size: int = Field(1440, ge=1, description="how many earlier values are looked at")
     min_window_size: int = Field(10, ge=1, description="values before which nothing is judged")
-    n_sigma: float = Field(3.0, gt=0)
-    use_weighted: bool = True
-    weights_type: Literal["exponential", "linear"] = "exponential"
-    exp_decay_factor: float = Field(0.1, ge=0)
+    n_sigma: float = Field(3.0, gt=0, description="how many deviations from the median are unusual")
+    use_weighted: bool = Field(True, description="newer values count for more")
+    weights_type: Literal["exponential", "linear"] = Field("exponential", description="how the weight falls with age")
+    exp_decay_factor: float = Field(0.1, ge=0, description="how fast, for exponential weights")
     use_combined_seasonality: bool = Field(False, description="accepted, without effect")
     feature_columns: Names = Field(default_factory=list, description="accepted, without effect")
 
@@ -86,6 +86,11 @@ steps:
       group_column: origin
       window_size: 168
       n_sigma: 4
+  - id: kept
+    type: endpoint
+    endpoint_type: parquet
+    depends_on: [marked]
+    config: {file_path: output/unusual_delays.parquet}
 """
 
     def __init__(self, options: DetectorOptions) -> None:

@@ -72,6 +72,11 @@ steps:
       file: transforms/clean.py
       function: clean
       kwargs: {longest_delay: 600}
+  - id: kept
+    type: endpoint
+    endpoint_type: parquet
+    depends_on: [cleaned]
+    config: {file_path: output/cleaned_flights.parquet}
 """
 
     def __init__(self, options: PythonOptions) -> None:

@@ -59,6 +59,11 @@ steps:
         WHERE f.dep_delay > {{ var('smallest_delay', 0) }}
         GROUP BY ALL
         ORDER BY flights DESC
+  - id: kept
+    type: endpoint
+    endpoint_type: parquet
+    depends_on: [delays]
+    config: {file_path: output/delays_by_origin.parquet}
 """
 
     def __init__(self, options: SqlOptions) -> None:

@@ -7,18 +7,18 @@ Here: the tables of options, the plugins' examples, the support matrix, the opti
 from __future__ import annotations
 
 import enum
+import functools
 import importlib
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
@@ -28,10 +28,10 @@ from dataflow_assets.cli.verb import shared_options
 from dataflow_assets.plan.options import known_keys
 from dataflow_assets.spec.models import SqlMarker
 from dataflow_assets.tables import WriteMode
-from dataflow_assets_tests.docs.words import MEANINGS
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"(<!-- generated: (?P<what>[^>]+?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+_HEADING = re.compile(r"#{1,6} (.*)")
 _PLAIN = {
     str: "text",
     int: "whole number",
@@ -70,17 +70,7 @@ def options(path: str) -> str:
 
 def example(family: str, kind: str) -> str:
     """The example of a plugin, as a pipeline that can be run."""
-    return f"```yaml\n{whole(discovery.find(family, kind).example)}```"  # type: ignore[arg-type]
-
-
-def whole(pipeline: str) -> str:
-    """The pipeline with an endpoint behind its last step, where it has none."""
-    text = pipeline.strip() + "\n"
-    read = yaml.safe_load(text)
-    if any(step["type"] == "endpoint" for step in read["steps"]):
-        return text
-    lines = ["  - id: kept", "    type: endpoint", "    endpoint_type: parquet", f"    depends_on: [{read['steps'][-1]['id']}]"]
-    return "\n".join([text.rstrip(), *lines, f"    config: {{file_path: output/{read['pipeline_name']}.parquet}}"]) + "\n"
+    return f"```yaml\n{discovery.find(family, kind).example.strip()}\n```"  # type: ignore[arg-type]
 
 
 def matrix() -> str:
@@ -161,18 +151,40 @@ def _row(model: type[BaseModel], name: str, info: FieldInfo) -> tuple[str, ...]:
     keys = [key for key, field in known_keys(model).items() if field == name]
     first, *others = keys
     shown = f"`{first}`" + (f" (or {', '.join(f'`{key}`' for key in others)})" if others else "")
-    return shown, _value(info), _default(info), meaning(model, name)
+    return shown, _linked(info), _default(info), info.description or ""
 
 
-def meaning(model: type[BaseModel], name: str) -> str:
-    """What a key is for: the model's own description, else the words kept beside this module. Raises KeyError for none."""
-    described = model.model_fields[name].description
-    if described:
-        return described
-    for base in model.__mro__:
-        if found := MEANINGS.get(f"{base.__name__}.{name}"):
-            return found
-    raise KeyError(f"{model.__name__}.{name} has no description")
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a field of this type holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from models_in(argument)
+
+
+def _linked(info: FieldInfo) -> str:
+    """What a key takes, with a link to the section that holds the keys of a block."""
+    anchors = [_sections()[model] for model in models_in(info.annotation) if model in _sections()]
+    return f"[{_value(info)}](#{anchors[0]})" if anchors else _value(info)
+
+
+@functools.cache
+def _sections() -> dict[type[BaseModel], str]:
+    """Where the table of each model stands: the anchor of the heading above it."""
+    found: dict[type[BaseModel], str] = {}
+    for page in pages():
+        anchor = ""
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if title := _HEADING.match(line):
+                anchor = slug(title[1])
+            elif block := re.match(r"<!-- generated: options (\S+) -->", line):
+                found[_model(block[1])] = anchor
+    return found
+
+
+def slug(title: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
 
 
 def _default(info: FieldInfo) -> str:

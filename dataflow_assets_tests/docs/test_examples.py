@@ -17,7 +17,6 @@ from dataflow_assets.plan.build import build_plan
 from dataflow_assets.spec.load import load
 from dataflow_assets.spec.models import ProjectModel
 from dataflow_assets_tests.docs.example_projects import NOT_EMBEDDED, PREPARE, every_plugin, run_pipeline, write_project
-from dataflow_assets_tests.docs.generate import whole
 from dataflow_assets_tests.docs.pages import Block, blocks
 
 
@@ -55,7 +54,7 @@ def test_a_project_file_that_is_shown_is_one(block: Block) -> None:
 @pytest.mark.parametrize("plugin", sorted(set(every_plugin()) - NOT_EMBEDDED), ids="/".join)
 def test_the_example_of_a_plugin_runs(plugin: tuple[str, str], tmp_path: Path) -> None:
     family, kind = plugin
-    folder = write_project(tmp_path, whole(discovery.find(family, kind).example))  # type: ignore[arg-type]
+    folder = write_project(tmp_path, discovery.find(family, kind).example)  # type: ignore[arg-type]
     PREPARE[plugin](folder)
     events = run_pipeline(folder)
     assert [event.error for event in events if isinstance(event, WindowFailed)] == []

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import click
 import pytest
+from pydantic import BaseModel
 
+from dataflow_assets import discovery
 from dataflow_assets.cli.app import VERBS, app
 from dataflow_assets.cli.terminal import Session
 from dataflow_assets.spec import filters
+from dataflow_assets.spec.models import EndpointOptions, PipelineModel, ProjectModel, SourceOptions
 from dataflow_assets.spec.template_context import TemplateContext
 from dataflow_assets_tests.docs import generate
+from dataflow_assets_tests.docs.example_projects import every_plugin
 from dataflow_assets_tests.docs.generate import ROOT
 from dataflow_assets_tests.docs.pages import anchors, commands, links
 
@@ -52,6 +56,34 @@ def test_command_lines_are_understood(where: str) -> None:
         assert not rest, "an argument is missing"  # the name of a verb alone stands for the verb
 
 
+def _models() -> list[type[BaseModel]]:
+    """Every model that a user may fill, blocks within blocks included."""
+    waiting: list[type[BaseModel]] = [ProjectModel, PipelineModel, SourceOptions, EndpointOptions]
+    for family, kind in every_plugin():
+        plugin = discovery.find(family, kind)  # type: ignore[call-overload]
+        waiting += [getattr(plugin, name) for name in ("Connection", "Source", "Endpoint", "Options") if hasattr(plugin, name)]
+    found: dict[type[BaseModel], None] = {}
+    while waiting:
+        model = waiting.pop()
+        if model not in found:
+            found[model] = None
+            waiting += [inner for info in model.model_fields.values() for inner in generate.models_in(info.annotation)]
+    return list(found)
+
+
+@pytest.mark.parametrize("model", _models(), ids=lambda model: f"{model.__module__}.{model.__name__}")
+def test_every_key_says_what_it_is_for(model: type[BaseModel]) -> None:
+    said = {name: info.description for name, info in model.model_fields.items()}
+    assert [name for name, description in said.items() if not description] == []
+    assert [name for name, description in said.items() if "](" in (description or "")] == [], "editors show the text as it stands"
+
+
+def test_a_block_links_to_its_section() -> None:
+    table = generate.options("spec.models:PipelineModel")
+    assert "| `windows` | [block](#windows) |" in table
+    assert "| `steps` | [list](#steps) |" in table
+
+
 def test_every_verb_has_its_section() -> None:
     assert set(VERBS) <= anchors(ROOT / "docs" / "cli.md")
     assert {f"verb {name}" for name in VERBS} - {"verb update-gitignore"} <= set(
@@ -68,8 +100,6 @@ def test_the_readme_names_every_page() -> None:
 
 def test_every_plugin_has_its_page() -> None:
     described = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
-    from dataflow_assets_tests.docs.example_projects import every_plugin
-
     assert [plugin for plugin in every_plugin() if f"generated: example {' '.join(plugin)} " not in described] == []
 
 
