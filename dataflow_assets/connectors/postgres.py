@@ -80,8 +80,8 @@ class PostgresConnection(Model):
 class PostgresSource(SourceOptions):
     """A query, or a table with its schema."""
 
-    query: SqlText | None = Field(None, description="a SELECT; either this or table")
-    table: str | None = Field(None, description="a table; either this or query")
+    query: SqlText | None = Field(None, description="a SELECT, in place of a table")
+    table: str | None = Field(None, description="a table, in place of a query")
     table_schema: str = Field("public", validation_alias=_SCHEMA, description="the table's schema")
 
     @model_validator(mode="after")

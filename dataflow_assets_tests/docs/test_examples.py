@@ -119,6 +119,7 @@ def test_the_python_that_is_shown_runs(inside: Path) -> None:
     keys = [{spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()} for defs in made]
     assert "letter" in keys[0]
     assert keys[1] >= {"orders/read", "orders/tidy", "orders/rules", "orders/write"}
+    assert [schedule.name for schedule in made[1].schedules or []] == ["orders_schedule"]
     assert "best_customers" in keys[2]
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(

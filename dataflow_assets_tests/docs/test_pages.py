@@ -60,7 +60,7 @@ def _models() -> list[type[BaseModel]]:
     """Every model that a user may fill, blocks within blocks included."""
     waiting: list[type[BaseModel]] = [ProjectModel, PipelineModel, SourceOptions, EndpointOptions]
     for family, kind in every_plugin():
-        plugin = discovery.find(family, kind)  # type: ignore[call-overload]
+        plugin = discovery.find(family, kind)
         waiting += [getattr(plugin, name) for name in ("Connection", "Source", "Endpoint", "Options") if hasattr(plugin, name)]
     found: dict[type[BaseModel], None] = {}
     while waiting:

@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 
 import dataflow_assets
 from dataflow_assets.errors import SpecError
 from dataflow_assets.operations.component import ProjectComponent
 from dataflow_assets.operations.load import load_project
+from dataflow_assets.spec.builders import endpoint, pipeline, source, sql
+from dataflow_assets.spec.builders import project as build_project
+from dataflow_assets.spec.project import Project
 from dataflow_assets_tests.assets import shop
 
 BROKEN = "pipeline_name: broken\nsteps:\n  - id: read\n    type: source\n    source_tpye: csv\n"
@@ -33,6 +37,42 @@ def test_load_project_gives_everything(project: Path) -> None:
     assert {schedule.name for schedule in definitions.schedules or []} == {"orders_schedule"}
     definitions.get_repository_def().load_all_definitions()
     assert dataflow_assets.load_project is load_project
+
+
+def _built(root: Path, *, below: str = "read") -> Project:
+    """The same orders, written in Python."""
+    steps = [
+        source("read", "parquet", file_path="orders.parquet"),
+        sql("clean", "select * from read where amount >= {{ var('least') }}", depends_on=below),
+        endpoint("publish", "parquet", depends_on="clean", file_path="lake/orders"),
+    ]
+    windows = {"every": "day", "begin": "2024-03-01", "end": "2024-03-06"}
+    orders = pipeline("orders", steps=steps, event_time_column="ordered_at", windows=windows, schedule="windows", variables={"least": 0})
+    return build_project("shop", pipelines=[orders], root=root)
+
+
+def test_a_project_built_in_python_runs_with_its_schedules(project: Path, instance: dg.DagsterInstance) -> None:
+    definitions = load_project(_built(project), overrides={"least": 1_000_000})
+    assert _keys(definitions) >= {"orders/read", "orders/clean", "orders/publish"}
+    assert {schedule.name for schedule in definitions.schedules or []} == {"orders_schedule"}
+    definitions.get_repository_def().load_all_definitions()
+    result = definitions.resolve_job_def("orders").execute_in_process(instance=instance, tags=shop.RANGE)
+    assert result.success
+    assert _published(project) == 0, "the override is in effect"
+    again = load_project(_built(project)).resolve_job_def("orders").execute_in_process(instance=instance, tags=shop.RANGE)
+    assert again.success
+    assert _published(project) > 0
+
+
+def _published(root: Path) -> int:
+    return sum(pq.read_metadata(path).num_rows for path in (root / "lake" / "orders").rglob("*.parquet"))
+
+
+def test_a_wrong_pipeline_built_in_python_becomes_a_placeholder(project: Path) -> None:
+    definitions = load_project(_built(project, below="raed"))
+    spec = next(spec for spec in definitions.resolve_all_asset_specs() if spec.key.path == ["_load_errors", "orders"])
+    assert Path(__file__).name in str(spec.description)
+    assert "raed" in str(spec.description)
 
 
 def test_a_broken_file_leaves_the_others_alone(project: Path) -> None:
