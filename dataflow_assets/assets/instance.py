@@ -29,6 +29,7 @@ storage:
     class: PooledSqliteStorage
     config: {base_dir: {env: DAGSTER_HOME}}
 telemetry: {enabled: false}
+nux: {enabled: false}
 concurrency:
   pools: {default_limit: 1, granularity: run}
   runs:

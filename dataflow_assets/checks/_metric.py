@@ -36,7 +36,7 @@ class AnomalyOptions(Model):
     """
 
     metric: str = Field(ROW_COUNT, description="row_count, or an aggregate in DuckDB's SQL over the rows, such as avg(price)")
-    name: str | None = Field(None, description="under which the number is kept in the ledger; default: made from `metric`")
+    name: str | None = Field(None, description="under which the number is kept in the ledger; default: made from metric")
     n_sigma: float = Field(3.0, gt=0, description="how many deviations from the median are unusual")
     window_size: int = Field(90, ge=1, description="how many earlier windows of the season are looked at")
     min_window_size: int = Field(10, ge=1, description="earlier windows before which the check only learns")

@@ -57,7 +57,7 @@ class WindowOptions(Model):
     )
     timezone: str = Field("UTC", description="whose wall clock the window edges follow, e.g. America/New_York")
     begin: datetime | date | None = Field(
-        None, description="the first window holds this moment; on the wall clock of `timezone` when it has no offset"
+        None, description="the first window holds this moment; on the wall clock of timezone when it has no offset"
     )
     end: datetime | date | None = Field(None, description="no window starts at or after this moment; default: now")
     lookback: int = Field(0, ge=0, description="how many already published windows to run again, for rows that arrive late")
@@ -102,11 +102,11 @@ class StepModel(Model):
         None, validation_alias=AliasChoices("kind", "plugin"), description="the plugin, in place of source_type and its siblings"
     )
     connection: str | None = Field(
-        None, validation_alias=AliasChoices("connection", "name"), description="a connection of the project; `name` in older files"
+        None, validation_alias=AliasChoices("connection", "name"), description="a connection of the project; name in older files"
     )
     depends_on: Names = Field(default_factory=list, description="the steps whose rows it takes; needed by every step but a source")
     config: dict[str, Any] = Field(default_factory=dict, description="the plugin's own options")
-    checks: list[dict[str, Any]] = Field(default_factory=list, description="rules on this step's output, as under a validator's `checks`")
+    checks: list[dict[str, Any]] = Field(default_factory=list, description="rules on this step's output, as under a validator's checks")
     description: str = Field("", description="shown in the UI")
     asset_key: Names | None = Field(None, description="replaces pipeline/step as the Dagster asset key")
     tags: Names = Field(default_factory=list, description="for selectors and the UI")
@@ -164,7 +164,7 @@ class PipelineModel(Model):
     )
     windows: WindowOptions | None = Field(None, description="how it is cut into windows; without it the pipeline runs whole")
     event_time_column: str | None = Field(None, description="source filter and target partition column, said once")
-    schedule: str | None = Field(None, description="a cron expression, @hourly, @daily, @weekly, @monthly, or `windows`")
+    schedule: str | None = Field(None, description="a cron expression, @hourly, @daily, @weekly, @monthly, or windows")
     owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
@@ -265,7 +265,7 @@ class EndpointOptions(Model):
     )
     upsert_keys: Names = Field(default_factory=list, description="the columns that identify a row; needed by upsert")
     event_time_column: str | None = Field(None, description="the column whose rows a window replaces; default: the pipeline's")
-    auto_create: bool = Field(True, description="create a missing table, from `schema` where given, else from the data")
+    auto_create: bool = Field(True, description="create a missing table, from schema where given, else from the data")
     columns: dict[str, str] = Field(
         default_factory=dict, validation_alias=AliasChoices("schema", "columns"), description="column -> SQL type"
     )

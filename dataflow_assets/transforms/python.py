@@ -35,7 +35,7 @@ _RESERVED = ("context", "window")
 class PythonOptions(Model):
     """Which function to call, and with what."""
 
-    function: str = Field("transform", description="module:function, or with `file` the function's name")
+    function: str = Field("transform", description="module:function, or with file the function's name")
     file: str | None = Field(None, description="a Python file, relative to the project")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="further arguments, by name")
 

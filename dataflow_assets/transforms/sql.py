@@ -24,7 +24,7 @@ from dataflow_assets.tables import Query
 class SqlOptions(Model):
     """What to select."""
 
-    query: SqlText = Field(min_length=1, description="one SELECT; the inputs are tables named by their step ids, `input` is the first")
+    query: SqlText = Field(min_length=1, description="one SELECT; the inputs are tables named by their step ids, input is the first")
     memory_limit: Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?\s?([KMGT]i?B|%)$")] = Field(
         "512MB", description="beyond it DuckDB spills to disk"
     )

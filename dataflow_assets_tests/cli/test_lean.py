@@ -34,5 +34,6 @@ def test_arrow_may_make_pandas_objects_without_anybody_importing_it_first() -> N
 
 
 def test_it_does_nothing_when_pandas_is_there() -> None:
-    code = "import pandas, sys; from dataflow_assets.cli.lean import defer_pandas; n = len(sys.meta_path); defer_pandas(); print(len(sys.meta_path) - n)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "0"
+    code = "import pandas, sys; from dataflow_assets.cli.lean import defer_pandas; before = len(sys.meta_path); defer_pandas(); "
+    found = subprocess.run([sys.executable, "-c", code + "print(len(sys.meta_path) - before)"], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "0"

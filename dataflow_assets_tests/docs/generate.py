@@ -70,7 +70,7 @@ def options(path: str) -> str:
 
 def example(family: str, kind: str) -> str:
     """The example of a plugin, as a pipeline that can be run."""
-    return f"```yaml\n{discovery.find(family, kind).example.strip()}\n```"  # type: ignore[arg-type]
+    return f"```yaml\n{discovery.find(family, kind).example.strip()}\n```"
 
 
 def matrix() -> str:

@@ -54,7 +54,7 @@ def test_a_project_file_that_is_shown_is_one(block: Block) -> None:
 @pytest.mark.parametrize("plugin", sorted(set(every_plugin()) - NOT_EMBEDDED), ids="/".join)
 def test_the_example_of_a_plugin_runs(plugin: tuple[str, str], tmp_path: Path) -> None:
     family, kind = plugin
-    folder = write_project(tmp_path, discovery.find(family, kind).example)  # type: ignore[arg-type]
+    folder = write_project(tmp_path, discovery.find(family, kind).example)
     PREPARE[plugin](folder)
     events = run_pipeline(folder)
     assert [event.error for event in events if isinstance(event, WindowFailed)] == []
