@@ -20,6 +20,8 @@ READ_ROWS = 16_384
 TRIM_BATCHES = 8
 BATCH_BYTES = 16 * 1024 * 1024
 CHECKSUM_VERSION = 1
+HASH_ROWS = 8_192
+"""Rows hashed at a time: their intermediate results stay in the processor's cache."""
 READ_BUFFER = 1 << 18
 
 Hashes = NDArray[np.uint64]
@@ -106,10 +108,10 @@ class Checksum:
 
     def add(self, batch: pa.RecordBatch) -> Checksum:
         """The checksum of these rows and those of `batch`; column order does not matter, names do."""
-        if batch.num_rows == 0:
-            return self
-        total = int(np.add.reduce(hash_rows(batch), dtype=np.uint64))
-        return Checksum(self.rows + batch.num_rows, (self.value + total) % 2**64)
+        total = self.value
+        for start in range(0, batch.num_rows, HASH_ROWS):
+            total += int(np.add.reduce(hash_rows(batch.slice(start, HASH_ROWS)), dtype=np.uint64))
+        return Checksum(self.rows + batch.num_rows, total % 2**64)
 
     def __str__(self) -> str:
         return f"{self.rows}:{self.value:016x}"
@@ -120,13 +122,13 @@ def hash_rows(batch: pa.RecordBatch) -> Hashes:
     with np.errstate(over="ignore"):
         total = np.zeros(batch.num_rows, dtype=np.uint64)
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            total += _mix(hash_column(column) ^ _salt(name))
+            total += hash_column(column) * _salt(name)
         return _mix(total)
 
 
 @lru_cache(maxsize=4096)
 def _salt(name: str) -> np.uint64:
-    return np.uint64(int(_hash_bytes([name.encode()])[0]))
+    return np.uint64(int(_hash_bytes([name.encode()])[0]) | 1)  # odd: multiplying by it loses nothing
 
 
 def hash_column(column: pa.Array) -> Hashes:
@@ -162,11 +164,11 @@ def _hash_values(column: pa.Array) -> Hashes:
     if pa.types.is_temporal(kind):
         return _hash_temporal(column)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return _hash_variable(column.cast(pa.large_binary()))
+        return _hash_variable(column)
     if pa.types.is_fixed_size_binary(kind):
-        return _hash_variable(column.cast(pa.binary()).cast(pa.large_binary()))
+        return _hash_variable(column.cast(pa.binary()))
     if str(kind) in {"string_view", "binary_view"}:
-        return _hash_variable(column.cast(pa.large_binary() if str(kind) == "binary_view" else pa.large_string()).cast(pa.large_binary()))
+        return _hash_variable(column.cast(pa.large_binary() if str(kind) == "binary_view" else pa.large_string()))
     if pa.types.is_nested(kind):
         return _hash_bytes([repr(value).encode() for value in column.to_pylist()])
     raise ValueRefused(f"rows with a column of type {kind} have no checksum", hint="cast the column in the query")
@@ -244,17 +246,24 @@ def _hash_bytes(values: list[bytes]) -> Hashes:
 
 def _hash_variable(column: pa.Array) -> Hashes:
     """Hash variable-length values eight bytes at a time, all rows of a round together."""
-    offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column) + 1]
-    if len(offsets) < 2:
-        return np.zeros(0, dtype=np.uint64)
-    words = _words(column, int(offsets[0]), int(offsets[-1]))
+    width = np.int64 if pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type) else np.int32
+    raw = column.buffers()[1]
+    if len(column) == 0 or raw is None:
+        return np.zeros(len(column), dtype=np.uint64)
+    offsets = np.frombuffer(raw, dtype=width)[column.offset : column.offset + len(column) + 1].astype(np.int64, copy=False)
     starts, lengths = offsets[:-1] - offsets[0], np.diff(offsets)
-    hashes = _mix(lengths.astype(np.uint64) + _K3)
-    position, whole = 0, int(lengths.min())
-    while position + 8 <= whole:
+    longest = int(lengths.max())
+    shortest = int(lengths.min(initial=longest, where=lengths > 0))  # empty values, nulls among them, are mended below
+    words = _words(column, int(offsets[0]), int(offsets[-1]), beyond=shortest)
+    empty = _mix(lengths.astype(np.uint64) + _K3)
+    if int(lengths.min()) == longest:
+        return _mix(_hash_even(empty, words, length=longest))
+    hashes, position = empty, 0
+    while position + 8 <= shortest:
         hashes = _round(hashes, words[starts + position])
         position += 8
     live = np.flatnonzero(lengths > position)
+    hashes = np.where(lengths == 0, empty, hashes)
     while len(live):
         shift = ((8 - np.minimum(lengths[live] - position, 8)) * 8).astype(np.uint64)
         hashes[live] = _round(hashes[live], (words[starts[live] + position] << shift) >> shift)
@@ -263,11 +272,20 @@ def _hash_variable(column: pa.Array) -> Hashes:
     return _mix(hashes)
 
 
-def _words(column: pa.Array, first: int, last: int) -> Hashes:
-    """The bytes from `first` to `last` as overlapping little-endian words, one beginning at each byte."""
-    padded = np.zeros(last - first + 8, dtype=np.uint8)
+def _hash_even(hashes: Hashes, words: Hashes, *, length: int) -> Hashes:
+    """The same for values of one length, as uuids have: their words lie at even distances and need no index."""
+    for position in range(0, length, 8):
+        column = np.lib.stride_tricks.as_strided(words[position:], shape=hashes.shape, strides=(length,))
+        shift = np.uint64(max(position + 8 - length, 0) * 8)
+        hashes = _round(hashes, (column << shift) >> shift if shift else column)
+    return hashes
+
+
+def _words(column: pa.Array, first: int, last: int, *, beyond: int) -> Hashes:
+    """The bytes from `first` to `last` as overlapping little-endian words, one beginning at each byte and at `beyond` zeros after."""
+    padded = np.zeros(last - first + beyond + 8, dtype=np.uint8)
     if last > first:
-        padded[:-8] = np.frombuffer(column.buffers()[2], dtype=np.uint8)[first:last]
+        padded[: last - first] = np.frombuffer(column.buffers()[2], dtype=np.uint8)[first:last]
     return np.lib.stride_tricks.as_strided(padded[:8].view(np.uint64), shape=(len(padded) - 7,), strides=(1,))
 
 

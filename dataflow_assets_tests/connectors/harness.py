@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -76,7 +77,7 @@ class Harness(abc.ABC):
         half = max(table.num_rows // 2, 1)
         paths = []
         for piece in filter(lambda piece: piece.num_rows, (table.slice(0, half), table.slice(half))):
-            path = self.scratch / f"stage-{next(self._stages)}.parquet"
+            path = self.scratch / f"stage-{os.getpid()}-{next(self._stages)}.parquet"  # publishers share the folder
             pq.write_table(piece, path, store_schema=True)
             paths.append(str(path))
         return tuple(paths)
