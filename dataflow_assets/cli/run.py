@@ -18,6 +18,7 @@ import click
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.closing import close
 from dataflow_assets.cli.due import Due, Wish, find_due, refuse_unknown_keys
+from dataflow_assets.cli.interrupts import watching_interrupts
 from dataflow_assets.cli.outcome import PipelineOutcome
 from dataflow_assets.cli.ranges import range_options
 from dataflow_assets.cli.report import report_for
@@ -126,7 +127,7 @@ class Run:
         if due.pipeline.windows is None and (self.wish.start or self.wish.end):
             self.report.note("has no windows: runs as a whole, whatever --start and --end say")
         started = time.perf_counter()
-        with redirect_stdout(sys.stderr) if self.session.json else nullcontext():
+        with watching_interrupts() as pressed, redirect_stdout(sys.stderr) if self.session.json else nullcontext():
             (result,) = execute(
                 self.chosen.plan,
                 self.chosen.project,
@@ -136,8 +137,8 @@ class Run:
                 on_event=lambda _name, event: self.report.event(event, outcome.add(event)),
                 full_refresh=self.wish.full_refresh,
             )
+            interrupted = was_interrupted(result) or (result.status == "failed" and pressed())
         outcome.seconds = time.perf_counter() - started
-        interrupted = was_interrupted(result)
         outcome.status, outcome.run_id = "interrupted" if interrupted else result.status, result.run_id
         if outcome.status == "failed" and not any(window.error for window in outcome.windows):
             outcome.error = result.error

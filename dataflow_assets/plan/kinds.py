@@ -135,7 +135,12 @@ def find_link(step: StepModel, index: int, plugin: Plugin, connections: Mapping[
     if block is None:
         refuse_unknown_connection(step, index, connections, findings)
         return None
-    if step.kind is not None and not _same_kind(block.get("type", plugin.kind), plugin):
+    named = block.get("type", plugin.kind)
+    if not _knows("connectors", str(named)):
+        message = f"connection {step.connection!r}: there is no connector of kind {named!r}"
+        findings.add_at_connection(step.connection, ("type",), message, hint=_hint(str(named), ("connectors",)))
+        return None
+    if step.kind is not None and not _same_kind(named, plugin):
         message = f"step {step.id!r} is {plugin.kind}, but connection {step.connection!r} is {block.get('type')}"
         findings.add(
             step_path(index, "connection"), message, hint=f"leave {kind_key(step)} out, or name a connection of type {plugin.kind}"

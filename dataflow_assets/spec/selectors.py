@@ -93,7 +93,9 @@ def resolve_steps(
             return {name for name in inner.order if owner[name] in chosen}
         if term.method == "tag":
             chosen = pipelines.term(term) if pipelines.matching(term) else set()
-            tagged = inner.term(term) if inner.matching(term) or not chosen else set()
+            tagged = inner.term(term) if inner.matching(term) else set()
+            if not chosen and not tagged:
+                raise _unmatched(term, pipelines.tags | inner.tags)
             return tagged | {name for name in inner.order if owner[name] in chosen}
         return inner.term(_Term(term.text, term.method, _dotted(term.value, steps), term.at, term.up, term.down))
 
@@ -154,7 +156,7 @@ class _Graph:
         """The nodes of one term. Raises SelectionError when its word fits none."""
         found = self.matching(term)
         if not found:
-            raise SelectionError(f"no {_noun(term)} matches {term.text!r}", hint=self._suggestion(term))
+            raise _unmatched(term, self._known(term))
         if term.at:
             below = _reach(found, self.children, -1)
             return _reach(below, self.parents, -1)
@@ -172,15 +174,27 @@ class _Graph:
             return {name for name, node in self.by_name.items() if _fits(node.path, folder) or node.path.startswith(f"{folder}/")}
         return {name for name in self.order if _fits(name, value)}
 
-    def _suggestion(self, term: _Term) -> str:
+    @property
+    def tags(self) -> set[str]:
+        """Every tag of a node."""
+        return {tag for node in self.by_name.values() for tag in node.tags}
+
+    def _known(self, term: _Term) -> Iterable[str]:
         if term.method == "tag":
-            known = sorted({tag for node in self.by_name.values() for tag in node.tags})
-        else:
-            known = self.order if term.method == "name" else sorted({node.path for node in self.by_name.values() if node.path})
-        near = difflib.get_close_matches(term.value, known, n=3, cutoff=0.5)
-        if near:
-            return f"did you mean {' or '.join(map(repr, near))}?"
-        return f"known: {', '.join(known[:15])}{', ...' if len(known) > 15 else ''}" if known else f"there is no {_noun(term)} at all"
+            return self.tags
+        return self.order if term.method == "name" else {node.path for node in self.by_name.values() if node.path}
+
+
+def _unmatched(term: _Term, words: Iterable[str]) -> SelectionError:
+    known = list(words) if term.method == "name" else sorted(words)
+    near = difflib.get_close_matches(term.value, known, n=3, cutoff=0.5)
+    if near:
+        hint = f"did you mean {' or '.join(map(repr, near))}?"
+    elif known:
+        hint = f"known: {', '.join(known[:15])}{', ...' if len(known) > 15 else ''}"
+    else:
+        hint = f"there is no {_noun(term)} at all"
+    return SelectionError(f"no {_noun(term)} matches {term.text!r}", hint=hint)
 
 
 def _noun(term: _Term) -> str:

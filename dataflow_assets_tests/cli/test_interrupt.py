@@ -13,6 +13,25 @@ import duckdb
 
 from dataflow_assets_tests.cli.conftest import ProjectFolder, environment, real
 
+# what DuckDB and ADBC do with the signal: the interrupt is lost, an ordinary error is left
+_DRIVER = """\
+import time
+
+def slow(read):
+    print("waiting", flush=True)
+    try:
+        time.sleep(30)
+    except BaseException:
+        raise RuntimeError("Query interrupted") from None
+"""
+_SLOW = """\
+pipeline_name: first
+steps:
+  - {id: read, type: source, source_type: csv, config: {file_path: rows.csv}}
+  - {id: slow, type: transform, kind: python, depends_on: [read], config: {file: slow.py, function: slow}}
+  - {id: write, type: endpoint, endpoint_type: csv, depends_on: [slow], config: {file_path: out.csv}}
+"""
+
 
 def _start(project: ProjectFolder, failpoints: str) -> subprocess.Popen[str]:
     words = [str(Path(sys.executable).with_name("dataflow")), "run", "--project", str(project.root), "-s", "first"]
@@ -56,6 +75,24 @@ def test_an_interrupted_run_says_so_and_the_next_one_finishes(project: ProjectFo
     assert again.code == 0, again.out + again.err
     assert "2 published" in again.out
     assert _published(project) == 4
+
+
+def test_an_interrupt_that_a_driver_makes_an_error_of_is_an_interrupt(project: ProjectFolder) -> None:
+    for file in (project.root / "pipelines").iterdir():
+        file.unlink()
+    (project.root / "pipelines" / "first.yml").write_text(_SLOW)
+    (project.root / "slow.py").write_text(_DRIVER)
+    (project.root / "rows.csv").write_text("id\n1\n")
+    process = _start(project, "")
+    assert process.stdout is not None
+    out = ""
+    while "waiting" not in out and (line := process.stdout.readline()):
+        out += line
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + rest + err
+    assert "INTERRUPTED=1" in rest
 
 
 def test_an_interrupt_before_anything_ran_is_a_document_too(project: ProjectFolder) -> None:

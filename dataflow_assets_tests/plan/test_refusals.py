@@ -122,6 +122,14 @@ def test_heads(bench: Workbench, steps: Steps, head: str, expected: str) -> None
     assert expected in problem
 
 
+def test_a_typing_error_in_the_type_of_a_connection_is_told_where_it_stands(bench: Workbench) -> None:
+    head = "connections:\n  files: {type: tabeldb}\n"
+    problems = bench.problems(
+        p=f"{head}steps:\n  - {{id: s, type: source, source_type: tabledb, connection: files, config: {{table: t}}}}\n"
+    )
+    assert "p.yml:2 connection 'files': there is no connector of kind 'tabeldb' -> did you mean 'tabledb'?" in problems
+
+
 def test_no_steps(bench: Workbench) -> None:
     assert bench.problems(p="description: nothing\n") == [
         "p.yml:1 pipeline 'p' has no steps -> add a source and an endpoint under `steps:`"

@@ -157,8 +157,10 @@ def test_steps_exclude_and_refuse():
     assert resolve_steps(GRAPH, STEPS, select=["raw"], exclude=["raw.write"]) == {"raw": ("read", "check")}
     with pytest.raises(SelectionError, match=r"no name matches 'raw\.chek'\n  -> did you mean 'raw\.check'"):
         resolve_steps(GRAPH, STEPS, select=["raw.chek"])
-    with pytest.raises(SelectionError, match="no tag matches"):
+    with pytest.raises(SelectionError, match=r"no tag matches 'tag:zzz'\n  -> known: .*land.*slow"):
         resolve_steps(GRAPH, STEPS, select=["tag:zzz"])
+    with pytest.raises(SelectionError, match="did you mean 'land'"):
+        resolve_steps(GRAPH, STEPS, select=["tag:lnd"])
 
 
 NAMES = [f"n{number}" for number in range(8)]
