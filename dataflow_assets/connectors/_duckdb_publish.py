@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -36,11 +36,10 @@ WHERE database_name = current_database() AND schema_name = $1 AND table_name = $
 def publish(connection: duckdb.DuckDBPyConnection, request: PublishRequest) -> Published:
     """Publish as the only writer of the file."""
     with translated(f"publishing {request.claim.unit} into {request.target.table}", WriteFailed):
-        found = rows(connection, ledger.fetch_unit(DUCKDB, request.target, request.claim.unit))
-        if (done := ledger.settled(ledger.ledger_row(found[0]) if found else None, request)) is not None:
+        publication = _Publication(connection, request)
+        if (done := ledger.settled(publication.ledger_row(), request)) is not None:
             return done
         failpoint("publish.begin")
-        publication = _Publication(connection, request)
         created = publication.prepare()
         try:
             return publication.run()
@@ -61,6 +60,12 @@ class _Publication:
     def _target(self) -> Target:
         return self.request.target
 
+    def ledger_row(self) -> ledger.LedgerRow | None:
+        """What the ledger says of the unit; a publish into a table that is gone counts for nothing."""
+        found = rows(self.connection, ledger.fetch_unit(DUCKDB, self._target, self.request.claim.unit))
+        row = ledger.ledger_row(found[0]) if found else None
+        return replace(row, entry=None) if row and row.entry and not self._columns() else row
+
     def prepare(self) -> bool:
         """Create the table unless it is there; whether it did."""
         created = not self._columns()
@@ -68,6 +73,8 @@ class _Publication:
             table = self._create_table()
             if not self._target.options.auto_create:
                 raise WriteFailed(f"table {self._target.table} does not exist and auto_create is off", hint=f"{table.text};")
+            # before the table is made: a kill in between must not leave an empty table that counts as published
+            rows(self.connection, ledger.forget_publications(DUCKDB, self._target.table))
             rows(self.connection, table)
         try:
             self._plan(self._columns())

@@ -7,7 +7,7 @@ and their errors (`_postgres_session`), a COMMIT whose reply was lost (`postgres
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -112,8 +112,10 @@ class _Publication:
         run(self.connection, Statement(f"SELECT pg_advisory_xact_lock({unit_lock(self._target, self.request.claim.unit)})::text"))
 
     def ledger_row(self) -> ledger.LedgerRow | None:
+        """What the ledger says of the unit; a publish into a table that is gone counts for nothing."""
         rows = run(self.connection, ledger.fetch_unit(POSTGRES, self._target, self.request.claim.unit))
-        return ledger.ledger_row(rows[0]) if rows else None
+        row = ledger.ledger_row(rows[0]) if rows else None
+        return replace(row, entry=None) if row and row.entry and not self._columns() else row
 
     def write(self) -> Published:
         """Delete, copy and count."""
@@ -138,6 +140,7 @@ class _Publication:
         run(self.connection, Statement(f"SELECT pg_advisory_xact_lock({lock_key('create', str(self._table))})::text"))
         if found := self._columns():
             return found
+        run(self.connection, ledger.forget_publications(POSTGRES, self._table))
         count_affected(self.connection, self._create_table().text)
         if self._target.mode is WriteMode.UPSERT:
             count_affected(self.connection, sql.create_index(POSTGRES, self._table, self._target.keys, unique=True).text)

@@ -87,6 +87,13 @@ class DuckDBEndpoint(EndpointOptions):
     table_schema: str = Field("main", description="its schema, made when it is missing")
 
 
+_RELATIONS = """
+SELECT schema_name, table_name FROM duckdb_tables() WHERE schema_name = $1 AND database_name = current_database()
+UNION ALL
+SELECT schema_name, view_name FROM duckdb_views() WHERE schema_name = $1 AND database_name = current_database()
+"""
+
+
 class Connector:
     """Reads in one snapshot; publishes as the only writer of the file."""
 
@@ -186,12 +193,12 @@ steps:
             return _duckdb_publish.publish(connection, request)
 
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
-        """The published units of a step."""
+        """The published units of a step; none when the table is gone, whatever was published into it."""
         if not self._database.path.exists():
             return []
         table = ledger.ledger_table(target.table)
         with self._database.reading(self._settings) as connection, translated(f"reading the ledger of {target.table}", ReadFailed):
-            there = Statement("SELECT 1 FROM duckdb_tables() WHERE schema_name = $1 AND table_name = $2", (table.schema, table.name))
-            if not rows(connection, there):
+            there = {(schema, name) for schema, name in rows(connection, Statement(_RELATIONS, (table.schema,)))}
+            if not {(table.schema, table.name), (target.table.schema, target.table.name)} <= there:
                 return []
             return ledger.published_entries(rows(connection, ledger.fetch_step(DUCKDB, target, pipeline=pipeline, step=step)))

@@ -245,9 +245,9 @@ steps:
         return ledger.recorded(ledger.ledger_row(rows[0]) if rows else None, claim)
 
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
-        """The published units of a step."""
+        """The published units of a step; none when the table is gone, whatever was published into it."""
         with self._sessions.sql() as connection, translated(f"reading the ledger of {target.table}", ReadFailed):
-            if not _exists(connection, ledger.ledger_table(target.table)):
+            if not (_exists(connection, ledger.ledger_table(target.table)) and _exists(connection, target.table)):
                 return []
             return ledger.published_entries(fetch(connection, ledger.fetch_step(POSTGRES, target, pipeline=pipeline, step=step)))
 

@@ -118,6 +118,13 @@ def fetch_step(dialect: Dialect, target: Target, *, pipeline: str, step: str) ->
     return Statement(text, (str(target.table), pipeline, step))
 
 
+def forget_publications(dialect: Dialect, target: TableName) -> Statement:
+    """Forget what was published into a table that is gone, by every step; claims stay, so older attempts remain fenced off."""
+    sets = ", ".join(f"{dialect.quote(name)} = NULL" for name in _PUBLISHED)
+    key = f"{dialect.quote(_KEY[0])} = {dialect.placeholder(1)}"
+    return Statement(f"UPDATE {dialect.table(ledger_table(target))} SET {sets} WHERE {key}", (str(target),))
+
+
 def ledger_row(values: Sequence[Any]) -> LedgerRow:
     """A row of `COLUMNS` as data; instants may come as datetimes or ISO text, naive ones are in UTC."""
     row = dict(zip(COLUMNS, values, strict=True))

@@ -24,6 +24,7 @@ from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Bind, Query, ReadRequest, Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
+from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
 
@@ -75,6 +76,16 @@ class TestDuckDB(ConnectorContract):
     @pytest.fixture
     def harness(self, harness: DuckDBHarness) -> DuckDBHarness:
         return harness
+
+
+class TestDuckDBDropped(DroppedPromises):
+    """A table dropped by hand."""
+
+    def drop(self, harness: Harness, table: str) -> None:
+        harness.connector.close()
+        assert isinstance(harness, DuckDBHarness)
+        with duckdb.connect(str(harness.path)) as connection:
+            connection.execute(f"drop table {table}")
 
 
 class TestDuckDBKilled(KillPromises):

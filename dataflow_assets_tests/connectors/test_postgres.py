@@ -21,6 +21,7 @@ from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import ReadRequest, Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
+from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
 from dataflow_assets_tests.services.proxy import proxy_to
@@ -80,6 +81,15 @@ class TestPostgres(ConnectorContract):
     @pytest.fixture
     def harness(self, harness: PostgresHarness) -> PostgresHarness:
         return harness
+
+
+class TestPostgresDropped(DroppedPromises):
+    """A table dropped by hand."""
+
+    def drop(self, harness: Harness, table: str) -> None:
+        assert isinstance(harness, PostgresHarness)
+        with psycopg.connect(harness.dsn, autocommit=True) as connection:
+            connection.execute(f"drop table {table}")
 
 
 class TestPostgresKilled(KillPromises):
