@@ -87,7 +87,7 @@ class Database:
         """A connection of the only writer."""
         from filelock import FileLock, Timeout
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._require_place(settings)
         lock = FileLock(f"{self.path}.lock", timeout=settings.wait_seconds, poll_interval=_POLL_SECONDS)
         with self._only_writer(settings):
             try:
@@ -99,6 +99,18 @@ class Database:
                     yield connection
             finally:
                 lock.release()
+
+    def _require_place(self, settings: Settings) -> None:
+        """The folder is there and can be written to; otherwise waiting for a lock would never end well."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(f"{self.path}.lock", "ab"):  # noqa: PTH123 - the name is that of the database with an ending
+                pass
+        except OSError as error:
+            hint = "check `database` of the connection, and who may write there"
+            raise ConnectionFailed(
+                f"connection {settings.name!r}: {self.path} cannot be written: {error}", hint=hint, transient=False
+            ) from error
 
     @contextmanager
     def _only_writer(self, settings: Settings) -> Iterator[None]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from dataflow_assets import discovery
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.plan.model import PipelinePlan
+from dataflow_assets.plan.options import split_block
 from dataflow_assets.protocols import ConnectionContext, Connector
 from dataflow_assets.secrets import register_secret
 from dataflow_assets.spec.project import Project
@@ -25,9 +26,9 @@ def open_connector(project: Project, pipeline: PipelinePlan, name: str | None, *
 
     Raises DataflowError when a key is missing, unknown or of the wrong type.
     """
-    values = render_connection(pipeline.connections[name], context) if name else {}
-    kind = str(values.pop("type", kind))
-    connector_class = discovery.find("connectors", kind)
+    block = pipeline.connections[name] if name else {}
+    connector_class = discovery.find("connectors", str(block.get("type", kind)))
+    values = render_connection(split_block(connector_class, block)[0], context)
     connection = validated(connector_class.Connection, values, where=f"connection {name!r}")
     _register_fields(connection)
     connector: Connector = connector_class(connection, ConnectionContext(name or kind, project.root))

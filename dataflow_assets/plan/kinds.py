@@ -15,7 +15,7 @@ from dataflow_assets.discovery import Family
 from dataflow_assets.plan.findings import Findings, step_path
 from dataflow_assets.plan.model import Role
 from dataflow_assets.plan.names import suggest
-from dataflow_assets.plan.options import check_options, known_keys
+from dataflow_assets.plan.options import check_options, known_keys, split_block
 from dataflow_assets.spec.models import StepModel
 
 _FAMILIES: dict[str, tuple[Family, ...]] = {
@@ -168,7 +168,7 @@ def _implicit(step: StepModel, index: int, plugin: Plugin, connections: Mapping[
 
 
 def _checked_block(name: str, block: Mapping[str, Any], plugin: Plugin, findings: Findings) -> Any:
-    raw = {key: value for key, value in block.items() if key != "type"}
+    raw, _ = split_block(plugin.implementation, block)
     checked = check_options(plugin.implementation.Connection, raw)
     step_keys = {**known_keys(plugin.implementation.Source), **known_keys(plugin.implementation.Endpoint)}
     for mistake in checked.mistakes:

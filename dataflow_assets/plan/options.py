@@ -76,6 +76,20 @@ def known_keys(model: type[BaseModel]) -> dict[str, str]:
     return keys
 
 
+def split_block(implementation: Any, block: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A connection block without `type`, as the connection's own keys and those meant for the `config` of its steps.
+
+    DFT names a file in its connection. Only connectors without SQL take that: a `table` in a database's connection is a mistake.
+    """
+    own = {key: value for key, value in block.items() if key != "type"}
+    if implementation.capabilities.dialect is not None:
+        return own, {}
+    of_steps = {**known_keys(implementation.Source), **known_keys(implementation.Endpoint)}.keys() - known_keys(
+        implementation.Connection
+    ).keys()
+    return {key: value for key, value in own.items() if key not in of_steps}, {key: own[key] for key in own if key in of_steps}
+
+
 def main_keys(model: type[BaseModel]) -> list[str]:
     """One key for each field: the one to suggest."""
     return [_keys_of(model, name, info)[0] for name, info in model.model_fields.items()]

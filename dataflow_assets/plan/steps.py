@@ -16,7 +16,7 @@ from dataflow_assets.plan.graph import children, find_cycles, reachable, topolog
 from dataflow_assets.plan.kinds import Link, Plugin, find_link, find_plugin
 from dataflow_assets.plan.model import CheckPlan
 from dataflow_assets.plan.names import suggest
-from dataflow_assets.plan.options import check_options, known_keys
+from dataflow_assets.plan.options import check_options, known_keys, split_block
 from dataflow_assets.plan.rendering import Renderer
 from dataflow_assets.spec.models import PipelineModel, StepModel, sql_fields
 
@@ -80,6 +80,7 @@ def _draft(
     link = None
     if plugin.role in {"source", "endpoint"}:
         link = find_link(step, index, plugin, connections, findings)
+        step = _with_inherited(step, plugin, link)
     elif step.connection is not None:
         findings.add(step_path(index, "connection"), f"step {step.id!r} is a {plugin.role}, it uses no connection", hint="remove the key")
     config = renderer.settled(step.config, keep=sql_fields(options_model(plugin)))
@@ -88,6 +89,16 @@ def _draft(
     if plugin.role == "check":
         checks = (own_check(step, plugin, options), *checks)
     return Draft(index, step, plugin, link, config, options, checks)
+
+
+def _with_inherited(step: StepModel, plugin: Plugin, link: Link | None) -> StepModel:
+    """The step with those keys in its config that its connection says for it; as in DFT they win over the step's own."""
+    if link is None:
+        return step
+    _, inherited = split_block(plugin.implementation, link.block)
+    known = known_keys(options_model(plugin))
+    taken = {key: value for key, value in inherited.items() if key in known}
+    return step.model_copy(update={"config": {**step.config, **taken}}) if taken else step
 
 
 def options_model(plugin: Plugin) -> Any:

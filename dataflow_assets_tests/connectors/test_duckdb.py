@@ -242,6 +242,17 @@ def test_a_process_that_only_reads_lets_others_read(tmp_path: Path) -> None:
     harness.connector.close()
 
 
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    connector = Connector(DuckDBConnection(database="file/test.duckdb"), ConnectionContext("local", tmp_path))
+    target = Target(connector.target_table(DuckDBEndpoint(table="t")), WriteMode.APPEND, DuckDBEndpoint(table="t"))
+    started = time.monotonic()
+    with pytest.raises(ConnectionFailed, match="cannot be written") as caught:
+        connector.claim(target, unit(), attempt="first")
+    assert not caught.value.transient
+    assert time.monotonic() - started < 5
+
+
 def test_what_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
     connector, path = connect(tmp_path), DuckDBHarness(tmp_path).path
     path.parent.mkdir()

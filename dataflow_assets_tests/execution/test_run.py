@@ -290,3 +290,21 @@ def test_the_anomaly_of_a_metric_is_judged_by_the_windows_before(shop: Workshop)
     flagged = [event.key for event in events if isinstance(event, CheckEvaluated) and not event.result.passed]
     assert flagged == ["2024-01-14"]
     assert len(shop.rows("out")) == 80  # it warns and does not block
+
+
+def test_a_dft_connection_may_name_the_file_of_its_steps(shop: Workshop) -> None:
+    shop.write(
+        "dft_project.yml",
+        "project_name: old\n"
+        "sources: {raw: {type: csv, file_path: raw.csv, delimiter: ';'}}\n"
+        "connections: {out: {type: csv, file_path: out.csv}}\n",
+    )
+    shop.write("raw.csv", "id;name\n1;a\n2;b\n")
+    shop.write(
+        "pipelines/p.yml",
+        "pipeline_name: p\nsteps:\n"
+        "  - {id: s, type: source, source_type: csv, name: raw}\n"
+        "  - {id: e, type: endpoint, endpoint_type: csv, name: out, depends_on: [s], config: {mode: replace}}\n",
+    )
+    assert failures(shop.run()) == []
+    assert (shop.folder / "out.csv").read_text() == "id,name\n1,a\n2,b\n"
