@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dataflow_assets.secrets import mask
+from dataflow_assets.storage.sandbox import FIRST_INPUT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,6 +52,8 @@ def materialized(event: StepFinished, step: StepPlan, *, window: Window | None, 
         metadata["preview"] = dg.MetadataValue.md(markdown_table(event.preview))
     if step.role in {"endpoint", "check"} and len(inputs) == 1:
         metadata["dagster/column_lineage"] = _passed_through(tuple(event.schema.names), inputs[0])
+    elif step.role == "transform" and isinstance(query := step.config.get("query"), str):
+        metadata["dagster/column_lineage"] = _made_by(query, tuple(zip(step.inputs, inputs, strict=False)))
     metadata |= {f"metric/{name}": _number(value) for name, value in event.metrics.items()}
     return metadata | _published(event)
 
@@ -72,6 +75,21 @@ def _published(event: StepFinished) -> dict[str, Any]:
 @lru_cache(maxsize=256)
 def _passed_through(columns: tuple[str, ...], source: dg.AssetKey) -> dg.TableColumnLineage:
     return dg.TableColumnLineage({name: [dg.TableColumnDep(asset_key=source, column_name=name)] for name in columns})
+
+
+@lru_cache(maxsize=256)
+def _made_by(query: str, inputs: tuple[tuple[str, dg.AssetKey], ...]) -> dg.TableColumnLineage:
+    """Which columns of its inputs an SQL transform makes each column from, where the text alone tells."""
+    from dataflow_assets.plan.columns import column_lineage
+
+    keys = {FIRST_INPUT: inputs[0][1], **dict(inputs)} if inputs else {}
+    found = column_lineage(query, dialect="duckdb")
+    return dg.TableColumnLineage(
+        {
+            name: [dg.TableColumnDep(asset_key=keys[table], column_name=column) for table, column in sources if table in keys]
+            for name, sources in found.items()
+        }
+    )
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dataflow_assets.plan.lineage import without_templates
+from dataflow_assets.plan.lineage import PLACEHOLDER, without_templates
 
 Lineage = dict[str, list[tuple[str, str]]]
 
@@ -35,6 +35,9 @@ def _lineage(sql: str, dialect: str | None, inputs: Mapping[str, Sequence[str]])
     from sqlglot.optimizer.scope import build_scope
 
     query = sqlglot.parse_one(sql, dialect=dialect)
+    for column in list(query.find_all(exp.Column)):
+        if column.name == PLACEHOLDER and not column.table:
+            column.replace(exp.Null())  # a value from outside: it has no column
     names = _Names(inputs, _flatten(query))
     written = [item.alias_or_name for item in query.selects] if isinstance(query, exp.Query) else []
     schema: dict[str, object] = {names.flat(table): dict.fromkeys(columns, "text") for table, columns in inputs.items()}

@@ -25,7 +25,8 @@ from dataflow_assets.plan.steps import Draft
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import TableName
 
-_PLACEHOLDER = "dataflow_template"
+PLACEHOLDER = "dataflow_template"
+"""What stands in SQL for a template while it is parsed."""
 _EXPRESSION, _STATEMENT = re.compile(r"\{\{.*?\}\}", re.DOTALL), re.compile(r"\{[%#].*?[%#]\}", re.DOTALL)
 _ENVIRONMENT = re.compile(r"\$\{[^}]*\}")
 _NAME = r'(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[\w$]+)'
@@ -149,12 +150,12 @@ def tables_in(sql: str, dialect: str | None) -> tuple[tuple[str | None, str], ..
     found = _parsed(text, dialect)
     if found is None:
         found = _guessed(text)
-    return tuple(dict.fromkeys(item for item in found if _PLACEHOLDER not in f"{item[0]}{item[1]}"))
+    return tuple(dict.fromkeys(item for item in found if PLACEHOLDER not in f"{item[0]}{item[1]}"))
 
 
 def without_templates(sql: str) -> str:
     """The SQL with a name in place of each template, so that it can be parsed."""
-    return _ENVIRONMENT.sub(_PLACEHOLDER, _EXPRESSION.sub(_PLACEHOLDER, _STATEMENT.sub(" ", sql)))
+    return _ENVIRONMENT.sub(PLACEHOLDER, _EXPRESSION.sub(PLACEHOLDER, _STATEMENT.sub(" ", sql)))
 
 
 def _parsed(text: str, dialect: str | None) -> list[tuple[str | None, str]] | None:

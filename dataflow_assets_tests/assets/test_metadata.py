@@ -91,3 +91,19 @@ def test_a_materialization_shows_what_happened(published: Published | None) -> N
 def test_the_code_reference_is_absolute(tmp_path: Path) -> None:
     found = code_reference(Place("pipelines/a.yml", 0), tmp_path, "a.b")["dagster/code_references"].code_references[0]
     assert (found.file_path, found.line_number) == (str(tmp_path / "pipelines/a.yml"), 1)
+
+
+def test_an_sql_transform_shows_from_which_columns_it_makes_its_own() -> None:
+    from dataclasses import replace
+
+    plan = pipeline("orders")
+    query = "select a.id, b.name as who, a.price * {{ var('rate', 2) }} as total from s1 a join other b on a.id = b.id"
+    step = replace(plan.by_id["s2"], role="transform", kind="sql", inputs=("s1", "other"), config={"query": query})
+    keys = [dg.AssetKey(["orders", "s1"]), dg.AssetKey(["orders", "other"])]
+    event = StepFinished("all", "s2", 2, 64, 0.5, "2:ab", SCHEMA)
+    lineage = materialized(event, step, window=None, inputs=keys)["dagster/column_lineage"].deps_by_column
+    assert {name: [(dep.asset_key.path[-1], dep.column_name) for dep in deps] for name, deps in lineage.items()} == {
+        "id": [("s1", "id")],
+        "who": [("other", "name")],
+        "total": [("s1", "price")],
+    }
