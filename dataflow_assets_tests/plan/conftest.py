@@ -21,7 +21,7 @@ connections:
 """
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def planning_connectors() -> Iterator[None]:
     """Make `tabledb` and `flatfile` known, as a file beside the real connectors would."""
     folders = dataflow_assets.connectors.__path__
