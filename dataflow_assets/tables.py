@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -212,8 +212,3 @@ def schema_fingerprint(schema: pa.Schema) -> str:
 def utc_now() -> datetime:
     """The current instant, aware, in UTC, to the microsecond."""
     return datetime.now(UTC)
-
-
-def days_ago(days: int, *, today: date) -> date:
-    """The date `days` days before `today`."""
-    return today - timedelta(days=days)

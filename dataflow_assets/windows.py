@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from dataflow_assets.cron import Cron, parse_cron, ticks, wall_of_skipped
@@ -200,8 +199,3 @@ def merge_adjacent(windows: list[Window]) -> list[Window]:
         else:
             merged.append(window)
     return merged
-
-
-def is_contiguous(windows: list[Window]) -> bool:
-    """Whether each window starts where the one before it ends."""
-    return all(before.end == after.start for before, after in pairwise(sorted(windows)))

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 os.environ["NORMALIZE__DATA_WRITER__DISABLE_COMPRESSION"] = "true"
@@ -24,7 +25,7 @@ def main(source: str, to: str, target: str) -> None:
         print(pipeline.run(table, table_name="events", write_disposition="replace", loader_file_format=file_format))
 
 
-def choose(to: str, target: str, source: str):
+def choose(to: str, target: str, source: str) -> tuple[Any, str, str]:
     if to == "postgres":
         return dlt.destinations.postgres(source), target, "parquet"
     if to == "duckdb":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -18,7 +19,7 @@ from dataflow_assets.execution.reporting import finished
 from dataflow_assets.execution.work import Work
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
-from dataflow_assets.plan.windows import FINGERPRINT
+from dataflow_assets.plan.windows import FINGERPRINT, WHOLE
 from dataflow_assets.storage.stages import Stage, checksum_of
 from dataflow_assets.tables import (
     Claim,
@@ -32,8 +33,6 @@ from dataflow_assets.tables import (
     schema_fingerprint,
     utc_now,
 )
-
-WHOLE = "all"
 
 
 def claim_early(work: Work, step: StepPlan) -> None:
@@ -96,7 +95,8 @@ def _state(work: Work, stage: Stage) -> dict[str, str]:
 
 
 def _yesterday(work: Work) -> str:
-    return (work.session.request.now.date() - timedelta(days=1)).isoformat()
+    now = work.session.request.now.astimezone(ZoneInfo(work.session.project.model.timezone))
+    return (now.date() - timedelta(days=1)).isoformat()
 
 
 def _newest_event(stage: Stage, column: str | None) -> str | None:

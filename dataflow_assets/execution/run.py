@@ -15,12 +15,11 @@ from dataflow_assets.execution.attempts import sweep_old
 from dataflow_assets.execution.events import Event, WindowFailed
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.execution.window import run_window
+from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.tables import WriteMode
 from dataflow_assets.windows import parse_duration
 
 __all__ = ["RunRequest", "run"]
-
-WHOLE = "all"
 
 
 def run(request: RunRequest) -> Iterator[Event]:

@@ -308,3 +308,15 @@ def test_a_dft_connection_may_name_the_file_of_its_steps(shop: Workshop) -> None
     )
     assert failures(shop.run()) == []
     assert (shop.folder / "out.csv").read_text() == "id,name\n1,a\n2,b\n"
+
+
+def test_without_an_event_time_the_state_is_yesterday_where_the_project_lives(shop: Workshop) -> None:
+    shop.write("dataflow_project.yml", "project_name: test\ntimezone: Pacific/Auckland\n")
+    shop.pipeline("""
+pipeline_name: load
+steps:
+  - {id: source, type: source, source_type: parquet, config: {file_path: source.parquet}}
+  - {id: target, type: endpoint, endpoint_type: parquet, depends_on: [source], config: {file_path: out.parquet, mode: replace}}
+""")
+    assert failures(shop.run()) == []  # noon in UTC on the 4th is past midnight of the 5th there
+    assert shop.ledger()["target"][0].state["last_processed_date"] == "2024-01-04"
