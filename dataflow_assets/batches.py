@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dataflow_assets.errors import StageCorrupt, ValueRefused
@@ -20,9 +21,11 @@ READ_ROWS = 16_384
 TRIM_BATCHES = 8
 BATCH_BYTES = 16 * 1024 * 1024
 CHECKSUM_VERSION = 1
-HASH_ROWS = 8_192
+HASH_ROWS = 16_384
 """Rows hashed at a time: their intermediate results stay in the processor's cache."""
 READ_BUFFER = 1 << 18
+_PADDED_BYTES = 256
+"""Text up to this length is hashed in one width."""
 
 Hashes = NDArray[np.uint64]
 _K1, _K2, _K3 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
@@ -34,28 +37,31 @@ def resize(batches: Iterable[pa.RecordBatch], *, rows: int = BATCH_ROWS, bytes_:
     """Cut large batches and join small ones, so that each has at most `rows` rows and about `bytes_` bytes; none is empty."""
     held: list[pa.RecordBatch] = []
     held_rows = held_bytes = 0
-    for batch in batches:
-        for piece in _cut(batch, rows=rows, bytes_=bytes_):
-            if held and (held_rows + piece.num_rows > rows or held_bytes + piece.nbytes > bytes_):
-                yield _join(held)
-                held, held_rows, held_bytes = [], 0, 0
-            held.append(piece)
-            held_rows += piece.num_rows
-            held_bytes += piece.nbytes
-            if held_rows >= rows // 2 or held_bytes >= bytes_ // 2:
-                yield _join(held)
-                held, held_rows, held_bytes = [], 0, 0
+    for piece in cut(batches, rows=rows, bytes_=bytes_):
+        if held and (held_rows + piece.num_rows > rows or held_bytes + piece.nbytes > bytes_):
+            yield _join(held)
+            held, held_rows, held_bytes = [], 0, 0
+        held.append(piece)
+        held_rows += piece.num_rows
+        held_bytes += piece.nbytes
+        if held_rows >= rows // 2 or held_bytes >= bytes_ // 2:
+            yield _join(held)
+            held, held_rows, held_bytes = [], 0, 0
     if held:
         yield _join(held)
 
 
-def _cut(batch: pa.RecordBatch, *, rows: int, bytes_: int) -> Iterator[pa.RecordBatch]:
-    if batch.num_rows == 0:
-        return
-    per_row = max(batch.nbytes // batch.num_rows, 1)
-    step = max(min(rows, bytes_ // per_row), 1)
-    for start in range(0, batch.num_rows, step):
-        yield batch.slice(start, step)
+def cut(batches: Iterable[pa.RecordBatch], *, rows: int = BATCH_ROWS, bytes_: int = BATCH_BYTES) -> Iterator[pa.RecordBatch]:
+    """Cut large batches, without copying, so that each has at most `rows` rows and about `bytes_` bytes; none is empty."""
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        per_row = max(batch.nbytes // batch.num_rows, 1)
+        step = max(min(rows, bytes_ // per_row), 1)
+        if step >= batch.num_rows:
+            yield batch
+        else:
+            yield from (batch.slice(start, step) for start in range(0, batch.num_rows, step))
 
 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
@@ -207,12 +213,7 @@ def _hash_decimal(column: pa.Array) -> Hashes:
         low = pairs[2 * column.offset : 2 * (column.offset + len(column)) : 2].copy()
         scale = np.full(len(column), kind.scale, dtype=np.int64)
         low[_is_null(column)] = 0
-        for _ in range(max(kind.scale, 0)):
-            divisible = (low % 10 == 0) & (scale > 0)
-            if not divisible.any():
-                break
-            low = np.where(divisible, low // 10, low)
-            scale = np.where(divisible, scale - 1, scale)
+        _strip_zeros(low, scale)
         return _hash_scaled(low.view(np.uint64), scale.view(np.uint64))
     values = column.to_pylist()
     low_scale = [(0, 0) if value is None else _unscaled(value) for value in values]
@@ -221,6 +222,16 @@ def _hash_decimal(column: pa.Array) -> Hashes:
         scale = np.array([pair[1] for pair in low_scale], dtype=np.int64)
         return _hash_scaled(low.view(np.uint64), scale.view(np.uint64))
     return np.array([_hash_unscaled(*pair) for pair in low_scale], dtype=np.uint64)
+
+
+def _strip_zeros(low: NDArray[np.int64], scale: NDArray[np.int64]) -> None:
+    """Take trailing zeros away while there is a scale, in place; numpy's // by a constant is four times as fast as its %."""
+    tenth = low // 10
+    live = np.flatnonzero((tenth * 10 == low) & (scale > 0))
+    while len(live):
+        low[live], scale[live] = tenth[live], scale[live] - 1
+        tenth[live] = low[live] // 10
+        live = live[(tenth[live] * 10 == low[live]) & (scale[live] > 0)]
 
 
 def _hash_scaled(low: Hashes, scale: Hashes) -> Hashes:
@@ -251,25 +262,42 @@ def _hash_variable(column: pa.Array) -> Hashes:
     if len(column) == 0 or raw is None:
         return np.zeros(len(column), dtype=np.uint64)
     offsets = np.frombuffer(raw, dtype=width)[column.offset : column.offset + len(column) + 1].astype(np.int64, copy=False)
-    starts, lengths = offsets[:-1] - offsets[0], np.diff(offsets)
+    lengths = np.diff(offsets)
     longest = int(lengths.max())
-    shortest = int(lengths.min(initial=longest, where=lengths > 0))  # empty values, nulls among them, are mended below
-    words = _words(column, int(offsets[0]), int(offsets[-1]), beyond=shortest)
     empty = _mix(lengths.astype(np.uint64) + _K3)
     if int(lengths.min()) == longest:
-        return _mix(_hash_even(empty, words, length=longest))
-    hashes, position = empty, 0
-    while position + 8 <= shortest:
-        hashes = _round(hashes, words[starts + position])
-        position += 8
-    live = np.flatnonzero(lengths > position)
-    hashes = np.where(lengths == 0, empty, hashes)
+        return _mix(_hash_even(empty, _words(column, int(offsets[0]), int(offsets[-1]), beyond=longest), length=longest))
+    if longest <= _PADDED_BYTES:
+        return _mix(_hash_padded(empty, column, lengths, longest=longest))
+    return _mix(_hash_long(empty, column, offsets, lengths))
+
+
+def _hash_padded(hashes: Hashes, column: pa.Array, lengths: NDArray[np.int64], *, longest: int) -> Hashes:
+    """Short values: padded with zeros to one width, so that their words lie at even distances and need no index."""
+    width = -(-longest // 8) * 8
+    text = pa.large_string() if pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type) else pa.string()
+    # without its nulls, whose bytes do not matter: padding would leave them out
+    bare = pa.Array.from_buffers(text, len(column), [None, *column.buffers()[1:]], offset=column.offset)
+    padded = pc.ascii_rpad(bare, width, "\0").buffers()[2]
+    words = np.frombuffer(padded, dtype=np.uint64, count=len(column) * width // 8).reshape(len(column), width // 8)
+    shortest = int(lengths.min())
+    for number in range(width // 8):
+        mixed = _round(hashes, words[:, number])
+        hashes = mixed if shortest > 8 * number else np.where(lengths > 8 * number, mixed, hashes)
+    return hashes
+
+
+def _hash_long(hashes: Hashes, column: pa.Array, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> Hashes:
+    """Values of any length; in each round only those that are long enough."""
+    starts = offsets[:-1] - offsets[0]
+    words = _words(column, int(offsets[0]), int(offsets[-1]), beyond=0)
+    position, live = 0, np.flatnonzero(lengths)
     while len(live):
         shift = ((8 - np.minimum(lengths[live] - position, 8)) * 8).astype(np.uint64)
         hashes[live] = _round(hashes[live], (words[starts[live] + position] << shift) >> shift)
         position += 8
         live = live[lengths[live] > position]
-    return _mix(hashes)
+    return hashes
 
 
 def _hash_even(hashes: Hashes, words: Hashes, *, length: int) -> Hashes:
@@ -290,8 +318,10 @@ def _words(column: pa.Array, first: int, last: int, *, beyond: int) -> Hashes:
 
 
 def _round(hashes: Hashes, words: Hashes) -> Hashes:
-    mixed = (hashes ^ words) * _K1
-    return mixed ^ (mixed >> _S29)
+    mixed = hashes ^ words
+    mixed *= _K1
+    mixed ^= mixed >> _S29
+    return mixed
 
 
 def _mix(values: Hashes) -> Hashes:

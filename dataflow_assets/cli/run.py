@@ -6,6 +6,7 @@ Here: the options, the order of pipelines, exit codes. Not here: which windows a
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from contextlib import ExitStack, nullcontext, redirect_stdout
@@ -90,6 +91,7 @@ class Run:
         finally:
             self.report.close()
             self._open.close()
+            gc.unfreeze()
         return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=time.perf_counter() - started)
 
     def _interrupted(self) -> None:
@@ -126,14 +128,16 @@ class Run:
         self.report.begin(due.pipeline, due.now)
         if due.pipeline.windows is None and (self.wish.start or self.wish.end):
             self.report.note("has no windows: runs as a whole, whatever --start and --end say")
-        started = time.perf_counter()
+        started, instance = time.perf_counter(), self.instance
+        gc.freeze()  # what was imported stays: no collection need look at it
+        gc.enable()
         with watching_interrupts() as pressed, redirect_stdout(sys.stderr) if self.session.json else nullcontext():
             (result,) = execute(
                 self.chosen.plan,
                 self.chosen.project,
                 windows={due.pipeline.name: [todo.window for todo in due.now]},
                 steps=self.chosen.parts,
-                instance=self.instance,
+                instance=instance,
                 on_event=lambda _name, event: self.report.event(event, outcome.add(event)),
                 full_refresh=self.wish.full_refresh,
             )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +25,8 @@ from dataflow_assets.storage.file_ledger import FileRecord
 from dataflow_assets.tables import LedgerEntry
 
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
-_ROWS_AT_ONCE = 16_384
+_ROWS_AT_ONCE = 8_192
+_THREADS, _AHEAD = 2, 2
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -88,46 +91,55 @@ def is_unwritable(kind: pa.DataType) -> bool:
 
 
 class CsvWriter:
-    """Appends rows to an open file."""
+    """Appends rows to an open file; pieces become text in threads of their own, and are written in their order."""
 
     def __init__(self, file: BinaryIO, delimiter: str, encoding: str, codec: str | None) -> None:
         self._file, self._delimiter, self._codec = file, delimiter, codec
         self._encoding = None if encoding.lower().replace("_", "-") in {"utf-8", "utf8", "utf-8-sig"} else encoding
         self._mark = b"\xef\xbb\xbf" if encoding.lower().endswith("sig") else b""
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="csv")
+        self._waiting: deque[Future[bytes | memoryview]] = deque()
 
     def write_header(self, names: Sequence[str]) -> None:
         special = {self._delimiter, '"', "\n", "\r"}
         shown = [f'"{name.replace(chr(34), chr(34) * 2)}"' if special & set(name) or not name else name for name in names]
-        self._put((self._delimiter.join(shown) + "\n").encode(), mark=self._mark)
+        self._file.write(self._encoded((self._delimiter.join(shown) + "\n").encode(), mark=self._mark))
 
     def write(self, batch: pa.RecordBatch) -> None:
+        for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+            self._waiting.append(self._pool.submit(self._text, batch.slice(start, _ROWS_AT_ONCE)))
+            self._drain(leave=_AHEAD)
+
+    def _drain(self, *, leave: int) -> None:
+        while len(self._waiting) > leave:
+            self._file.write(self._waiting.popleft().result())
+
+    def _text(self, batch: pa.RecordBatch) -> bytes | memoryview:
         import polars as pl
 
         columns = {name: as_text(column, name=name) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
         frame: Any = pl.from_arrow(pa.table(columns))
-        for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
-            text = io.BytesIO()
-            piece = frame.slice(start, _ROWS_AT_ONCE)
-            piece.write_csv(text, include_header=False, separator=self._delimiter, quote_style="necessary", null_value="")
-            self._put(text.getbuffer())
+        text = io.BytesIO()
+        frame.write_csv(text, include_header=False, separator=self._delimiter, quote_style="necessary", null_value="")
+        return self._encoded(text.getbuffer())
 
-    def _put(self, text: bytes | memoryview, *, mark: bytes = b"") -> None:
+    def _encoded(self, text: bytes | memoryview, *, mark: bytes = b"") -> bytes | memoryview:
         if self._encoding is not None:
             try:
                 text = bytes(text).decode().encode(self._encoding)
             except UnicodeEncodeError as error:
                 raise ValueRefused(f"the text has characters that {self._encoding} has not: {error}", hint="use encoding: utf-8") from error
         if self._codec is not None:
-            text, mark = pa.compress(mark + bytes(text), codec=self._codec, asbytes=True), b""  # frames of one file may follow each other
-        if mark:
-            self._file.write(mark)
-        self._file.write(text)
+            compressed: bytes = pa.compress(mark + bytes(text), codec=self._codec, asbytes=True)  # frames of one file may follow each other
+            return compressed
+        return mark + text if mark else text
 
     def close(self) -> None:
-        return None
+        self._drain(leave=0)
+        self._pool.shutdown()
 
     def abandon(self) -> None:
-        return None
+        self._pool.shutdown(cancel_futures=True)
 
 
 def as_text(column: pa.Array, *, name: str) -> pa.Array:

@@ -283,7 +283,7 @@ def _encoding(dialect: Dialect) -> str:
 def _refuse_cut_off(file: OpenFile, dialect: Dialect) -> None:
     """A file that breaks off inside quotes has an odd number of them and no last line end; Arrow would take the rest as a value."""
     quote = dialect.quote_char.encode()
-    if not quote or dialect.escape_char:
+    if not quote or dialect.escape_char or _ends_a_line(file, dialect):
         return
     odd, last = 0, b""
     with _stream(file, dialect) as stream:
@@ -292,3 +292,12 @@ def _refuse_cut_off(file: OpenFile, dialect: Dialect) -> None:
             last = block[-1:]
     if odd and last not in b"\r\n":
         raise ReadFailed(f"{file.path} breaks off inside a quoted field", hint="it was not written or copied to its end; fetch it again")
+
+
+def _ends_a_line(file: OpenFile, dialect: Dialect) -> bool:
+    """Whether the last byte is a line end, where that can be told without reading what comes before."""
+    if dialect.codec(file.path):
+        return False
+    with file.open() as stream:
+        size = stream.size()
+        return bool(size) and stream.read_at(1, size - 1) in (b"\r", b"\n")

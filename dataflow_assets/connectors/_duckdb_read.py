@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dataflow_assets.batches import resize
+from dataflow_assets.batches import cut
 from dataflow_assets.connectors._duckdb_session import DUCKDB, Database, Settings, translated
 from dataflow_assets.connectors._duckdb_types import read_expression, refuse_infinity, wire_type
 from dataflow_assets.errors import ReadFailed, ValueRefused
@@ -79,7 +79,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _checked(raw: Any, schema: pa.Schema, doing: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
     with translated(doing, ReadFailed):
-        for batch in resize(raw, rows=batch_rows):
+        for batch in cut(raw, rows=batch_rows):
             for name, column in zip(schema.names, batch.columns, strict=True):
                 refuse_infinity(column, name=name)
             columns = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in batch.columns]

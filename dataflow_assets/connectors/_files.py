@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from dataflow_assets.batches import resize
+from dataflow_assets.batches import cut
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, ValueRefused
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.spec.models import Model
@@ -221,7 +221,7 @@ def reader_of(
     require(schema, names)
     wanted = pa.schema([schema.field(name) for name in names])
     chosen = (_within(batch, window).select(names) for batch in batches)
-    return pa.RecordBatchReader.from_batches(wanted, (batch.cast(wanted) for batch in resize(chosen, rows=rows)))
+    return pa.RecordBatchReader.from_batches(wanted, (batch.cast(wanted) for batch in cut(chosen, rows=rows)))
 
 
 def _within(batch: pa.RecordBatch, window: WindowFilter | None) -> pa.RecordBatch:

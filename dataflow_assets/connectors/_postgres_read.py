@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dataflow_assets.batches import resize
+from dataflow_assets.batches import cut
 from dataflow_assets.connectors._postgres_session import POSTGRES, Sessions, fetch, literal, literals, run, stream_failure, translated
 from dataflow_assets.connectors._postgres_types import ReadColumn, read_column
 from dataflow_assets.errors import ReadFailed, ValueRefused
@@ -23,7 +23,7 @@ from dataflow_assets.tables import Bind, Query, TableName, WindowFilter
 if TYPE_CHECKING:
     import psycopg
 
-_FETCH_BYTES = 2 * 1024 * 1024
+_FETCH_BYTES = 6 * 1024 * 1024
 
 
 def from_table(table: TableName) -> Callable[[psycopg.Connection[Any]], str]:
@@ -119,7 +119,7 @@ def _restored(
     bulk: Any, raw: pa.RecordBatchReader, columns: Sequence[ReadColumn], schema: pa.Schema, doing: str, rows: int
 ) -> Iterator[pa.RecordBatch]:
     try:
-        for batch in resize(raw, rows=rows):
+        for batch in cut(raw, rows=rows):
             yield pa.RecordBatch.from_arrays([column.restore(batch.column(i)) for i, column in enumerate(columns)], schema=schema)
     except OSError as error:
         raise stream_failure(bulk, error, doing) from error

@@ -65,7 +65,7 @@ def failure(error: Exception, doing: str, kind: type[DataflowError]) -> Dataflow
     """A driver's error as one of ours, told apart by SQLSTATE; an error without one is a lost or refused connection."""
     state = str(getattr(error, "sqlstate", None) or "").strip("\0")
     text = f"{doing}: {str(error).strip()}"
-    if state.startswith(_NOT_ALLOWED):
+    if state.startswith(_NOT_ALLOWED) or (not state and _is_login_refused(error)):
         return ConnectionFailed(text, hint="check user, password, database and their rights", transient=False)
     if state.startswith(_LOST) or (not state and _is_connection_error(error)):
         return ConnectionFailed(text, hint=_UNREACHABLE)
@@ -81,6 +81,14 @@ def _is_connection_error(error: Exception) -> bool:
     if isinstance(error, adbc_driver_manager.Error):
         return error.status_code in {adbc_driver_manager.AdbcStatusCode.IO, adbc_driver_manager.AdbcStatusCode.INVALID_STATE}
     return isinstance(error, psycopg.OperationalError)
+
+
+def _is_login_refused(error: Exception) -> bool:
+    """Whether the server asked for a password and then closed the door: libpq hands on no SQLSTATE, but knows how far it came."""
+    import psycopg
+
+    refused = getattr(error, "pgconn", None) if isinstance(error, psycopg.OperationalError) else None
+    return refused is not None and (refused.used_password or refused.needs_password)
 
 
 @contextmanager
