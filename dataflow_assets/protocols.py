@@ -246,3 +246,21 @@ class TellsCodeVersion(Protocol):
     def code_version(self, project_dir: Path) -> str:
         """A text that differs when the code does, such as a hash of the file."""
         ...
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong with the option at `path` of a step's `config`."""
+
+    path: tuple[str | int, ...]
+    message: str
+    hint: str = ""
+
+
+@runtime_checkable
+class TellsMistakes(Protocol):
+    """A transform that can be seen to be wrong without being run; `dataflow validate` asks."""
+
+    def mistakes(self, project_dir: Path, inputs: Sequence[str]) -> Sequence[Mistake]:
+        """What is wrong with the code that the options name; `inputs` are the step ids that it would be given. May read files."""
+        ...

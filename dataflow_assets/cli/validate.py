@@ -1,6 +1,6 @@
 """`dataflow validate`: every problem of the project in one pass.
 
-Here: printing problems and the exit code. Not here: finding them (`spec`, `plan`).
+Here: printing problems and the exit code. Not here: finding them (`spec`, `plan`, `execution.rehearsal`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataflow_assets.cli.failures import OK, USAGE, problem_data
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
+from dataflow_assets.execution.rehearsal import rehearse
 
 
 @click.command("validate", cls=VerbCommand)
@@ -21,14 +22,17 @@ from dataflow_assets.cli.verb import VerbCommand
 @variable_options
 @click.pass_obj
 def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...], several: tuple[str, ...], single: tuple[str, ...]) -> int:
-    """Check the project file and every pipeline: keys, names, plugins and their options, dependencies, templates, write modes.
+    """Check the project file and every pipeline: keys, names, plugins and their options, dependencies, templates, write modes, and
+    the SQL and Python of transforms as far as it can be seen without running.
 
     Nothing is connected to and nothing is run. Each problem shows its file, line and column. Exits with 2 when there is one.
     """
     surveyed = survey(session.load(read_variables(several, single)))
     names = selected(surveyed, select, exclude)
-    problems = sorted({problem for name in names for problem in surveyed.problems.get(name, ())}, key=lambda problem: problem.place)
-    wrong = sorted(name for name in names if surveyed.problems.get(name))
+    rehearsed = rehearse(surveyed.project, surveyed.plan)
+    of = {name: (*surveyed.problems.get(name, ()), *rehearsed.get(name, ())) for name in names}
+    problems = sorted({problem for found in of.values() for problem in found}, key=lambda problem: problem.place)
+    wrong = sorted(name for name in names if of[name])
     for problem in problems:
         session.say(f"{problem}\n")
     files = plural(len({problem.place.file for problem in problems}), "file")
@@ -47,9 +51,7 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
             "exit_code": USAGE if problems else OK,
             "project": surveyed.project.model.project_name,
             "root": Path(surveyed.project.root),
-            "pipelines": [
-                {"name": name, "ok": name not in wrong, "problems": len(surveyed.problems.get(name, ()))} for name in sorted(names)
-            ],
+            "pipelines": [{"name": name, "ok": name not in wrong, "problems": len(of[name])} for name in sorted(names)],
             "problems": [problem_data(problem) for problem in problems],
         }
     )

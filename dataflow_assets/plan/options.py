@@ -16,21 +16,13 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from dataflow_assets.plan.names import suggest
+from dataflow_assets.protocols import Mistake
 
 Path = tuple[str | int, ...]
 _ALLOWED = re.compile(r"'([^']*)'")
 _TEMPLATE_SIGNS = ("{{", "{%", "${")
 _PROBES: tuple[Any, ...] = (1, "x", True, ["x"], {"x": "x"}, datetime(2000, 1, 1, tzinfo=UTC), "2000-01-01", "1h")
 """Values that stand in for a template until one of them has the type the field wants."""
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """What is wrong with the option at `path`."""
-
-    path: Path
-    message: str
-    hint: str = ""
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,7 @@ class Sandbox:
 
         text, values = query.render(lambda number: f"${number}")
         try:
-            statements = self._connection.extract_statements(text)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise self._refused([statement.type.name for statement in statements])
-            relation = self._connection.sql(statements[0], params=values)
+            relation = self._connection.sql(_one_select(self._connection, text, step=self._step), params=values)
             self._refuse_result(relation.columns, relation.types)
             reader = relation.to_arrow_reader(batch_rows)
         except (duckdb.BinderException, duckdb.CatalogException) as error:
@@ -81,15 +78,6 @@ class Sandbox:
     def _failed(self, error: Exception) -> TransformFailed:
         return TransformFailed(f"step {self._step}: DuckDB refused the SQL: {error}", hint=f"the tables here are {', '.join(self._names)}")
 
-    def _refused(self, kinds: list[str]) -> TransformFailed:
-        if not kinds:
-            return TransformFailed(f"step {self._step}: the SQL is empty", hint="write a SELECT")
-        found = "a PIVOT without IN (...) list" if kinds == ["MULTI"] else f"{' and '.join(kinds)}"
-        return TransformFailed(
-            f"step {self._step}: the SQL must be one SELECT statement, but it is {found}",
-            hint="WITH, FROM and VALUES are fine; writing is the endpoints' work",
-        )
-
     def _refuse_result(self, names: list[str], types: list[Any]) -> None:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise TransformFailed(f"step {self._step}: two columns of the result are named {twice[0]!r}", hint="give one an alias with AS")
@@ -98,6 +86,33 @@ class Sandbox:
                 raise TransformFailed(
                     f"step {self._step}: column {name!r} has type {found}, which has no exact form in Arrow", hint="cast it in the SQL"
                 )
+
+
+def parse_select(text: str, *, step: str) -> None:
+    """Let DuckDB parse the text, without running it. Raises TransformFailed for what `Sandbox.select` would not take."""
+    import duckdb
+
+    with duckdb.connect(":memory:", config=dict(_CONFIG)) as connection:
+        try:
+            _one_select(connection, text, step=step)
+        except duckdb.Error as error:
+            raise TransformFailed(f"DuckDB cannot read the SQL: {error}") from error
+
+
+def _one_select(connection: DuckDBPyConnection, text: str, *, step: str) -> Any:
+    """The only statement of the text. Raises TransformFailed unless it is one SELECT."""
+    import duckdb
+
+    statements = connection.extract_statements(text)
+    if len(statements) == 1 and statements[0].type == duckdb.StatementType.SELECT:
+        return statements[0]
+    kinds = [statement.type.name for statement in statements]
+    where = f"step {step}: " if step else ""
+    if not kinds:
+        raise TransformFailed(f"{where}the SQL is empty", hint="write a SELECT")
+    found = "a PIVOT without IN (...) list" if kinds == ["MULTI"] else f"{' and '.join(kinds)}"
+    hint = "WITH, FROM and VALUES are fine; writing is the endpoints' work"
+    raise TransformFailed(f"{where}the SQL must be one SELECT statement, but it is {found}", hint=hint)
 
 
 @contextmanager

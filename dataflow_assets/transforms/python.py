@@ -9,7 +9,9 @@ input step (`-` written `_`); the rest by position in `depends_on` order. The an
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -17,7 +19,7 @@ import inspect
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,9 +28,10 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from dataflow_assets.errors import DataflowError, TransformFailed
-from dataflow_assets.protocols import StagedInput, StepContext
+from dataflow_assets.protocols import Mistake, StagedInput, StepContext
 from dataflow_assets.spec.models import Model
 
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _RESERVED = ("context", "window")
 
 
@@ -94,10 +97,30 @@ steps:
                 result = stream(function(**call.arguments(inputs, self._options.kwargs, context)))
             yield pa.RecordBatchReader.from_batches(result.schema, call.batches(result))
 
+    def mistakes(self, project_dir: Path, inputs: Sequence[str]) -> list[Mistake]:
+        """A file that is not there or is no Python, and a function that it does not define. Nothing is imported."""
+        path, name = self._path(project_dir), self._options.function.rpartition(":")[2]
+        if not path.is_file():
+            hint = f"`file` is relative to {project_dir}"
+            return [Mistake(("file",), f"there is no file {self._options.file}", hint)] if self._options.file else []
+        try:
+            names = _top_level_names(ast.parse(path.read_bytes(), filename=str(path)))
+        except (SyntaxError, ValueError) as error:
+            key = "file" if self._options.file else "function"
+            return [Mistake((key,), f"{path}:{getattr(error, 'lineno', None) or 1}: {getattr(error, 'msg', error)}")]
+        if name in names or "*" in names:
+            return []
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it defines {', '.join(names) or 'nothing'}"
+        return [Mistake(("function",), f"{path.name} has no function {name!r}", hint)]
+
+    def _path(self, project_dir: Path) -> Path:
+        """Where the function stands, if it is the project's own."""
+        return project_dir / (self._options.file or f"{self._options.function.rpartition(':')[0].replace('.', '/')}.py")
+
     def code_version(self, project_dir: Path) -> str:
         """A hash of the file that holds the function; what it imports in turn is not looked at."""
-        options = self._options
-        path = project_dir / (options.file or f"{options.function.rpartition(':')[0].replace('.', '/')}.py")
+        path = self._path(project_dir)
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
     def _find(self, context: StepContext) -> Callable[..., Any]:
@@ -119,6 +142,19 @@ steps:
                 f"step {context.step}: {shown} has no function {name!r}", hint=f"it has {', '.join(known) or 'no functions'}"
             )
         return typing.cast("Callable[..., Any]", function)
+
+
+def _top_level_names(module: ast.Module) -> list[str]:
+    """What a module defines or imports at its top, inside `if` and `try` too; `*` for names that only running it would tell."""
+    names: list[str] = []
+    for node in ast.walk(ast.Module([item for item in module.body if not isinstance(item, _SCOPES)], [])):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names += [alias.asname or alias.name for alias in node.names]
+        elif isinstance(node, _SCOPES):
+            names.append(node.name)
+    return [item.name for item in module.body if isinstance(item, _SCOPES)] + names
 
 
 @contextmanager

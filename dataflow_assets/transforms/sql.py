@@ -9,14 +9,16 @@ decimal(38, 0): cast it to bigint where the target wants one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import pyarrow as pa
 from pydantic import Field, StringConstraints
 
-from dataflow_assets.protocols import StagedInput, StepContext
+from dataflow_assets.errors import TransformFailed
+from dataflow_assets.protocols import Mistake, StagedInput, StepContext
 from dataflow_assets.spec.models import Model, SqlText
 from dataflow_assets.tables import Query
 
@@ -68,6 +70,16 @@ steps:
 
     def __init__(self, options: SqlOptions) -> None:
         self._options = options
+
+    def mistakes(self, project_dir: Path, inputs: Sequence[str]) -> list[Mistake]:
+        """What DuckDB's parser refuses, and more than one SELECT."""
+        from dataflow_assets.storage.sandbox import parse_select
+
+        try:
+            parse_select(self._options.query, step="")
+        except TransformFailed as error:
+            return [Mistake(("query",), error.message, error.hint)]
+        return []
 
     @contextmanager
     def apply(self, inputs: Mapping[str, StagedInput], context: StepContext) -> Iterator[pa.RecordBatchReader]:

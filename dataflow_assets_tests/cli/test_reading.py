@@ -33,6 +33,40 @@ def test_validate_finds_every_problem_in_one_pass(call: Call, project: ProjectFo
     assert _named(document["pipelines"])["first"]["ok"] is True
 
 
+CODE = """\
+pipeline_name: coded
+steps:
+  - {id: read, type: source, source_type: csv, config: {file_path: landing/events.csv}}
+  - id: selected
+    type: processor
+    processor_type: sql
+    depends_on: [read]
+    config:
+      query: SELEC 1
+  - {id: two, type: processor, processor_type: sql, depends_on: [read], config: {query: "SELECT 1 AS a; SELECT 2 AS a"}}
+  - {id: gone, type: processor, processor_type: python, depends_on: [read], config: {file: gone.py, function: clean}}
+  - {id: misspelt, type: processor, processor_type: python, depends_on: [read], config: {file: code.py, function: claen}}
+  - {id: broken, type: processor, processor_type: python, depends_on: [read], config: {file: broken.py, function: clean}}
+  - {id: later, type: processor, processor_type: sql, depends_on: [read], config: {query: "SELEC {{ var('x', 1) }}"}}
+  - {id: fine, type: processor, processor_type: python, depends_on: [read], config: {file: code.py, function: clean}}
+"""
+
+
+def test_validate_looks_into_sql_and_python(call: Call, project: ProjectFolder) -> None:
+    project.pipeline("coded", CODE)
+    (project.root / "code.py").write_text("import json\n\n\ndef clean(rows):\n    return rows\n")
+    (project.root / "broken.py").write_text("def clean(rows):\n    return (\n")
+    answer = call("validate", "--project", project.root, "--select", "coded")
+    assert answer.code == 2
+    problems = call("validate", "--project", project.root, "--select", "coded", "--json").json["problems"]
+    said = [(problem["line"], problem["message"]) for problem in problems]
+    assert [line for line, _ in said] == [9, 10, 11, 12, 13]
+    parts = ("SELEC", "SELECT and SELECT", "no file gone.py", "no function 'claen'", "broken.py:2")
+    for (_, message), part in zip(said, parts, strict=True):
+        assert part in message
+    assert "did you mean clean?" in answer.out
+
+
 def test_validate_select_really_selects(call: Call, project: ProjectFolder) -> None:
     project.pipeline("bad", "pipeline_name: bad\ntags: [core]\nsteps:\n  - id: x\n    type: source\n    source_type: nope\n")
     assert call("validate", "--project", project.root, "--select", "first").code == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +26,7 @@ from dataflow_assets_tests.connectors.contract_base import pairs
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
+from dataflow_assets_tests.services.postgres import PostgresServer
 from dataflow_assets_tests.services.proxy import proxy_to
 
 SECRET = "correct horse battery"
@@ -183,6 +186,38 @@ def test_an_unreachable_server(postgres_dsn: str, changes: dict[str, Any]) -> No
     assert caught.value.transient
     assert "password" in caught.value.hint
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["wrong", None])
+def test_a_refused_login_is_not_tried_again(postgres_server: PostgresServer, postgres_dsn: str, password: str | None) -> None:
+    if postgres_server.rung == "TEST_POSTGRES_DSN":
+        pytest.skip("the rules of that server are not ours to change")
+    with asking_for_a_password(postgres_dsn, "locked"):
+        parts = conninfo_to_dict(postgres_dsn) | {"user": "locked", "database": "postgres", "password": password}
+        options = {name: parts[name] for name in ("host", "port", "database", "user", "password")}
+        connector = Connector(PostgresConnection(**options), ConnectionContext("warehouse", Path()))
+        with pytest.raises(ConnectionFailed, match="warehouse") as caught:
+            connector.probe()
+    assert not caught.value.transient
+    assert "wrong" not in str(caught.value)
+
+
+@contextmanager
+def asking_for_a_password(dsn: str, role: str) -> Iterator[None]:
+    """A role that the server lets in with its password alone."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'right'".encode())
+        ((path, rules),) = admin.execute("SELECT setting, pg_read_file(setting) FROM pg_settings WHERE name = 'hba_file'").fetchall()
+        file = Path(path)
+        file.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{rules}")
+        admin.execute("SELECT pg_reload_conf()")
+        time.sleep(0.3)  # the postmaster reads it when the signal arrives
+        try:
+            yield
+        finally:
+            file.write_text(rules)
+            admin.execute("SELECT pg_reload_conf()")
+            admin.execute(f"DROP ROLE {role}".encode())
 
 
 def test_upsert_without_a_unique_index_says_what_to_type(harness: PostgresHarness) -> None:
