@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dataflow_assets.errors import StageCorrupt, ValueRefused
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 32_768
 READ_ROWS = 16_384
 TRIM_BATCHES = 8
 BATCH_BYTES = 16 * 1024 * 1024
