@@ -4,8 +4,6 @@ Here: what SQLite says of its tables, and the transaction. Not here: the order o
 (`_sqlite_session`).
 """
 
-# ruff: noqa: S608 - identifiers pass Dialect.quote, values are placeholders
-
 from __future__ import annotations
 
 import sqlite3
@@ -87,16 +85,4 @@ class _Publication(RowPublication):
         return [*found.values(), primary]
 
     def window(self, bounds: WindowBounds) -> Statement:
-        pair = (bounds.start.as_py(), bounds.end.as_py())
-        other = times.other_forms(SQLITE, bounds.column, pair)
-        name = SQLITE.quote(bounds.column)
-        text = f"SELECT {name}, count(*) FROM {SQLITE.table(self.table)} WHERE {other.text}"
-        ((value, count),) = self.fetch(Statement(text, other.values))
-        if count:
-            wanted = "YYYY-MM-DD" if pa.types.is_date(bounds.start.type) else "YYYY-MM-DD HH:MM:SS, an instant in UTC with +00:00"
-            raise WriteFailed(
-                f"table {self.table}: column {bounds.column!r} holds {value!r} near the window ({count} such values), "
-                f"which is not of the form {wanted} and so cannot be told to lie inside or outside",
-                hint=f"rewrite such values: UPDATE {SQLITE.table(self.table)} SET {name} = ...",
-            )
-        return times.exact_window(SQLITE, bounds.column, pair)
+        return times.target_window(self.fetch, SQLITE, self.table, bounds.column, (bounds.start.as_py(), bounds.end.as_py()))

@@ -7,19 +7,27 @@ moments do. Other programs write `2024-03-10T05:00`, `...Z` or `...+02:00` into 
 cut out roughly by the index and exactly afterwards, and a target with such text near its window is refused.
 """
 
+# ruff: noqa: S608 - identifiers pass Dialect.quote, values are placeholders
+
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataflow_assets.errors import WriteFailed
 from dataflow_assets.storage import sql
 from dataflow_assets.storage.sql import Dialect, Statement
+from dataflow_assets.tables import TableName
 
 _DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 _TIME_GLOB = "[0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
 _FARTHEST_OFFSET = timedelta(days=1)
+Bounds = tuple[datetime | date, datetime | date]
+Fetch = Callable[[Statement], list[tuple[Any, ...]]]
 
 
 def as_text(column: pa.Array) -> pa.Array:
@@ -39,13 +47,13 @@ def bound_text(bound: datetime | date) -> str:
     return text.rstrip("0").removesuffix(".") if bound.microsecond else text[:19]
 
 
-def exact_window(dialect: Dialect, column: str, bounds: tuple[datetime | date, datetime | date], *, first: int = 1) -> Statement:
+def exact_window(dialect: Dialect, column: str, bounds: Bounds, *, first: int = 1) -> Statement:
     """The rows of a window whose text has the form that is written."""
     texts = (bound_text(bounds[0]), bound_text(bounds[1]))
     return Statement(sql.window_predicate(dialect, column, bounds, first=first).text, texts)
 
 
-def rough_window(dialect: Dialect, column: str, bounds: tuple[datetime | date, datetime | date], *, first: int = 1) -> Statement:
+def rough_window(dialect: Dialect, column: str, bounds: Bounds, *, first: int = 1) -> Statement:
     """The rows of a window, and those nearby whose text has another form; an index on the column serves it."""
     if not isinstance(bounds[0], datetime):
         return exact_window(dialect, column, bounds, first=first)
@@ -55,15 +63,24 @@ def rough_window(dialect: Dialect, column: str, bounds: tuple[datetime | date, d
     return Statement(f"{near.text} AND (({exact.text}) OR {other})", near.values + exact.values)
 
 
-def other_forms(dialect: Dialect, column: str, bounds: tuple[datetime | date, datetime | date]) -> Statement:
-    """The rows near a window whose text has another form, so that they cannot be placed by comparing text."""
-    instant = isinstance(bounds[0], datetime) and bounds[0].tzinfo is not None
-    form = _other_form(dialect, column, instant=instant, dates=not isinstance(bounds[0], datetime))
-    near = _near(dialect, column, bounds)
-    return Statement(f"{near.text} AND {form}", near.values)
+def target_window(fetch: Fetch, dialect: Dialect, table: TableName, column: str, bounds: Bounds) -> Statement:
+    """The predicate of a window's rows in a target. Raises WriteFailed when text near it has another form, and so no place."""
+    instant, dates = isinstance(bounds[0], datetime) and bounds[0].tzinfo is not None, not isinstance(bounds[0], datetime)
+    near, name = _near(dialect, column, bounds), dialect.quote(column)
+    form = _other_form(dialect, column, instant=instant, dates=dates)
+    counted = f"SELECT min({name}), count(*) FROM {dialect.table(table)} WHERE {near.text} AND {form}"
+    ((value, count),) = fetch(Statement(counted, near.values))
+    if count:
+        wanted = "YYYY-MM-DD" if dates else "YYYY-MM-DD HH:MM:SS, an instant in UTC with +00:00"
+        raise WriteFailed(
+            f"table {table}: column {column!r} holds {value!r} near the window ({count} such values), "
+            f"which is not of the form {wanted}, so that nothing tells whether it lies inside",
+            hint=f"rewrite such values in {dialect.table(table)}",
+        )
+    return exact_window(dialect, column, bounds)
 
 
-def within(column: pa.Array, bounds: tuple[datetime | date, datetime | date]) -> pa.Array:
+def within(column: pa.Array, bounds: Bounds) -> pa.Array:
     """Whether each moment lies in the window; null lies in none."""
     start, end = (pa.scalar(bound, column.type) for bound in bounds)
     return pc.fill_null(pc.and_(pc.greater_equal(column, start), pc.less(column, end)), False)
@@ -74,7 +91,7 @@ def strange(dialect: Dialect, column: str) -> str:
     return f"{dialect.quote(column)} NOT GLOB '{_DATE_GLOB}*'"
 
 
-def _near(dialect: Dialect, column: str, bounds: tuple[datetime | date, datetime | date], *, first: int = 1) -> Statement:
+def _near(dialect: Dialect, column: str, bounds: Bounds, *, first: int = 1) -> Statement:
     """From the day before to the day after, whatever the offset; all forms of text begin with the day."""
     days = [bound.date() if isinstance(bound, datetime) else bound for bound in bounds]
     low = days[0] - _FARTHEST_OFFSET if days[0] > date.min else days[0]
