@@ -10,6 +10,7 @@ in ways that depend on the dialect. What is taken from it is the dialect: quotes
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -163,33 +164,38 @@ def _meaning(original: Any) -> str:
     return _NUMBERED.get(first, "") if isinstance(first, int) and first > 1_000 else ""
 
 
-@dataclass
 class Sessions:
-    """The engine of one connector, made when it is first used."""
+    """The engine of one connector, made when it is first used. Safe to share between threads."""
 
-    name: str
-    url: str
-    project_dir: Path
-    lock_seconds: float
+    def __init__(self, name: str, url: str, project_dir: Path, lock_seconds: float) -> None:
+        self._name, self._url, self._project_dir, self._lock_seconds = name, url, project_dir, lock_seconds
+        self._making = threading.Lock()
+        self._engine: sa.Engine | None = None
 
-    @cached_property
+    @property
     def engine(self) -> sa.Engine:
         """The engine. Raises MissingDriver naming the package to install, ConnectionFailed for a URL that is none."""
+        with self._making:
+            if self._engine is None:
+                self._engine = self._make()
+            return self._engine
+
+    def _make(self) -> sa.Engine:
         import sqlalchemy as sa
 
         try:
-            url = self._anchored(sa.make_url(self.url))
-            more = {"connect_args": {"timeout": self.lock_seconds}} if url.get_backend_name() == "sqlite" else {}
+            url = self._anchored(sa.make_url(self._url))
+            more = {"connect_args": {"timeout": self._lock_seconds}} if url.get_backend_name() == "sqlite" else {}
             engine = sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, **more)
         except ModuleNotFoundError as error:
             module = error.name or str(error)
             raise MissingDriver(kind="sqlalchemy", module=module, package=_PACKAGES.get(module.split(".")[0], module)) from error
         except sa.exc.NoSuchModuleError as error:
-            name = sa.make_url(self.url).drivername.split("+")[0]
+            name = sa.make_url(self._url).drivername.split("+")[0]
             package = _DIALECT_PACKAGES.get(name, f"the package of the SQLAlchemy dialect {name}")
             raise MissingDriver(kind="sqlalchemy", module=f"dialect {name}", package=package) from error
         except (sa.exc.ArgumentError, ValueError) as error:
-            raise ConnectionFailed(f"connection {self.name!r}: {error}", hint="check the url", transient=False) from error
+            raise ConnectionFailed(f"connection {self._name!r}: {error}", hint="check the url", transient=False) from error
         _listen(engine)
         return engine
 
@@ -199,9 +205,11 @@ class Sessions:
             register_secret(str(url.password))
         if url.get_backend_name() != "sqlite":
             return url
-        if not url.database or url.database == ":memory:":
+        if not url.database or ":memory:" in url.database:
             raise ValueError("a database in memory ends with its connection: name a file")
-        return url.set(database=str((self.project_dir / url.database).resolve()))
+        if url.database.startswith("file:"):
+            return url
+        return url.set(database=str((self._project_dir / url.database).resolve()))
 
     @cached_property
     def dialect(self) -> Dialect:
@@ -220,20 +228,20 @@ class Sessions:
         with self._connect(writes=True) as connection:
             session = Session(connection, self.dialect)
             if text := _PATIENCE.get(self.engine.dialect.name):
-                session.affected(Statement(text.format(seconds=max(int(self.lock_seconds), 1))))
+                session.affected(Statement(text.format(seconds=max(int(self._lock_seconds), 1))))
             yield session
 
     @contextmanager
     def _connect(self, *, writes: bool = False, streams: bool = False) -> Iterator[sa.Connection]:
-        with translated(f"connection {self.name!r}", ConnectionFailed):
+        with translated(f"connection {self._name!r}", ConnectionFailed):
             opened = self.engine.connect()
         with opened as connection:
             yield connection.execution_options(dataflow_writes=writes, stream_results=streams)
 
     def close(self) -> None:
         """Close the idle connections."""
-        if "engine" in self.__dict__:
-            self.engine.dispose()
+        if self._engine is not None:
+            self._engine.dispose()
 
 
 def _listen(engine: sa.Engine) -> None:

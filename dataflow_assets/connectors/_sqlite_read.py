@@ -12,7 +12,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -82,8 +82,8 @@ def _table(connection: sqlite3.Connection, table: TableName, doing: str) -> Sour
 
 def _query(connection: sqlite3.Connection, query: Query) -> Source:
     """A view tells the declared types of a query's columns; it may hold no parameters, and they change no type."""
-    shape, _ = query.render(lambda _: "NULL")
-    connection.execute(f"CREATE TEMP VIEW {SQLITE.quote(_QUERY)} AS SELECT * FROM (\n{shape.rstrip().rstrip(';')}\n)")
+    shape, _ = sql.derived_table(replace(SQLITE, placeholder=lambda _: "NULL"), query)
+    connection.execute(f"CREATE TEMP VIEW {SQLITE.quote(_QUERY)} AS SELECT * FROM {shape}")
     declared = dict(rows(connection, Statement(_COLUMNS, (_QUERY,))))
     for name in declared:
         numbered = re.fullmatch(r"(.*):\d+", name, re.DOTALL)  # SQLite's own name for a second column of the same name

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, translated
 from dataflow_assets.errors import ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -35,8 +36,6 @@ from dataflow_assets.windows import parse_duration
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions
 
 _URL = re.compile(r"^[A-Za-z][\w.-]*(\+[\w.-]+)?://")
 _CLAIM_TRIES = 5
@@ -115,19 +114,10 @@ steps:
 """
 
     def __init__(self, connection: SQLAlchemyConnection, context: ConnectionContext) -> None:
-        self._options, self._context = connection, context
+        self._context = context
         register_secret(connection.url.get_secret_value())
-        self._kept: Sessions | None = None
-        self._ledgers: set[TableName] = set()
-
-    @property
-    def _sessions(self) -> Sessions:
-        from dataflow_assets.connectors._sqlalchemy_session import Sessions
-
-        if self._kept is None:
-            seconds = parse_duration(self._options.lock_timeout).total_seconds()
-            self._kept = Sessions(self._context.name, self._options.url.get_secret_value(), self._context.project_dir, seconds)
-        return self._kept
+        seconds = parse_duration(connection.lock_timeout).total_seconds()
+        self._sessions = Sessions(context.name, connection.url.get_secret_value(), context.project_dir, seconds)
 
     def probe(self) -> str:
         """Reach the database."""
@@ -138,8 +128,7 @@ steps:
 
     def close(self) -> None:
         """Close the idle connections."""
-        if self._kept is not None:
-            self._kept.close()
+        self._sessions.close()
 
     def source_table(self, options: SQLAlchemySource) -> TableName | None:
         """The table that the options name."""
@@ -175,7 +164,6 @@ steps:
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
         """Raise the unit's generation, in a transaction of its own. Raises WriteFailed for a mode that the dialect cannot."""
         from dataflow_assets.connectors._sqlalchemy_publish import require_mode
-        from dataflow_assets.connectors._sqlalchemy_session import translated
 
         with translated(f"claiming {unit} in {target.table}", WriteFailed):
             require_mode(target, self._sessions.dialect)
@@ -224,7 +212,6 @@ steps:
 
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
         """The published units of a step; none when the table is gone, whatever was published into it."""
-        from dataflow_assets.connectors._sqlalchemy_session import translated
 
         with translated(f"reading the ledger of {target.table}", ReadFailed), self._sessions.reading() as session:
             if not (_exists(session, ledger.ledger_table(target.table)) and _exists(session, target.table)):

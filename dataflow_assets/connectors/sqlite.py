@@ -123,10 +123,11 @@ steps:
         return Settings(self._name, self._path, seconds, self._options.wal)
 
     def probe(self) -> str:
-        """Open the file, which is made when it is missing, as a writer."""
-        from dataflow_assets.connectors._sqlite_session import rows, translated, writing
+        """Open the file, as a reader; it is made when it is missing."""
+        from dataflow_assets.connectors._sqlite_session import reading, rows, translated, writing
 
-        with translated(f"connection {self._name!r}: opening {self._path}", ConnectionFailed), writing(self._settings) as connection:
+        opened = reading if self._path.exists() else writing
+        with translated(f"connection {self._name!r}: opening {self._path}", ConnectionFailed), opened(self._settings) as connection:
             ((version,),) = rows(connection, Statement("SELECT sqlite_version()"))
             rows(connection, Statement("SELECT count(*) FROM sqlite_master"))
         return f"SQLite {version}"
