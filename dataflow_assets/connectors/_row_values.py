@@ -6,7 +6,7 @@ Here: one column of Python objects. Not here: which type a column has (`_sqlite_
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -151,9 +151,20 @@ def _days(values: Values, found: set[type], kind: pa.DataType) -> pa.Array:
 def _times(values: Values, found: set[type], kind: pa.DataType) -> pa.Array:
     if str in found:
         return _parsed(values, found, kind)
+    if timedelta in found:
+        return _since_midnight(values, kind)
     if _aware(values):
         raise pa.ArrowInvalid("a time with an offset is no time")
     return pa.array(values, type=kind)
+
+
+def _since_midnight(values: Values, kind: pa.DataType) -> pa.Array:
+    """Drivers of MySQL give times as durations, which may be negative or longer than a day there."""
+    numbers = pa.array(values, type=pa.duration("us")).cast(pa.int64())
+    inside = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, 86_400_000_000))
+    if not pc.all(inside, min_count=0).as_py():
+        raise pa.ArrowInvalid("a duration is no time of the day")
+    return numbers.cast(pa.time64("us")).cast(kind)
 
 
 def _parsed(values: Values, found: set[type], kind: pa.DataType) -> pa.Array:
@@ -181,6 +192,6 @@ _FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], frozenset[type], _Convert]
     (is_bytes, frozenset({bytes, bytearray, memoryview}), _bytes),
     (pa.types.is_timestamp, frozenset({datetime, str}), _moments),
     (pa.types.is_date, frozenset({date, str}), _days),
-    (pa.types.is_time, frozenset({time, str}), _times),
+    (pa.types.is_time, frozenset({time, timedelta, str}), _times),
     (pa.types.is_decimal, frozenset({Decimal, int, float, str}), _decimals),
 )

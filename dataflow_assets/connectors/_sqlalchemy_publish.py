@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataflow_assets.connectors import _sqlite_times as times
 from dataflow_assets.connectors._row_publish import Row, RowPublication, TargetColumn
@@ -20,7 +21,7 @@ from dataflow_assets.connectors._sqlalchemy_read import reflect
 from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, failure, no_upsert, on_duplicate_key, translated
 from dataflow_assets.connectors._sqlalchemy_types import FLOATS_FOR_DECIMALS, has_zones, new_type, route
 from dataflow_assets.connectors._sqlite_types import decimals_as_floats, refuse_nan
-from dataflow_assets.errors import ConnectionFailed, WriteFailed
+from dataflow_assets.errors import ConnectionFailed, ValueRefused, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.feed import Route, WindowBounds
@@ -144,6 +145,8 @@ class _Publication(RowPublication):
             fitted = times.as_text(fitted)
         if self._sa.name == "sqlite" and pa.types.is_floating(kind):
             refuse_nan(fitted, name=column.name, system="SQLite")
+        if self._sa.name in {"mysql", "mariadb"} and pa.types.is_floating(kind) and not pc.all(pc.is_finite(fitted), min_count=0).as_py():
+            raise ValueRefused(f"column {column.name!r} holds NaN or infinity, which MySQL has not", hint="make it null in the query")
         if pa.types.is_decimal(kind) and self._sa.name in FLOATS_FOR_DECIMALS:
             fitted = decimals_as_floats(fitted, str(column.declared), name=column.name)
         return list(fitted.to_pylist())

@@ -52,6 +52,8 @@ _PATIENCE = {
     "mysql": "SET SESSION innodb_lock_wait_timeout = {seconds}",
     "mariadb": "SET SESSION innodb_lock_wait_timeout = {seconds}",
 }
+_WRITING = dict.fromkeys(("mysql", "mariadb"), "READ COMMITTED")
+"""Above it InnoDB locks gaps between rows, and windows side by side run into deadlocks."""
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
 _NOT_ALLOWED = ("28", "3D")
 _RETRY = ("40", "55P03", "53")
@@ -152,6 +154,11 @@ def failure(error: sa.exc.SQLAlchemyError, doing: str, kind: type[DataflowError]
     return kind(text, hint=_HINT, transient=meaning == "retry")
 
 
+def is_deadlock(error: sa.exc.SQLAlchemyError) -> bool:
+    """Whether the database gave up this transaction for another one."""
+    return _meaning(getattr(error, "orig", None)) == "retry"
+
+
 def _meaning(original: Any) -> str:
     state = str(getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or "")
     for meaning, states in {"lost": _LOST, "not allowed": _NOT_ALLOWED, "retry": _RETRY, "bad value": (_BAD_VALUE,)}.items():
@@ -235,8 +242,10 @@ class Sessions:
     def _connect(self, *, writes: bool = False, streams: bool = False) -> Iterator[sa.Connection]:
         with translated(f"connection {self._name!r}", ConnectionFailed):
             opened = self.engine.connect()
+        level = _WRITING.get(self.engine.dialect.name) if writes else None
         with opened as connection:
-            yield connection.execution_options(dataflow_writes=writes, stream_results=streams)
+            more = {"isolation_level": level} if level else {}
+            yield connection.execution_options(dataflow_writes=writes, stream_results=streams, **more)
 
     def close(self) -> None:
         """Close the idle connections."""

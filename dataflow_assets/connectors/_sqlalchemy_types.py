@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INSTANT, NAIVE, TIME = pa.timestamp("us", "UTC"), pa.timestamp("us"), pa.time64("us")
 UNCONSTRAINED = pa.decimal128(38, 9)
 _FLOAT_DIGITS = 15
+_MOST_DIGITS = {"postgresql": 1_000, "sqlite": 15, "mysql": 65, "mariadb": 65}
 _MYSQL = {"mysql", "mariadb"}
 FLOATS_FOR_DECIMALS = {"sqlite"}
 """The dialects that keep a decimal as a float; SQLAlchemy's own flag for that says nothing of Postgres."""
@@ -81,8 +82,8 @@ def reflected_kind(kind: Any, dialect: sa.Dialect, *, name: str) -> pa.DataType 
     """The Arrow type of a reflected column; None for one that is read as the text that the database makes of it. Raises ValueRefused."""
     import sqlalchemy as sa
 
-    if isinstance(kind, sa.Boolean):
-        return pa.bool_()
+    if isinstance(kind, sa.Boolean) or (type(kind).__name__ == "TINYINT" and getattr(kind, "display_width", None) == 1):
+        return pa.bool_()  # TINYINT(1) is what MySQL makes of BOOLEAN
     if isinstance(kind, sa.Integer):
         return pa.uint64() if getattr(kind, "unsigned", False) else pa.int64()
     if isinstance(kind, sa.Float):
@@ -97,7 +98,7 @@ def reflected_kind(kind: Any, dialect: sa.Dialect, *, name: str) -> pa.DataType 
         return INSTANT if kind.timezone else NAIVE
     if isinstance(kind, sa.Date):
         return pa.date32()
-    return TIME if isinstance(kind, sa.Time) and not kind.timezone and dialect.name not in _MYSQL else None
+    return TIME if isinstance(kind, sa.Time) and not kind.timezone else None
 
 
 def _float(kind: Any, dialect: sa.Dialect, *, name: str) -> pa.DataType:
@@ -178,6 +179,8 @@ def _decimal(kind: pa.DataType, dialect: sa.Dialect, *, name: str) -> Any:
             f"column {name!r}: dialect {dialect.name} keeps decimals as floats, of at most {_FLOAT_DIGITS} digits",
             hint="use the connector of the system itself where there is one (kind: sqlite), or cast to text",
         )
+    if precision > _MOST_DIGITS.get(dialect.name, 38):
+        raise ValueRefused(f"column {name!r} has {precision} digits, more than a decimal of {dialect.name} has", hint="cast it to text")
     return sa.Numeric(precision, scale)
 
 

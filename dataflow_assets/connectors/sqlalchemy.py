@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, translated
+from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, is_deadlock, no_upsert, translated
 from dataflow_assets.errors import ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -175,15 +175,18 @@ steps:
         raise WriteFailed(f"claiming {unit} in {target.table}: others claim it at the same time", transient=True)
 
     def _claimed(self, session: Session, target: Target, unit: Unit, attempt: str) -> tuple[Any, ...] | None:
-        """The ledger row after the claim; None when somebody else inserted it at the same moment."""
+        """The ledger row after the claim; None when somebody else claimed it at the same moment."""
         import sqlalchemy as sa
 
         dialect = session.dialect
         try:
-            if session.affected(ledger.reclaim_unit(dialect, target, unit, attempt=attempt)) == 0:
+            there = dialect.conflict is no_upsert and session.affected(ledger.reclaim_unit(dialect, target, unit, attempt=attempt))
+            if not there:
                 session.affected(ledger.claim_unit(dialect, target, unit, attempt=attempt))
-        except sa.exc.IntegrityError:
-            return None
+        except sa.exc.DBAPIError as error:
+            if isinstance(error, sa.exc.IntegrityError) or is_deadlock(error):
+                return None
+            raise
         (row,) = session.fetch(ledger.fetch_unit(dialect, target, unit))
         session.commit()
         return row
