@@ -31,7 +31,6 @@ INSTANT, NAIVE = pa.timestamp("us", "UTC"), pa.timestamp("us")
         ([timedelta(hours=1), None], pa.time64("us"), [time(1), None]),
         ([None, None], INSTANT, [None, None]),
     ],
-    ids=str,
 )
 def test_values_are_kept(values: list[Any], kind: pa.DataType, expected: list[Any]) -> None:
     found = array_of(values, kind)
@@ -61,7 +60,6 @@ def test_values_are_kept(values: list[Any], kind: pa.DataType, expected: list[An
         ([time(1, tzinfo=UTC)], pa.time64("us"), time(1, tzinfo=UTC)),
         ([[1]], pa.list_(pa.int64()), [1]),
     ],
-    ids=str,
 )
 def test_the_first_misfit_is_told(values: list[Any], kind: pa.DataType, culprit: Any) -> None:
     with pytest.raises(Misfit) as caught:
@@ -83,7 +81,6 @@ def test_the_first_misfit_is_told(values: list[Any], kind: pa.DataType, culprit:
         ([datetime(2024, 1, 1)], NAIVE),
         ([datetime(2024, 1, 1, tzinfo=UTC), None], INSTANT),
     ],
-    ids=str,
 )
 def test_values_show_their_type(values: list[Any], kind: pa.DataType | None) -> None:
     assert kind_of(values) == kind
