@@ -106,11 +106,11 @@ class TemplateError(DataflowError):
 class MissingDriver(DataflowError):
     """A connector's driver is not installed."""
 
-    def __init__(self, *, kind: str, module: str) -> None:
+    def __init__(self, *, kind: str, module: str, package: str = "") -> None:
         self.kind, self.module = kind, module
         super().__init__(
             f"the {kind} connector needs the Python module {module!r}, which is not installed",
-            hint=f'pip install "dataflow-assets[{kind}]"',
+            hint=f'pip install "{package or f"dataflow-assets[{kind}]"}"',
         )
 
 

@@ -41,7 +41,7 @@ class Capabilities:
     reads: bool = True
     modes: frozenset[WriteMode] = frozenset()
     dialect: str | None = None
-    """sqlglot's name of the SQL dialect that `query` is written in; None when there is no SQL."""
+    """sqlglot's name of the SQL dialect that `query` is written in; empty when a URL says it, None when there is no SQL."""
     single_file: bool = False
     """Two endpoint steps may not share one table or path."""
     exact_types: bool = True

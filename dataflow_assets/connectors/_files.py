@@ -24,7 +24,7 @@ from dataflow_assets.spec.models import Model
 from dataflow_assets.storage import file_rows, files
 from dataflow_assets.storage.file_ledger import Site
 from dataflow_assets.storage.file_writing import Format, Mark, mark_of
-from dataflow_assets.storage.type_names import arrow_type
+from dataflow_assets.storage.type_names import column_types
 from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, TableName, Target, Unit, WindowFilter
 
 _OPEN_AT_ONCE = 64
@@ -143,17 +143,6 @@ def _declared(columns: dict[str, str]) -> pa.Schema | None:
     if not columns:
         return None
     return pa.schema(list(column_types(columns).items()))
-
-
-def column_types(names: dict[str, str]) -> dict[str, pa.DataType]:
-    """Column -> Arrow type. Raises ValueRefused naming the column of an unknown type."""
-    types = {}
-    for column, name in names.items():
-        try:
-            types[column] = arrow_type(name)
-        except ValueError as error:
-            raise ValueRefused(f"column {column!r}: {error}") from error
-    return types
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from pydantic import Field
 
 from dataflow_assets.connectors._csv_format import CsvFormat
 from dataflow_assets.connectors._csv_reading import Dialect, Plan, codec_of, read_rows
-from dataflow_assets.connectors._files import FileConnector, column_types, reader_of, require, snapshot
+from dataflow_assets.connectors._files import FileConnector, reader_of, require, snapshot
 from dataflow_assets.protocols import Capabilities
 from dataflow_assets.spec.models import EndpointOptions, Names, SourceOptions
 from dataflow_assets.storage.read_ahead import read_ahead
+from dataflow_assets.storage.type_names import column_types
 from dataflow_assets.tables import ReadRequest, WriteMode
 
 Compression = Literal["infer", "none", "gzip", "bz2", "zstd", "lz4"]

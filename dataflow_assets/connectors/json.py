@@ -15,12 +15,13 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import AliasChoices, Field
 
-from dataflow_assets.connectors._files import FileConnector, column_types, reader_of, require, snapshot
+from dataflow_assets.connectors._files import FileConnector, reader_of, require, snapshot
 from dataflow_assets.connectors._json_format import JsonFormat
 from dataflow_assets.connectors._json_reading import Layout, Plan, read_rows
 from dataflow_assets.protocols import Capabilities
 from dataflow_assets.spec.models import EndpointOptions, SourceOptions
 from dataflow_assets.storage.file_writing import Format
+from dataflow_assets.storage.type_names import column_types
 from dataflow_assets.tables import ReadRequest, WriteMode
 
 _LINES = {".ndjson", ".jsonl"}

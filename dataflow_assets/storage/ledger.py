@@ -91,6 +91,26 @@ def claim_unit(dialect: Dialect, target: Target, unit: Unit, *, attempt: str) ->
     return Statement(text + dialect.conflict(dialect, _KEY, assignments), tuple(row.values()))
 
 
+def reclaim_unit(dialect: Dialect, target: Target, unit: Unit, *, attempt: str) -> Statement:
+    """Raise the generation of a unit that is there; where a dialect has no upsert, `claim_unit` only inserts one that is not."""
+    window = (dialect.instant(unit.window.start), dialect.instant(unit.window.end)) if unit.window else (None, None)
+    values = (attempt, dialect.instant(utc_now()), *window)
+    generation = dialect.quote("claimed_generation")
+    sets = [f"{dialect.quote(name)} = {dialect.placeholder(at)}" for at, name in enumerate((*_CLAIM[1:], *_WINDOW), start=1)]
+    key = _key_predicate(dialect, target, unit, first=len(values) + 1)
+    text = f"UPDATE {dialect.table(ledger_table(target.table))} SET {generation} = {generation} + 1, {', '.join(sets)} WHERE {key.text}"
+    return Statement(text, (*values, *key.values))
+
+
+def lock_units(dialect: Dialect, target: Target, unit: Unit | None) -> Statement:
+    """Change nothing, but hold the row of a unit, or the rows of all units of the table, until the transaction ends."""
+    generation = dialect.quote("claimed_generation")
+    own = f"{dialect.quote(_KEY[0])} = {dialect.placeholder(1)}"
+    key = _key_predicate(dialect, target, unit) if unit else Statement(own, (str(target.table),))
+    text = f"UPDATE {dialect.table(ledger_table(target.table))} SET {generation} = {generation} WHERE {key.text}"
+    return Statement(text, key.values)
+
+
 def publish_unit(dialect: Dialect, request: PublishRequest) -> Statement:
     """Record the publish unless a newer generation was claimed; read the row back (`fetch_unit`) to see whether it did."""
     claim, target = request.claim, request.target

@@ -125,6 +125,16 @@ def insert_select(dialect: Dialect, table: TableName, columns: Mapping[str, str]
     return f"{into} SELECT {', '.join(columns.values())} FROM {source}"
 
 
+def insert_rows(dialect: Dialect, table: TableName, columns: Sequence[str], *, rows: int, keys: Sequence[str] | None = None) -> str:
+    """INSERT of `rows` rows at once, whose placeholders count through all of them; with `keys`, a row that is there is replaced."""
+    width = len(columns)
+    lines = (", ".join(dialect.placeholder(row * width + position) for position in range(1, width + 1)) for row in range(rows))
+    text = f"INSERT INTO {dialect.table(table)} ({dialect.names(columns)}) VALUES " + ", ".join(f"({line})" for line in lines)
+    if keys is None:
+        return text
+    return text + dialect.conflict(dialect, keys, {name: dialect.incoming(dialect.quote(name)) for name in columns if name not in keys})
+
+
 def upsert_select(
     dialect: Dialect, table: TableName, columns: Mapping[str, str], source: str, *, keys: Sequence[str], overriding: str = ""
 ) -> str:

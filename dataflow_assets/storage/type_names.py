@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
+from dataflow_assets.errors import ValueRefused
+
 _PLAIN: dict[str, tuple[str, ...]] = {
     "int8": ("int8", "tinyint"),
     "int16": ("int16", "smallint"),
@@ -55,6 +57,17 @@ def arrow_type(name: str) -> pa.DataType:
     if match := _TIMESTAMP.match(text):
         return pa.timestamp(match[1] or "us", _zone(match[2]))
     raise ValueError(f"{name!r} is not a column type: write {EXPECTED}")
+
+
+def column_types(names: dict[str, str]) -> dict[str, pa.DataType]:
+    """Column -> Arrow type. Raises ValueRefused naming the column of an unknown type."""
+    types = {}
+    for column, name in names.items():
+        try:
+            types[column] = arrow_type(name)
+        except ValueError as error:
+            raise ValueRefused(f"column {column!r}: {error}") from error
+    return types
 
 
 def _zone(name: str | None) -> str | None:

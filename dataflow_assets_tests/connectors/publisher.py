@@ -23,6 +23,14 @@ def harness_of(kind: str, place: str, scratch: Path) -> Harness:
         from dataflow_assets_tests.connectors.test_postgres import PostgresHarness
 
         return PostgresHarness(scratch, dsn=place)
+    if kind == "sqlite":
+        from dataflow_assets_tests.connectors.test_sqlite import SQLiteHarness
+
+        return SQLiteHarness(Path(place))
+    if kind == "sqlalchemy":
+        from dataflow_assets_tests.connectors import test_sqlalchemy
+
+        return test_sqlalchemy.harness_of(place, scratch)
     from dataflow_assets_tests.connectors.test_duckdb import DuckDBHarness
 
     return DuckDBHarness(Path(place))

@@ -6,6 +6,7 @@ Here: connections for whatever a pipeline names, rows for each example. Not here
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -31,8 +32,14 @@ def connections_of(text: str) -> dict[str, dict[str, Any]]:
     for step in (step for document in yaml.safe_load_all(text) for step in document["steps"] if step.get("connection")):
         name = step["connection"]
         kind = step.get("kind") or step.get("source_type") or step.get("endpoint_type") or KINDS[name]
-        found[name] = {"type": kind, "database": f"{name}.duckdb" if kind == "duckdb" else name}
+        found[name] = {"type": kind, **_address(kind, name)}
     return found
+
+
+def _address(kind: str, name: str) -> dict[str, str]:
+    if kind == "sqlalchemy":
+        return {"url": f"sqlite:///{name}.sqlite"}
+    return {"database": f"{name}.{kind}" if kind in {"duckdb", "sqlite"} else name}
 
 
 def write_project(folder: Path, text: str) -> Path:
@@ -75,6 +82,21 @@ def _duckdb(folder: Path) -> None:
         connection.execute("create table flights as select * from (values ('EWR'), ('EWR'), ('JFK')) as t(origin)")
 
 
+def _sqlite(folder: Path) -> None:
+    with sqlite3.connect(folder / "till.sqlite") as connection:
+        connection.execute("create table orders (id integer primary key, ordered_at timestamptz, amount text, paid boolean)")
+        rows = [(number, f"2024-01-0{number}T10:00:00Z", "1.50", 1) for number in range(1, 4)]
+        connection.executemany("insert into orders values (?, ?, ?, ?)", rows)
+    connection.close()
+
+
+def _sqlalchemy(folder: Path) -> None:
+    with sqlite3.connect(folder / "erp.sqlite") as connection:
+        connection.execute("create table stock (article text, location text, quantity integer)")
+        connection.executemany("insert into stock values (?, ?, ?)", [("a", "north", 3), ("a", "south", 0), ("b", "north", 5)])
+    connection.close()
+
+
 def _parquet(folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -107,6 +129,8 @@ def _delays(folder: Path) -> None:
 
 PREPARE: Mapping[tuple[str, str], Callable[[Path], None]] = {
     ("connectors", "duckdb"): _duckdb,
+    ("connectors", "sqlite"): _sqlite,
+    ("connectors", "sqlalchemy"): _sqlalchemy,
     ("connectors", "csv"): _csv,
     ("connectors", "json"): _json,
     ("connectors", "parquet"): _parquet,

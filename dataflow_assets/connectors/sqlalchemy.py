@@ -1,0 +1,228 @@
+"""Any database that SQLAlchemy has a dialect for, as source and target: `kind: sqlalchemy`.
+
+Here: its options, and the connector. Not here: the engine (`_sqlalchemy_session`), the read stream (`_sqlalchemy_read`), the publish
+transaction (`_sqlalchemy_publish`); these are imported when used, since they load Arrow and SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, is_deadlock, no_upsert, translated
+from dataflow_assets.errors import ReadFailed, WriteFailed
+from dataflow_assets.protocols import Capabilities, ConnectionContext
+from dataflow_assets.secrets import register_secret
+from dataflow_assets.spec.models import EndpointOptions, Model, SourceOptions, SqlText
+from dataflow_assets.storage import ledger
+from dataflow_assets.tables import (
+    Claim,
+    LedgerEntry,
+    Published,
+    PublishRequest,
+    Query,
+    ReadRequest,
+    TableName,
+    Target,
+    Unit,
+    WindowFilter,
+    WriteMode,
+)
+from dataflow_assets.windows import parse_duration
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_URL = re.compile(r"^[A-Za-z][\w.-]*(\+[\w.-]+)?://")
+_CLAIM_TRIES = 5
+
+
+class SQLAlchemyConnection(Model):
+    """The keys of a connection through SQLAlchemy."""
+
+    url: SecretStr = Field(description="dialect+driver://user:password@host:port/database, as SQLAlchemy writes it")
+    lock_timeout: str = Field("2min", description="how long a publish waits for another one, with SQLite, Postgres and MySQL")
+
+    @field_validator("url")
+    @classmethod
+    def _url_has_a_dialect(cls, value: SecretStr) -> SecretStr:
+        if not _URL.match(value.get_secret_value()):
+            raise ValueError("a url begins with its dialect, such as postgresql+psycopg://")
+        return value
+
+    @field_validator("lock_timeout")
+    @classmethod
+    def _lock_timeout_is_a_duration(cls, value: str) -> str:
+        parse_duration(value)
+        return value
+
+
+class SQLAlchemySource(SourceOptions):
+    """A query, or a table with its schema."""
+
+    query: SqlText | None = Field(None, description="a SELECT, in place of a table")
+    table: str | None = Field(None, description="a table, in place of a query")
+    table_schema: str | None = Field(None, description="the table's schema; default: that of the connection")
+    column_types: dict[str, str] = Field(
+        default_factory=dict, description="column -> int64, decimal(12,2), timestamp[UTC], ..., where the database does not tell"
+    )
+
+    @model_validator(mode="after")
+    def _query_or_table(self) -> Self:
+        if (self.query is None) == (self.table is None):
+            raise ValueError("write either query or table")
+        return self
+
+
+class SQLAlchemyEndpoint(EndpointOptions):
+    """A table with its schema; a missing table is made, a missing schema is not."""
+
+    table: str = Field(description="the table")
+    table_schema: str | None = Field(None, description="its schema, which must be there; default: that of the connection")
+
+
+class Connector:
+    """Reads with one streamed statement; publishes in one transaction with the ledger."""
+
+    kind: ClassVar[str] = "sqlalchemy"
+    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="", exact_types=False)
+    Connection: ClassVar[type[SQLAlchemyConnection]] = SQLAlchemyConnection
+    Source: ClassVar[type[SQLAlchemySource]] = SQLAlchemySource
+    Endpoint: ClassVar[type[SQLAlchemyEndpoint]] = SQLAlchemyEndpoint
+    example: ClassVar[str] = """\
+pipeline_name: stock_levels
+steps:
+  - id: stock
+    type: source
+    source_type: sqlalchemy
+    connection: erp
+    config:
+      query: SELECT article, location, quantity FROM stock WHERE quantity > 0
+  - id: stock_table
+    type: endpoint
+    endpoint_type: sqlalchemy
+    connection: planning
+    depends_on: [stock]
+    config:
+      table: stock_levels
+      mode: upsert
+      upsert_keys: [article, location]
+"""
+
+    def __init__(self, connection: SQLAlchemyConnection, context: ConnectionContext) -> None:
+        self._context = context
+        register_secret(connection.url.get_secret_value())
+        seconds = parse_duration(connection.lock_timeout).total_seconds()
+        self._sessions = Sessions(context.name, connection.url.get_secret_value(), context.project_dir, seconds)
+
+    def probe(self) -> str:
+        """Reach the database."""
+        with self._sessions.reading() as session:
+            dialect = session.connection.dialect
+            version = ".".join(map(str, getattr(dialect, "server_version_info", None) or ()))
+            return f"{dialect.name} {version} through {dialect.driver}".replace("  ", " ")
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._sessions.close()
+
+    def source_table(self, options: SQLAlchemySource) -> TableName | None:
+        """The table that the options name."""
+        return TableName(options.table, options.table_schema) if options.table else None
+
+    def target_table(self, options: SQLAlchemyEndpoint) -> TableName:
+        """The table that the options name."""
+        return TableName(options.table, options.table_schema)
+
+    @contextmanager
+    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
+        """Stream a query or table from one snapshot."""
+        from dataflow_assets.connectors import _sqlalchemy_read
+        from dataflow_assets.storage.type_names import column_types
+
+        options: SQLAlchemySource = request.options
+        table = self.source_table(options)
+        wanted = _sqlalchemy_read.Wanted(request.columns, request.window, request.batch_rows, column_types(options.column_types))
+        source = table or request.query or Query.of(options.query or "")
+        doing = f"reading {table or 'the query'} of connection {self._context.name!r}"
+        with _sqlalchemy_read.stream(self._sessions, source, doing, wanted) as reader:
+            yield reader
+
+    @contextmanager
+    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
+        """Stream the target table."""
+        from dataflow_assets.connectors import _sqlalchemy_read
+
+        wanted = _sqlalchemy_read.Wanted(window=window)
+        with _sqlalchemy_read.stream(self._sessions, target.table, f"reading {target.table}", wanted) as reader:
+            yield reader
+
+    def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
+        """Raise the unit's generation, in a transaction of its own. Raises WriteFailed for a mode that the dialect cannot."""
+        from dataflow_assets.connectors._sqlalchemy_publish import require_mode
+
+        with translated(f"claiming {unit} in {target.table}", WriteFailed):
+            require_mode(target, self._sessions.dialect)
+            self._require_ledger(target)
+            for _ in range(_CLAIM_TRIES):
+                with self._sessions.writing() as session:
+                    if (row := self._claimed(session, target, unit, attempt)) is not None:
+                        return ledger.claimed(ledger.ledger_row(row), unit)
+        raise WriteFailed(f"claiming {unit} in {target.table}: others claim it at the same time", transient=True)
+
+    def _claimed(self, session: Session, target: Target, unit: Unit, attempt: str) -> tuple[Any, ...] | None:
+        """The ledger row after the claim; None when somebody else claimed it at the same moment."""
+        import sqlalchemy as sa
+
+        dialect = session.dialect
+        try:
+            there = dialect.conflict is no_upsert and session.affected(ledger.reclaim_unit(dialect, target, unit, attempt=attempt))
+            if not there:
+                session.affected(ledger.claim_unit(dialect, target, unit, attempt=attempt))
+        except sa.exc.DBAPIError as error:
+            if isinstance(error, sa.exc.IntegrityError) or is_deadlock(error):
+                return None
+            raise
+        (row,) = session.fetch(ledger.fetch_unit(dialect, target, unit))
+        session.commit()
+        return row
+
+    def _require_ledger(self, target: Target) -> None:
+        """Create the ledger where it is missing; somebody else may be quicker."""
+        import sqlalchemy as sa
+
+        table = ledger.ledger_table(target.table)
+        with self._sessions.writing() as session:
+            if _exists(session, table):
+                return
+            try:
+                session.affected(ledger.create_ledger(session.dialect, table))
+                session.commit()
+            except sa.exc.DBAPIError:
+                session.rollback()
+                if not _exists(session, table):
+                    raise
+
+    def publish(self, request: PublishRequest) -> Published:
+        """Write the window and its ledger row in one transaction."""
+        from dataflow_assets.connectors import _sqlalchemy_publish
+
+        return _sqlalchemy_publish.publish(self._sessions, request)
+
+    def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
+        """The published units of a step; none when the table is gone, whatever was published into it."""
+
+        with translated(f"reading the ledger of {target.table}", ReadFailed), self._sessions.reading() as session:
+            if not (_exists(session, ledger.ledger_table(target.table)) and _exists(session, target.table)):
+                return []
+            return ledger.published_entries(session.fetch(ledger.fetch_step(session.dialect, target, pipeline=pipeline, step=step)))
+
+
+def _exists(session: Session, table: TableName) -> bool:
+    import sqlalchemy as sa
+
+    return bool(sa.inspect(session.connection).has_table(table.name, schema=table.schema))
