@@ -80,7 +80,7 @@ def matrix() -> str:
         can = discovery.find("connectors", kind).capabilities
         modes = ["yes" if mode in can.modes else "-" for mode in WriteMode]
         types_kept = "all it can hold" if can.exact_types else "by their text"
-        one = "one step a file" if can.single_file else "many steps"
+        one = "-" if not can.modes else "one step a file" if can.single_file else "many steps"
         rows.append((f"[{kind}]({kind}.md)", "yes" if can.reads else "-", *modes, can.dialect or "-", types_kept, one))
     return _table(("kind", "reads", *(f"`{mode}`" for mode in WriteMode), "SQL", "types kept", "writers of a target"), rows)
 
