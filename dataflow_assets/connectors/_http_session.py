@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
-from dataflow_assets.connectors._http_errors import Judge, Reply, Setback, judge_status, retry_after, transport_failure
+from dataflow_assets.connectors._http_errors import TRANSIENT, Judge, Reply, Setback, judge_status, retry_after, transport_failure
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed
 from dataflow_assets.secrets import mask
 
@@ -145,9 +145,9 @@ class Session:
                 if setback.status == 401 and not renewed and proof.renew():
                     renewed = True
                     continue
-                patience.wait(setback.error, setback.after)
+                patience.wait(setback.error, setback.after, again=not setback.status or setback.status in TRANSIENT)
             except DataflowError as error:
-                patience.wait(error, None)
+                patience.wait(error)
 
     def _keep_pace(self, patience: _Patience) -> None:
         """Wait for this call's slot: no two begin closer together than the rate limit allows."""
@@ -293,11 +293,11 @@ class _Patience:
     def __init__(self, policy: Policy, stop: threading.Event) -> None:
         self._left, self._budget, self._stop, self._tries = policy.retries, policy.budget, stop, 0
 
-    def wait(self, error: DataflowError, after: float | None) -> None:
+    def wait(self, error: DataflowError, after: float | None = None, *, again: bool = True) -> None:
         """Wait before the next try; raises `error` when it is no use, or there is nothing left."""
         delay = min(_FIRST_DELAY * 2**self._tries, _LONGEST_DELAY)
         delay = delay * random.uniform(0.5, 1.0) if after is None else after
-        if not error.transient or self._tries >= self._left or delay > self._budget:
+        if not (error.transient and again) or self._tries >= self._left or delay > self._budget:
             raise error
         self._tries += 1
         self._budget -= delay

@@ -31,8 +31,15 @@ def connections_of(text: str) -> dict[str, dict[str, Any]]:
     for step in (step for document in yaml.safe_load_all(text) for step in document["steps"] if step.get("connection")):
         name = step["connection"]
         kind = step.get("kind") or step.get("source_type") or step.get("endpoint_type") or KINDS[name]
-        found[name] = {"type": kind, "database": f"{name}.duckdb" if kind == "duckdb" else name}
+        found[name] = {"type": kind, **_address(kind, name)}
     return found
+
+
+def _address(kind: str, name: str) -> dict[str, str]:
+    """Where a system of this kind is."""
+    if kind in {"http", "elasticsearch"}:
+        return {"base_url" if kind == "http" else "url": f"https://{name}.example.com/api/now"}
+    return {"database": f"{name}.duckdb" if kind == "duckdb" else name}
 
 
 def write_project(folder: Path, text: str) -> Path:
@@ -116,7 +123,7 @@ PREPARE: Mapping[tuple[str, str], Callable[[Path], None]] = {
     ("checks", "validator"): _flights,
     ("checks", "metric_anomaly"): _flights,
 }
-NOT_EMBEDDED = {("connectors", "postgres")}
+NOT_EMBEDDED = {("connectors", "postgres"), ("connectors", "http"), ("connectors", "elasticsearch")}
 
 
 def every_plugin() -> list[tuple[str, str]]:
