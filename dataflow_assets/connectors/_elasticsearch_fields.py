@@ -44,14 +44,19 @@ class Column:
     mapped: str
     default: Any = None
 
-    def value(self, hit: Mapping[str, Any]) -> Any:
-        """The value of a hit. Raises Unfit."""
+    def values(self, hits: Sequence[Mapping[str, Any]], dotted: Sequence[bool], *, where: str) -> list[Any]:
+        """The value of each hit; `dotted` tells which documents have names with dots. Raises ValueRefused."""
         if self.name in META:
-            return hit[self.name]
-        found = take(hit["_source"], tuple(self.name.split(".")))
-        if found is None:
-            return self.default
-        return one(found, self.kind)
+            return [hit[self.name] for hit in hits]
+        parts, kind, values = tuple(self.name.split(".")), self.kind, []
+        for hit, has_dots in zip(hits, dotted, strict=True):
+            source = hit["_source"]
+            found = take(source, parts) if has_dots or len(parts) > 1 else source.get(self.name)
+            try:
+                values.append(self.default if found is None else one(found, kind))
+            except Unfit as error:
+                raise _refusal(hit, self, str(error), where=where) from None
+        return values
 
 
 def one(value: Any, kind: Kind) -> Any:
@@ -228,16 +233,8 @@ def _covers(pattern: str, name: str) -> bool:
 
 def batch_of(hits: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, where: str) -> pa.RecordBatch:
     """The hits as rows. Raises ValueRefused for a value that does not fit, naming document and column."""
-    arrays = []
-    for column in columns:
-        convert = column.value
-        values: list[Any] = []
-        for hit in hits:
-            try:
-                values.append(convert(hit))
-            except Unfit as error:
-                raise _refusal(hit, column, str(error), where=where) from None
-        arrays.append(pa.array(values, type=column.kind.arrow))
+    dotted = [any("." in name for name in hit.get("_source", ())) for hit in hits]
+    arrays = [pa.array(column.values(hits, dotted, where=where), type=column.kind.arrow) for column in columns]
     return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in columns])
 
 
