@@ -31,6 +31,7 @@ from dataflow_assets.storage.file_writing import mark_of
 from dataflow_assets.tables import ReadRequest, WindowFilter
 
 _SAMPLE_ROWS = 10_000
+_SAMPLE_BYTES = 16 * 1024 * 1024
 _ACCEPT = {"json": "application/json", "ndjson": "application/x-ndjson, application/json", "csv": "text/csv"}
 
 
@@ -124,10 +125,11 @@ def _objects(session: Session, request: ReadRequest, call: Call, scratch: Path) 
         coming = _with_nulls(coming, frozenset(options.null_values))
     if options.key:
         coming = _once(coming, options.key, call.doing)
-    sample: list[Row] = []
+    sample, size = list[Row](), 0
     for row in coming:
         sample.append(row)
-        if len(sample) >= _SAMPLE_ROWS:
+        size += len(as_json(row))
+        if len(sample) >= _SAMPLE_ROWS or size >= _SAMPLE_BYTES:
             break
     plan = _plan(sample, request, call.doing)
     wanted = request.columns or options.columns or plan.schema.names

@@ -20,7 +20,9 @@ from dataflow_assets.connectors._files import OpenFile
 from dataflow_assets.connectors._text_types import INSTANT, Unfit, fits, infer, parse
 from dataflow_assets.errors import ReadFailed, ValueRefused
 
+_FIRST_ROWS = 256
 _BATCH_ROWS = 8192
+_BATCH_BYTES = 8 * 1024 * 1024
 _SAMPLE_ROWS = 50_000
 _CHUNK = 1024 * 1024
 _LARGEST_ROW = 256 * 1024 * 1024
@@ -112,8 +114,8 @@ def read_rows(file: OpenFile, plan: Plan) -> Iterator[pa.RecordBatch]:
 
 def typed(rows: Iterator[Row], plan: Plan, *, where: str) -> Iterator[pa.RecordBatch]:
     """Rows as batches of the plan's columns. Raises ValueRefused for a value or key that has no place."""
-    first = 0
-    while batch := list(islice(rows, _BATCH_ROWS)):
+    first, size = 0, _FIRST_ROWS
+    while batch := list(islice(rows, size)):
         for number, row in enumerate(batch):
             if not row.keys() <= plan.known:
                 new = sorted(row.keys() - plan.known)
@@ -122,8 +124,10 @@ def typed(rows: Iterator[Row], plan: Plan, *, where: str) -> Iterator[pa.RecordB
                     hint=f"add to the source  column_types: {{{new[0]}: string}}  or the type it has",
                 )
         columns = [_column(where, plan, item, [row.get(item.name) for row in batch], first) for item in plan.schema]
-        yield pa.RecordBatch.from_arrays(columns, schema=plan.schema)
+        made = pa.RecordBatch.from_arrays(columns, schema=plan.schema)
+        yield made
         first += len(batch)
+        size = max(min(_BATCH_ROWS, _BATCH_BYTES * len(batch) // max(made.nbytes, 1)), 1)
 
 
 def _column(where: str, plan: Plan, item: pa.Field, values: list[Any], first: int) -> pa.Array:
