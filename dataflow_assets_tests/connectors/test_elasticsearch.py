@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from dataflow_assets.connectors import _http_session
@@ -22,11 +24,13 @@ from dataflow_assets.connectors._elasticsearch_dates import dates
 from dataflow_assets.connectors._json_format import JsonFormat
 from dataflow_assets.connectors.elasticsearch import Connector, ElasticsearchConnection, ElasticsearchSource
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, ValueRefused
+from dataflow_assets.execution.events import StepFinished, WindowFailed
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import ReadRequest, WindowFilter
 from dataflow_assets.windows import Window
 from dataflow_assets_tests.connectors.contract_reading import SourceContract, messages
 from dataflow_assets_tests.connectors.harness import Lossy, SourceHarness
+from dataflow_assets_tests.docs.example_projects import run_pipeline
 from dataflow_assets_tests.services.elasticsearch import API_KEY, Cluster, stubbed
 from dataflow_assets_tests.services.http_server import Answer
 
@@ -651,3 +655,44 @@ def test_addresses(text: str, url: str) -> None:
 def test_connections_that_are_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ElasticsearchConnection.model_validate(keys)
+
+
+# -- the example
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    mapping = {
+        "properties": {
+            "@timestamp": {"type": "date"},
+            "event": {"properties": {"action": {"type": "keyword"}, "outcome": {"type": "keyword"}}},
+            "user": {"properties": {"name": {"type": "keyword"}, "id": {"type": "keyword"}}},
+            "source": {"properties": {"ip": {"type": "ip"}}},
+            "tags": {"type": "keyword"},
+        }
+    }
+
+    def login(minute: int) -> str:
+        outcome = "failure" if minute % 5 == 0 else "success"
+        rest = f'"event": {{"action": "login", "outcome": "{outcome}"}}, "source.ip": "10.0.0.{minute}", "tags": ["a", "b"]'
+        return f'{{"@timestamp": "2024-01-01T{minute // 60:02}:{minute % 60:02}:00Z", "user": {{"name": "u{minute}", "id": "x"}}, {rest}}}'
+
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "logins.yml").write_text(Connector.example)
+    with stubbed("opensearch") as cluster:
+        cluster.put("logs-auth-1", mapping, [(f"a{minute}", login(minute)) for minute in range(60)])
+        cluster.put("logs-auth-2", mapping, [(f"b{minute}", login(minute)) for minute in range(60, 90)])
+        cluster.put("logs-other", mapping, [login(0)])
+        project = {"project_name": "p", "connections": {"logs": {"type": "opensearch", "url": cluster.url, "api_key": API_KEY}}}
+        (tmp_path / "dataflow_project.yml").write_text(yaml.safe_dump(project))
+        events = run_pipeline(tmp_path, windows=3)
+        assert [event.error for event in events if isinstance(event, WindowFailed)] == []
+        assert [event.published.rows for event in events if isinstance(event, StepFinished) and event.published] == [12, 6, 0]
+        assert not stub_of(cluster).points
+    found = pq.read_table(tmp_path / "lake" / "failed_logins").sort_by("@timestamp").to_pylist()
+    assert found[13] == {
+        "_id": "b65",
+        "@timestamp": datetime(2024, 1, 1, 1, 5, tzinfo=UTC),
+        "user.name": "u65",
+        "source.ip": "10.0.0.65",
+        "tags": ["a", "b"],
+    }

@@ -81,3 +81,21 @@ def test_editors_do_not_offer_them_as_endpoints() -> None:
     step = pipeline_schema()["$defs"]["StepModel"]["properties"]
     assert {"http", "elasticsearch", "opensearch"} <= set(step["source_type"]["enum"])
     assert not {"http", "elasticsearch", "opensearch"} & set(step["endpoint_type"]["enum"])
+
+
+def test_addresses_may_come_from_the_environment(project: Path) -> None:
+    text = PROJECT.replace("https://example.com/v1", "{{ env_var('API') }}").replace("https://logs.example.com", "${LOGS}")
+    (project / "dataflow_project.yml").write_text(text)
+    write = WRITE.replace("[read]", "[found]").replace("id: write", "id: more").replace("orders}", "more}")
+    assert problems(project, f"steps:\n{READ}{SEARCH}{WRITE}{write}") == []
+
+
+def test_a_query_with_the_window_in_it_gets_no_range(project: Path) -> None:
+    query = "{range: {at: {gte: '{{ window.start }}'}}}"
+    source = f"  - {{id: read, type: source, connection: logs, config: {{index: orders, query: {query}}}}}\n"
+    head = "windows: {every: day, begin: 2024-01-01}\nevent_time_column: at\nsteps:\n"
+    (project / "pipelines" / "p.yml").write_text(f"{head}{source}{WRITE}")
+    (project / "pipelines" / "q.yml").write_text(f"{head}{SEARCH}{WRITE.replace('[read]', '[found]').replace('orders}', 'other}')}")
+    plan = build_plan(load(project))
+    assert plan.by_name["p"].by_id["read"].window_column is None
+    assert plan.by_name["q"].by_id["found"].window_column == "at"
