@@ -64,7 +64,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def connect(cluster: Cluster, **keys: Any) -> Connector:
     """A connector for a test cluster."""
-    options = {"url": cluster.url, **cluster.keys, **keys}
+    options = {"url": cluster.url, "verify": cluster.stub is None, **cluster.keys, **keys}  # loading certificates takes time
     return Connector(ElasticsearchConnection.model_validate(options), ConnectionContext("search", Path()))
 
 

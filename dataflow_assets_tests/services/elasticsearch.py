@@ -110,7 +110,8 @@ class Stub:
             action = json.loads(line)["index"]
             documents = self.indices[action["_index"]].documents
             name = action.get("_id") or f"id-{len(documents)}"
-            documents[name] = {"_index": action["_index"], "_id": name, "_source": parse_json(next(lines))}
+            text = next(lines)
+            documents[name] = {"_index": action["_index"], "_id": name, "_source": parse_json(text), "_text": text}
         return {"errors": False}
 
     def _named(self, names: str) -> list[str]:
@@ -154,7 +155,7 @@ class Stub:
             {
                 "_index": hit["_index"],
                 "_id": hit["_id"],
-                **({} if body["_source"] is False else {"_source": _filtered(hit["_source"], body["_source"])}),
+                **({} if body["_source"] is False else {"_source": _sent(hit, body["_source"])}),
                 "sort": [hit["_at"] if by == "_shard_doc" else _at(hit, by)],
             }
             for hit in found[start : start + size]
@@ -225,6 +226,11 @@ def _value(source: Any, name: str) -> Any:
         if found is not None:
             return found
     return None
+
+
+def _sent(hit: Document, names: Sequence[str]) -> Any:
+    """The document as it was written, where all of it is asked for; a number is what goes out as it stands."""
+    return Number(hit["_text"]) if hit["_source"].keys() <= set(names) else _filtered(hit["_source"], names)
 
 
 def _filtered(source: Document, names: Sequence[str]) -> Document:
@@ -317,7 +323,7 @@ class Cluster:
         headers = {"content-type": "application/x-ndjson" if path.startswith("/_bulk") else "application/json"}
         headers |= {"authorization": _HEADER} if self.stub else {}
         login = (self.keys["username"], self.keys["password"]) if "username" in self.keys else None
-        reply = httpx.request(method, f"{self.url}{path}", content=body, headers=headers, auth=login, timeout=60)
+        reply = httpx.request(method, f"{self.url}{path}", content=body, headers=headers, auth=login, timeout=60, verify=self.stub is None)
         if reply.status_code >= 300 and method != "DELETE":
             raise AssertionError(f"{method} {path}: {reply.status_code} {reply.text[:300]}")
         assert not path.startswith("/_bulk") or reply.json()["errors"] is False
