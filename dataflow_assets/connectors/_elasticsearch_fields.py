@@ -108,34 +108,38 @@ def _column(properties: Properties, name: str, types: Mapping[str, pa.DataType],
     mapped = str(entry.get("type", "object"))
     if mapped in _NOT_IN_SOURCE:
         raise ReadFailed(f"{where}: {name!r} is another name of {entry.get('path')!r}", hint="name that one")
-    if name in types:
-        try:
-            kind = declared(types[name], entry)
-        except ValueError as error:
-            raise ValueRefused(f"{where}: column {name!r}: {error}") from error
-    else:
-        kind = _mapped_kind(entry, name, shape, where=where)
+    kind = _kind(entry, name, types, shape, where=where)
     return Column(name, _list_of(kind) if name in shape.arrays else kind, mapped, entry.get("value"))
 
 
-def _mapped_kind(entry: Mapping[str, Any], name: str, shape: Shape, *, where: str) -> Kind:
+def _kind(entry: Mapping[str, Any], name: str, types: Mapping[str, pa.DataType], shape: Shape, *, where: str) -> Kind:
+    """What the user declared for a field, else what its mapping says."""
+    if name not in types:
+        return _mapped_kind(entry, name, types, shape, where=where)
+    try:
+        return declared(types[name], entry)
+    except ValueError as error:
+        raise ValueRefused(f"{where}: column {name!r}: {error}") from error
+
+
+def _mapped_kind(entry: Mapping[str, Any], name: str, types: Mapping[str, pa.DataType], shape: Shape, *, where: str) -> Kind:
     if entry.get("type") == "conflict":
         raise ReadFailed(
             f"{where}: {name!r} is {' and '.join(entry['types'])} in different indices",
             hint=f"add to the source  column_types: {{{name}: string}}  or another type that fits all",
         )
     if shape.structs and entry.get("properties"):
-        struct = _struct(entry["properties"], name, shape, where=where)
+        struct = _struct(entry["properties"], name, types, shape, where=where)
         return _list_of(struct) if entry.get("type") == "nested" and name not in shape.arrays else struct
     return kind_of(entry)
 
 
-def _struct(properties: Properties, path: str, shape: Shape, *, where: str) -> Kind:
+def _struct(properties: Properties, path: str, types: Mapping[str, pa.DataType], shape: Shape, *, where: str) -> Kind:
     """An object with the fields of the mapping. One that has others is refused: a struct would lose them."""
     fields: dict[str, Kind] = {}
     for name, entry in properties.items():
         inner = f"{path}.{name}"
-        kind = _mapped_kind(entry, inner, shape, where=where)
+        kind = _kind(entry, inner, types, shape, where=where)
         fields[name] = _list_of(kind) if inner in shape.arrays else kind
 
     def convert(value: Any) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -490,4 +493,41 @@ def test_the_next_page_on_another_host_is_refused(hosts: Hosts, pagination: dict
 def test_a_path_on_another_host_is_refused(hosts: Hosts) -> None:
     with pytest.raises(ReadFailed, match="another host than base_url"):
         read_from(connect(hosts.own, token="se/cret-token"), path=f"{hosts.other.url}/x")
+    assert hosts.other.log == []
+
+
+# -- certificates
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate of 127.0.0.1 that nobody has signed."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("certificate")
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(folder / "key"), "-out", str(folder / "cert")]
+    subprocess.run(made, check=True, capture_output=True)
+    both = folder / "both.pem"
+    both.write_text((folder / "key").read_text() + (folder / "cert").read_text())
+    return both
+
+
+def test_a_certificate_that_is_not_trusted(certificate: Path) -> None:
+    with served(lambda _: Answer([{"a": 1}]), certificate=certificate) as server:
+        with pytest.raises(ConnectionFailed, match="certificate is not trusted") as caught:
+            read_from(connect(server, verify=True))
+        assert not caught.value.transient
+        assert "verify" in caught.value.hint
+        for verify in (False, str(certificate.with_name("cert"))):
+            assert read_from(connect(server, verify=verify))["a"].to_pylist() == [1]
+        with pytest.raises(ConnectionFailed, match="cannot be loaded"):
+            read_from(connect(server, verify=str(certificate.with_name("nope"))))
+
+
+def test_a_redirect_away_from_https_is_refused(certificate: Path, hosts: Hosts) -> None:
+    away = Answer(status=302, headers={"Location": f"{hosts.other.url}/x"})
+    with served(lambda _: away, certificate=certificate) as server, pytest.raises(ReadFailed, match="redirected from https"):
+        read_from(connect(server, token="se/cret-token"))
     assert hosts.other.log == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -129,14 +131,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def served(route: Callable[[Asked], Answer]) -> Iterator[Server]:
-    """A running server."""
+def served(route: Callable[[Asked], Answer], *, certificate: Path | None = None) -> Iterator[Server]:
+    """A running server; over TLS with a file that holds its key and certificate."""
     told = Server(route)
     handler = type("Handler", (_Handler,), {"told": told})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    told.url = f"http://127.0.0.1:{server.server_address[1]}"
+    told.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True)
     thread.start()
     try:
