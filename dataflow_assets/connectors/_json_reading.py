@@ -1,7 +1,8 @@
 """Reading JSON rows exactly: numbers stay text until their type is known.
 
 Here: streaming objects out of documents and lines, finding columns and types, typed batches. Memory holds one batch and, of a
-document, the largest row; each value passes through Python once. Not here: the options (`json`), writing (`_json_format`).
+document, the largest row; each value passes through Python once. Not here: the options (`json`), writing (`_json_format`),
+rows that come over HTTP (`_http_rows`, which types them here).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from dataflow_assets.connectors._files import OpenFile
 from dataflow_assets.connectors._text_types import INSTANT, Unfit, fits, infer, parse
 from dataflow_assets.errors import ReadFailed, ValueRefused
 
+_FIRST_ROWS = 256
 _BATCH_ROWS = 8192
+_BATCH_BYTES = 8 * 1024 * 1024
 _SAMPLE_ROWS = 50_000
 _CHUNK = 1024 * 1024
 _LARGEST_ROW = 256 * 1024 * 1024
@@ -33,6 +36,11 @@ class Number(str):
 
 
 _decoder = json.JSONDecoder(parse_float=Number, parse_int=Number, parse_constant=Number)
+
+
+def parse_json(text: str) -> Any:
+    """A JSON document whose numbers stay as they were written. Raises json.JSONDecodeError or RecursionError."""
+    return _decoder.decode(text)
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Plan:
     schema: pa.Schema
     declared: frozenset[str] = field(default_factory=frozenset)
     known: frozenset[str] = field(default_factory=frozenset)
+    sampled: int = _SAMPLE_ROWS
 
     def only(self, names: Sequence[str]) -> Plan:
         """The plan for some of the columns."""
@@ -62,10 +71,15 @@ class Plan:
         """Find columns and types from the first 50,000 rows; a declared column need not be among them."""
         share = max(_SAMPLE_ROWS // len(files), 1000)
         sample = [row for file in files for row in islice(rows_of(file, layout), share)]
+        return cls.of_rows(sample, declared, layout=layout)
+
+    @classmethod
+    def of_rows(cls, sample: Sequence[Row], declared: Mapping[str, pa.DataType], *, layout: Layout | None = None, size: int = 0) -> Plan:
+        """Find columns and types from some rows, the first `size` ones; a declared column need not be among them."""
         names = list(dict.fromkeys(name for row in sample for name in row)) or list(declared)
         names += [name for name in declared if name not in names]
         types = {name: declared[name] if name in declared else _type_of(name, [row.get(name) for row in sample]) for name in names}
-        return cls(layout, pa.schema(list(types.items())), frozenset(declared), frozenset(names))
+        return cls(layout or Layout(True), pa.schema(list(types.items())), frozenset(declared), frozenset(names), size or _SAMPLE_ROWS)
 
 
 def _type_of(name: str, values: list[Any]) -> pa.DataType:
@@ -95,32 +109,39 @@ def _kind(value: Any) -> str:
 
 def read_rows(file: OpenFile, plan: Plan) -> Iterator[pa.RecordBatch]:
     """The rows of one file, typed. Raises ReadFailed for text that is no JSON, ValueRefused for a value or key that has no place."""
-    rows, first = rows_of(file, plan.layout), 0
-    while batch := list(islice(rows, _BATCH_ROWS)):
+    yield from typed(rows_of(file, plan.layout), plan, where=str(file.path))
+
+
+def typed(rows: Iterator[Row], plan: Plan, *, where: str) -> Iterator[pa.RecordBatch]:
+    """Rows as batches of the plan's columns. Raises ValueRefused for a value or key that has no place."""
+    first, size = 0, _FIRST_ROWS
+    while batch := list(islice(rows, size)):
         for number, row in enumerate(batch):
             if not row.keys() <= plan.known:
                 new = sorted(row.keys() - plan.known)
                 raise ValueRefused(
-                    f"{file.path} row {first + number + 1}: key {new[0]!r} was in none of the first {_SAMPLE_ROWS} rows",
+                    f"{where} row {first + number + 1}: key {new[0]!r} was in none of the first {plan.sampled} rows",
                     hint=f"add to the source  column_types: {{{new[0]}: string}}  or the type it has",
                 )
-        columns = [_column(file, plan, item, [row.get(item.name) for row in batch], first) for item in plan.schema]
-        yield pa.RecordBatch.from_arrays(columns, schema=plan.schema)
+        columns = [_column(where, plan, item, [row.get(item.name) for row in batch], first) for item in plan.schema]
+        made = pa.RecordBatch.from_arrays(columns, schema=plan.schema)
+        yield made
         first += len(batch)
+        size = max(min(_BATCH_ROWS, _BATCH_BYTES * len(batch) // max(made.nbytes, 1)), 1)
 
 
-def _column(file: OpenFile, plan: Plan, item: pa.Field, values: list[Any], first: int) -> pa.Array:
+def _column(where: str, plan: Plan, item: pa.Field, values: list[Any], first: int) -> pa.Array:
     """The values as `item.type`; text is parsed, so that no digit is lost on the way."""
     strict = item.name not in plan.declared
     if strict and (wrong := _wrong(item.type, values)) is not None:
-        raise _refusal(file, item, first + wrong, values[wrong], strict=strict)
+        raise _refusal(where, plan, item, first + wrong, values[wrong], strict=strict)
     if pa.types.is_boolean(item.type) and all(type(value) in (bool, type(None)) for value in values):
         return pa.array(values, type=item.type)
     texts = pa.array([value if value is None or isinstance(value, str) else as_json(value) for value in values], type=pa.string())
     try:
         return texts if pa.types.is_string(item.type) else parse(texts, item.type, strict=strict)
     except Unfit as error:
-        raise _refusal(file, item, first + error.index, error.text, strict=strict) from None
+        raise _refusal(where, plan, item, first + error.index, error.text, strict=strict) from None
 
 
 def _wrong(kind: pa.DataType, values: list[Any]) -> int | None:
@@ -138,12 +159,12 @@ def _wrong(kind: pa.DataType, values: list[Any]) -> int | None:
     return next((number for number, value in enumerate(values) if type(value) not in allowed), None)
 
 
-def _refusal(file: OpenFile, item: pa.Field, row: int, value: Any, *, strict: bool) -> ValueRefused:
+def _refusal(where: str, plan: Plan, item: pa.Field, row: int, value: Any, *, strict: bool) -> ValueRefused:
     text = as_json(value) if not isinstance(value, str) else value
     shown = repr(text if len(text) <= 60 else f"{text[:60]}...")
-    why = f"the type found in the first {_SAMPLE_ROWS} rows" if strict else "as column_types says"
+    why = f"the type found in the first {plan.sampled} rows" if strict else "as column_types says"
     return ValueRefused(
-        f"{file.path} row {row + 1}: column {item.name!r}: {shown} cannot be kept as {item.type}, {why}",
+        f"{where} row {row + 1}: column {item.name!r}: {shown} cannot be kept as {item.type}, {why}",
         hint=f"add to the source  column_types: {{{item.name}: string}}  or the type it has",
     )
 

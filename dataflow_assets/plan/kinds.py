@@ -56,10 +56,20 @@ def find_plugin(step: StepModel, index: int, connections: Mapping[str, Mapping[s
     for family in families:
         if implementation := _load(family, str(kind), index, findings):
             role = _ROLE.get(family) or ("source" if step.role == "source" else "endpoint")
-            return Plugin(implementation, implementation.kind, role)
+            return None if _refuse_role(step, index, role, implementation, findings) else Plugin(implementation, implementation.kind, role)
     if not any(_knows(family, str(kind)) for family in families):
         _refuse_unknown_kind(step, index, str(kind), families, connections, findings)
     return None
+
+
+def _refuse_role(step: StepModel, index: int, role: Role, implementation: Any, findings: Findings) -> bool:
+    """Add the problem of an endpoint into a system that can only be read; its options need no looking at."""
+    if role != "endpoint" or implementation.capabilities.modes:
+        return False
+    key = "plugin" if step.plugin else "endpoint_type" if step.endpoint_type else "connection"
+    message = f"step {step.id!r} is an endpoint, but {implementation.kind} can only be read"
+    findings.add(step_path(index, key), message, hint="make it a source, or publish into a connection that can be written")
+    return True
 
 
 def _kind_of_connection(step: StepModel, connections: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -85,8 +85,9 @@ def read_by(draft: Draft, root: Path) -> Reads:
     """What a source step reads, as far as it is known before rendering."""
     if draft.options is None or draft.link is None:
         return Reads()
-    if query := getattr(draft.options, "query", None):
-        return Reads(sql=str(query), dialect=draft.plugin.implementation.capabilities.dialect)
+    dialect = draft.plugin.implementation.capabilities.dialect
+    if dialect is not None and (query := getattr(draft.options, "query", None)):
+        return Reads(sql=str(query), dialect=dialect)
     return Reads(_table(draft, draft.link, root, "source_table"))
 
 
@@ -107,9 +108,14 @@ def _table(draft: Draft, link: Link, root: Path, method: str) -> TableRef | None
 
 
 def table_ref(draft: Draft, link: Link, name: TableName, root: Path) -> TableRef:
-    """The address of a table of a step's connection, with the default schema of its dialect, or of a file below the project."""
-    dialect = draft.plugin.implementation.capabilities.dialect
+    """The address of a table of a step's connection, with the default schema of its dialect, or of a file below the project.
+
+    A system that has no SQL and is only read (an API, a search index) has tables by name, which no pipeline writes.
+    """
+    dialect, modes = draft.plugin.implementation.capabilities.dialect, draft.plugin.implementation.capabilities.modes
     connection = link.name or draft.plugin.kind
+    if dialect is None and not modes:
+        return TableRef(_system(draft.plugin.kind, link.block), connection, None, name.name)
     if dialect is None:
         return TableRef("", connection, None, _relative(name.name, root), is_file=True)
     return TableRef(_system(draft.plugin.kind, link.block), connection, name.schema or _DEFAULT_SCHEMA.get(dialect), name.name)

@@ -121,7 +121,7 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
 def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:
     if draft.plugin.role == "endpoint":
         return endpoint_writing(model, draft, findings)
-    return Writing(window_column=source_column(model, draft)) if draft.plugin.role == "source" else Writing()
+    return Writing(window_column=source_column(model, draft, findings)) if draft.plugin.role == "source" else Writing()
 
 
 def _windows(model: PipelineModel, findings: Findings) -> WindowPlan | None:

@@ -45,14 +45,22 @@ class Writer:
     windows: WindowPlan | None
 
 
-def source_column(pipeline: PipelineModel, draft: Draft) -> str | None:
-    """The column that a source is filtered by: its own, else the pipeline's unless its query cuts the window out by itself."""
+def source_column(pipeline: PipelineModel, draft: Draft, findings: Findings) -> str | None:
+    """The column that a source is filtered by: its own, else the pipeline's unless its query cuts the window out by itself.
+
+    Adds a problem for a source that would tell its system the window, but has no column to say which rows that holds.
+    """
     if pipeline.windows is None or draft.options is None:
         return None
     if "event_time_column" in draft.options.model_fields_set:
-        return _text(draft.options.event_time_column)
-    query = str(getattr(draft.options, "query", None) or "")
-    return None if any(word in query for word in _TEMPLATED_WINDOW) else pipeline.event_time_column
+        column = _text(draft.options.event_time_column)
+    else:
+        query = str(getattr(draft.options, "query", None) or "")
+        column = None if any(word in query for word in _TEMPLATED_WINDOW) else pipeline.event_time_column
+    if column is None and getattr(draft.options, "window", None) is not None:
+        message = f"step {draft.id!r} tells the window in parameters, but no event_time_column says which rows it holds"
+        findings.add(step_path(draft.index, "config", "window"), message, hint="add event_time_column: to the pipeline or to its config")
+    return column
 
 
 def endpoint_writing(pipeline: PipelineModel, draft: Draft, findings: Findings) -> Writing:
@@ -67,8 +75,7 @@ def endpoint_writing(pipeline: PipelineModel, draft: Draft, findings: Findings) 
     at = _Reporter(draft, findings)
     modes = draft.plugin.implementation.capabilities.modes
     if mode not in modes:
-        names = sorted(item.value for item in modes)
-        hint = f"it can {' or '.join(names)}" if names else f"{draft.plugin.kind} can only be read"
+        hint = f"it can {' or '.join(sorted(item.value for item in modes))}"
         at.add("mode", f"step {draft.id!r}: {draft.plugin.kind} cannot write with mode {mode.value}", hint=hint)
     if mode is WriteMode.UPSERT and not keys:
         at.add("upsert_keys", f"step {draft.id!r} upserts without upsert_keys", hint="add upsert_keys: [the columns that identify a row]")

@@ -86,7 +86,8 @@ def _plugins_of(role: str) -> Iterator[_Plugin]:
     for family in families:
         for kind in discovery.kinds(family):
             try:
-                model = getattr(discovery.find(family, kind), attribute, None)
+                plugin = discovery.find(family, kind)
+                model = None if role == "endpoint" and not plugin.capabilities.modes else getattr(plugin, attribute, None)
             except (ImportError, AttributeError):  # another package's plugin that does not load must not take the schema down
                 continue
             if model is not None:

@@ -1,27 +1,23 @@
 """The promises that every connector keeps, as tests that a connector's own test class inherits.
 
-Here: `ConnectorContract`, with the promises about values, names, reading and manners. Give it a fixture `harness`, and declare
-in `lossy` the types that the system cannot keep. Not here: publishing (`contract_writing`), what one system alone promises (its
-own test file), the values (`arrow_types`), how rows are compared (`harness`).
+Here: `ConnectorContract`, with the promises about values, names and manners. Give it a fixture `harness`, and declare in `lossy`
+the types that the system cannot keep. Not here: publishing (`contract_writing`), reading and connectors that only read
+(`contract_reading`), what one system alone promises (its own test file), the values (`arrow_types`), how rows are compared
+(`harness`).
 """
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
-from typing import get_args
 
 import pyarrow as pa
 import pytest
-import yaml
-from pydantic import BaseModel, SecretStr
 
-from dataflow_assets.batches import BATCH_BYTES
 from dataflow_assets.errors import DataflowError, ReadFailed, ValueRefused
-from dataflow_assets.spec.models import EndpointOptions, SourceOptions
 from dataflow_assets.tables import ReadRequest, WriteMode
 from dataflow_assets_tests.connectors.arrow_types import COLUMNS
 from dataflow_assets_tests.connectors.contract_base import MODES, Promises, checksum, pairs, where
+from dataflow_assets_tests.connectors.contract_reading import ReadingPromises
 from dataflow_assets_tests.connectors.contract_writing import FailurePromises, LedgerPromises, ModePromises
 from dataflow_assets_tests.connectors.harness import EVENTS, Harness, assert_same_column, assert_same_rows, day, events, failing, hour, unit
 
@@ -122,36 +118,9 @@ class NamePromises(Promises):
                 harness.publish(table, target, day(1))
         assert_same_rows(events(day(0)), harness.rows(target))
 
-    def test_reading_some_columns(self, harness: Harness) -> None:
-        harness.publish(events(day(0)), self.target(harness, WriteMode.APPEND), day(0))
-        found = harness.read("things", columns=["note", "id"])
-        assert found.column_names == ["note", "id"]
-        assert_same_rows(events(day(0)).select(["note", "id"]), found)
-
-    def test_reading_an_unknown_column_names_it(self, harness: Harness) -> None:
-        harness.publish(events(day(0)), self.target(harness, WriteMode.APPEND), day(0))
-        with pytest.raises(ReadFailed, match="nonesuch"):
-            harness.read("things", columns=["id", "nonesuch"])
-
-    def test_reading_a_window_without_its_column(self, harness: Harness) -> None:
-        """The column that places a row need not be among those wanted."""
-        harness.publish(events(day(0)), self.target(harness, WriteMode.APPEND), day(0))
-        found = harness.read("things", columns=["id"], window=where(hour(5)))
-        assert found.column_names == ["id"]
-        assert found.num_rows == 1
-
 
 class MannerPromises(Promises):
-    """Streaming, errors that help, capabilities that are true, secrets that stay hidden."""
-
-    def test_reading_streams(self, harness: Harness) -> None:
-        target = self.target(harness, WriteMode.REPLACE)
-        harness.publish(events(day(0), rows=200_000), target, unit())
-        with harness.connector.read(ReadRequest(harness.source_options("things"), batch_rows=20_000)) as reader:
-            sizes = [(batch.num_rows, batch.nbytes) for batch in reader]
-        assert sum(rows for rows, _ in sizes) == 200_000
-        assert max(rows for rows, _ in sizes) <= 20_000
-        assert max(size for _, size in sizes) <= BATCH_BYTES
+    """Readers that let go, capabilities that are true, secrets that stay hidden."""
 
     def test_a_reader_may_be_left_early(self, harness: Harness) -> None:
         target = self.target(harness, WriteMode.REPLACE)
@@ -162,44 +131,11 @@ class MannerPromises(Promises):
         harness.publish(events(day(0), rows=5), target, unit(), "second")
         assert harness.rows(target).num_rows == 5
 
-    def test_an_absent_table_is_named_with_a_hint(self, harness: Harness) -> None:
-        with pytest.raises(ReadFailed, match="nowhere") as caught:
-            harness.read("nowhere")
-        assert caught.value.hint
-
     def test_a_mode_that_is_not_declared_is_refused(self, harness: Harness) -> None:
         for mode in set(MODES) - harness.connector.capabilities.modes:
             target = harness.make_target("things", mode, keys=("id",), window_column="at")
             with pytest.raises(DataflowError):
                 harness.publish(events(day(0)), target, day(0))
-
-    def test_exact_types_are_not_claimed_lightly(self, harness: Harness) -> None:
-        changed = [case for case, lossy in self.lossy.items() if lossy.form is not None]
-        assert not (harness.connector.capabilities.exact_types and changed), f"exact_types, yet these change form: {changed}"
-
-    def test_the_connector_declares_itself(self, harness: Harness) -> None:
-        kind = type(harness.connector)
-        assert re.fullmatch(r"[a-z][a-z0-9_]*", kind.kind)
-        assert kind.capabilities.modes <= set(WriteMode)
-        assert issubclass(kind.Source, SourceOptions)
-        assert issubclass(kind.Endpoint, EndpointOptions)
-        for model in (kind.Connection, kind.Source, kind.Endpoint):
-            assert model.model_config.get("extra") == "forbid"
-        assert harness.connector.probe()
-
-    def test_the_example_is_valid(self, harness: Harness) -> None:
-        kind = type(harness.connector)
-        document = yaml.safe_load(kind.example)
-        steps = [step for step in document["steps"] if step.get(f"{step['type']}_type", step.get("kind")) == kind.kind]
-        assert steps, "the example shows no step of this kind"
-        for step in steps:
-            (kind.Source if step["type"] == "source" else kind.Endpoint).model_validate(step.get("config", {}))
-
-    def test_secrets_are_typed_as_such(self, harness: Harness) -> None:
-        model: type[BaseModel] = type(harness.connector).Connection
-        for name, item in model.model_fields.items():
-            if re.search(r"password|secret|token|private_key|credentials|dsn|uri", name):
-                assert SecretStr in {item.annotation, *get_args(item.annotation)}, f"{name} is not a SecretStr"
 
     def test_no_secret_is_shown(self, harness: Harness) -> None:
         if harness.secret is None:
@@ -232,5 +168,5 @@ class MannerPromises(Promises):
         assert_same_rows(events(day(0)), harness.read("things"))
 
 
-class ConnectorContract(ValuePromises, ModePromises, FailurePromises, LedgerPromises, NamePromises, MannerPromises):
+class ConnectorContract(ValuePromises, ModePromises, FailurePromises, LedgerPromises, NamePromises, MannerPromises, ReadingPromises):
     """All promises; inherit this one."""

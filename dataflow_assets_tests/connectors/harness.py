@@ -70,6 +70,11 @@ class Harness(abc.ABC):
     def source_options(self, name: str) -> Any:
         """The connector's Source model that reads what `make_target(name, ...)` writes."""
 
+    def fill(self, name: str, table: pa.Table) -> None:
+        """Make `table` what a source of this name holds; by publishing it, where the connector can."""
+        modes = self.connector.capabilities.modes
+        self.publish(table, self.make_target(name, WriteMode.REPLACE if WriteMode.REPLACE in modes else WriteMode.APPEND), unit())
+
     def stage(self, table: pa.Table) -> tuple[str, ...]:
         """Write `table` as Parquet stage files, as execution does: two files when there are two rows or more, none without rows."""
         if table.num_rows == 0:
@@ -112,6 +117,18 @@ class Harness(abc.ABC):
         """What the target holds now."""
         with self.connector.read_target(target, window) as reader:
             return reader.read_all()
+
+
+class SourceHarness(Harness):
+    """A connector that only reads: give `connector`, `source_options` and `fill`."""
+
+    def make_target(
+        self, name: str, mode: WriteMode, *, keys: Sequence[str] = (), window_column: str | None = None, **options: Any
+    ) -> Target:
+        raise AssertionError(f"{self.connector.kind} has no target")
+
+    @abc.abstractmethod
+    def fill(self, name: str, table: pa.Table) -> None: ...
 
 
 def unit(key: str = "all", window: Window | None = None, *, pipeline: str = "contract", step: str = "write") -> Unit:

@@ -37,9 +37,15 @@ def connections_of(text: str) -> dict[str, dict[str, Any]]:
 
 
 def _address(kind: str, name: str) -> dict[str, str]:
-    if kind == "sqlalchemy":
-        return {"url": f"sqlite:///{name}.sqlite"}
-    return {"database": f"{name}.{kind}" if kind in {"duckdb", "sqlite"} else name}
+    """Where a system of this kind is."""
+    known = {
+        "duckdb": {"database": f"{name}.duckdb"},
+        "sqlite": {"database": f"{name}.sqlite"},
+        "sqlalchemy": {"url": f"sqlite:///{name}.sqlite"},
+        "http": {"base_url": f"https://{name}.example.com/api/now"},
+        "elasticsearch": {"url": f"https://{name}.example.com"},
+    }
+    return known.get(kind, {"database": name})
 
 
 def write_project(folder: Path, text: str) -> Path:
@@ -140,7 +146,7 @@ PREPARE: Mapping[tuple[str, str], Callable[[Path], None]] = {
     ("checks", "validator"): _flights,
     ("checks", "metric_anomaly"): _flights,
 }
-NOT_EMBEDDED = {("connectors", "postgres")}
+NOT_EMBEDDED = {("connectors", "postgres"), ("connectors", "http"), ("connectors", "elasticsearch")}
 
 
 def every_plugin() -> list[tuple[str, str]]:

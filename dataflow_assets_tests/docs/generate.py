@@ -80,17 +80,9 @@ def matrix() -> str:
         can = discovery.find("connectors", kind).capabilities
         modes = ["yes" if mode in can.modes else "-" for mode in WriteMode]
         types_kept = "all it can hold" if can.exact_types else "by their text" if can.dialect is None else "as its database can"
-        one = "one step a file" if can.single_file else "many steps"
-        rows.append(
-            (
-                f"[{kind}]({kind}.md)",
-                "yes" if can.reads else "-",
-                *modes,
-                {None: "-", "": "any"}.get(can.dialect, can.dialect),
-                types_kept,
-                one,
-            )
-        )
+        one = "-" if not can.modes else "one step a file" if can.single_file else "many steps"
+        sql = {None: "-", "": "any"}.get(can.dialect, can.dialect)
+        rows.append((f"[{kind}]({kind}.md)", "yes" if can.reads else "-", *modes, sql, types_kept, one))
     return _table(("kind", "reads", *(f"`{mode}`" for mode in WriteMode), "SQL", "types kept", "writers of a target"), rows)
 
 
