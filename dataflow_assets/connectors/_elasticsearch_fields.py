@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from dataflow_assets.connectors._elasticsearch_types import Kind, Unfit, declared, kind_of
-from dataflow_assets.connectors._files import column_types
 from dataflow_assets.connectors._json_reading import as_json
 from dataflow_assets.errors import ReadFailed, ValueRefused
+from dataflow_assets.storage.type_names import column_types
 
 META = ("_id", "_index")
 _WIDTHS = ("byte", "short", "integer", "long")

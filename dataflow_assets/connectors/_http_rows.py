@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from dataflow_assets.connectors import _csv_reading
-from dataflow_assets.connectors._files import OpenFile, column_types, reader_of, require
+from dataflow_assets.connectors._files import OpenFile, reader_of, require
 from dataflow_assets.connectors._http_errors import Reply
 from dataflow_assets.connectors._http_options import HttpSource, WindowParameters
 from dataflow_assets.connectors._http_pages import pages, read_page
@@ -28,6 +28,7 @@ from dataflow_assets.connectors._http_session import Call, Session, shown
 from dataflow_assets.connectors._json_reading import Plan, Row, as_json, typed
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage.file_writing import mark_of
+from dataflow_assets.storage.type_names import column_types
 from dataflow_assets.tables import ReadRequest, WindowFilter
 
 _SAMPLE_ROWS = 10_000
