@@ -33,6 +33,7 @@ VERBS = {
     "run": Verb("run", "Run pipelines: load, check and publish what is missing."),
     "plan": Verb("plan", "Print what a run would do, without doing it."),
     "validate": Verb("validate", "Check the whole project and show every problem."),
+    "doctor": Verb("doctor", "Reach every connection, and look at versions, drivers and folders."),
     "deps": Verb("deps", "Show which pipeline needs which."),
     "list": Verb("listing", "List pipelines, steps, tags or kinds."),
     "show": Verb("show", "Show one pipeline or step, resolved, with a sample of its rows."),

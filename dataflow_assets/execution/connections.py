@@ -26,7 +26,11 @@ def open_connector(project: Project, pipeline: PipelinePlan, name: str | None, *
 
     Raises DataflowError when a key is missing, unknown or of the wrong type.
     """
-    block = pipeline.connections[name] if name else {}
+    return open_block(project, pipeline.connections[name] if name else {}, name=name, kind=kind, context=context)
+
+
+def open_block(project: Project, block: Mapping[str, Any], *, name: str | None, kind: str, context: TemplateContext) -> Connector:
+    """The connector of a raw connection block."""
     connector_class = discovery.find("connectors", str(block.get("type", kind)))
     values = render_connection(split_block(connector_class, block)[0], context)
     connection = validated(connector_class.Connection, values, where=f"connection {name!r}")
