@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.model import Contender, Measurement
 
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.1
 TAIL_CHARS = 2_000
 
 
@@ -26,6 +26,7 @@ class RunFailed(Exception):
 def measure(contender: Contender, *, rows: int, log: Path, cwd: Path) -> Measurement:
     """Clear the contender's target, run it once, and make sure that `rows` rows arrived."""
     contender.clear()
+    os.sync()  # nobody pays for what another one left to be written
     measurement = run_child(contender.argv, env=contender.env, log=log, cwd=cwd)
     if (arrived := contender.count()) != rows:
         raise RunFailed(f"{contender.name}: {arrived:,} of {rows:,} rows arrived; see {log}")

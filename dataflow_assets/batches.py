@@ -18,7 +18,7 @@ from dataflow_assets.errors import StageCorrupt, ValueRefused
 
 BATCH_ROWS = 32_768
 READ_ROWS = 16_384
-TRIM_BATCHES = 8
+TRIM_BATCHES = 32
 BATCH_BYTES = 16 * 1024 * 1024
 CHECKSUM_VERSION = 1
 HASH_ROWS = 16_384

@@ -21,7 +21,7 @@ from dataflow_assets.connectors._text_types import Unfit, infer, parse
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage.file_writing import Mark
 
-_BLOCK = 512 * 1024  # Arrow reads 32 blocks ahead
+_BLOCK = 1024 * 1024  # Arrow reads 32 blocks ahead
 _LARGEST_BLOCK = 256 * 1024 * 1024
 _SAMPLE_BYTES = 8 * 1024 * 1024
 _CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}

@@ -17,6 +17,7 @@ from dataflow_assets.storage.casts import cast_exactly
 from dataflow_assets.storage.read_ahead import read_ahead
 from dataflow_assets.tables import PublishRequest, Unit, WriteMode
 
+_AHEAD_ROWS = 32_768
 ORDER = "_dataflow_order"
 """The number of a row in its stage, by which the last of equal keys is known."""
 
@@ -92,7 +93,7 @@ class Feed:
     def _guarded(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         halfway = False
         try:
-            with read_ahead(self._fitted(schema)) as batches:
+            with read_ahead(self._fitted(schema), depth=max(_AHEAD_ROWS // self._batch_rows, 2)) as batches:
                 for batch in batches:
                     yield batch
                     self.rows += batch.num_rows
