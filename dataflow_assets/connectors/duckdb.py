@@ -10,14 +10,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator
 
 from dataflow_assets.connectors._duckdb_session import DUCKDB, Settings, database, rows, translated
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
-from dataflow_assets.spec.models import EndpointOptions, Model, SourceOptions, SqlText
+from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
@@ -66,18 +66,10 @@ class DuckDBConnection(Model):
         return value
 
 
-class DuckDBSource(SourceOptions):
+class DuckDBSource(SqlSourceOptions):
     """A query, or a table with its schema."""
 
-    query: SqlText | None = Field(None, description="a SELECT, in place of a table")
-    table: str | None = Field(None, description="a table, in place of a query")
     table_schema: str = Field("main", description="the table's schema")
-
-    @model_validator(mode="after")
-    def _query_or_table(self) -> Self:
-        if (self.query is None) == (self.table is None):
-            raise ValueError("write either query or table")
-        return self
 
 
 class DuckDBEndpoint(EndpointOptions):

@@ -17,7 +17,7 @@ from dataflow_assets.connectors._postgres_session import POSTGRES, CommitUnknown
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
-from dataflow_assets.spec.models import EndpointOptions, Model, SourceOptions, SqlText
+from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
 from dataflow_assets.storage import ledger
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
@@ -77,18 +77,10 @@ class PostgresConnection(Model):
         return self
 
 
-class PostgresSource(SourceOptions):
+class PostgresSource(SqlSourceOptions):
     """A query, or a table with its schema."""
 
-    query: SqlText | None = Field(None, description="a SELECT, in place of a table")
-    table: str | None = Field(None, description="a table, in place of a query")
     table_schema: str = Field("public", validation_alias=_SCHEMA, description="the table's schema")
-
-    @model_validator(mode="after")
-    def _query_or_table(self) -> Self:
-        if (self.query is None) == (self.table is None):
-            raise ValueError("write either query or table")
-        return self
 
 
 class PostgresEndpoint(EndpointOptions):

@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator
 
 from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, is_deadlock, no_upsert, translated
 from dataflow_assets.errors import ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
-from dataflow_assets.spec.models import EndpointOptions, Model, SourceOptions, SqlText
+from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
 from dataflow_assets.storage import ledger
 from dataflow_assets.tables import (
     Claim,
@@ -61,21 +61,13 @@ class SQLAlchemyConnection(Model):
         return value
 
 
-class SQLAlchemySource(SourceOptions):
+class SQLAlchemySource(SqlSourceOptions):
     """A query, or a table with its schema."""
 
-    query: SqlText | None = Field(None, description="a SELECT, in place of a table")
-    table: str | None = Field(None, description="a table, in place of a query")
     table_schema: str | None = Field(None, description="the table's schema; default: that of the connection")
     column_types: dict[str, str] = Field(
         default_factory=dict, description="column -> int64, decimal(12,2), timestamp[UTC], ..., where the database does not tell"
     )
-
-    @model_validator(mode="after")
-    def _query_or_table(self) -> Self:
-        if (self.query is None) == (self.table is None):
-            raise ValueError("write either query or table")
-        return self
 
 
 class SQLAlchemyEndpoint(EndpointOptions):

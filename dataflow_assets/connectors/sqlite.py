@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator
 
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
-from dataflow_assets.spec.models import EndpointOptions, Model, SourceOptions, SqlText
+from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
 from dataflow_assets.storage import ledger
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
@@ -60,20 +60,12 @@ class SQLiteConnection(Model):
         return value
 
 
-class SQLiteSource(SourceOptions):
+class SQLiteSource(SqlSourceOptions):
     """A query, or a table."""
 
-    query: SqlText | None = Field(None, description="a SELECT, in place of a table")
-    table: str | None = Field(None, description="a table, in place of a query")
     column_types: dict[str, str] = Field(
         default_factory=dict, description="column -> int64, decimal(12,2), timestamp[UTC], ..., against the declared type"
     )
-
-    @model_validator(mode="after")
-    def _query_or_table(self) -> Self:
-        if (self.query is None) == (self.table is None):
-            raise ValueError("write either query or table")
-        return self
 
 
 class SQLiteEndpoint(EndpointOptions):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -255,6 +255,19 @@ class SourceOptions(Model):
 
     event_time_column: str | None = Field(None, description="the column that places a row in a window; default: the pipeline's")
     columns: Names | None = Field(None, description="read only these columns")
+
+
+class SqlSourceOptions(SourceOptions):
+    """What the source of a database may say: a query, or a table."""
+
+    query: SqlText | None = Field(None, description="a SELECT, in place of a table")
+    table: str | None = Field(None, description="a table, in place of a query")
+
+    @model_validator(mode="after")
+    def _query_or_table(self) -> Self:
+        if (self.query is None) == (self.table is None):
+            raise ValueError("write either query or table")
+        return self
 
 
 class EndpointOptions(Model):
