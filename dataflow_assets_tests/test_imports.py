@@ -17,6 +17,7 @@ HEAVY = [
     "psycopg",
     "adbc_driver_manager",
     "adbc_driver_postgresql",
+    "pymysql",
     "sqlglot",
     "sqlalchemy",
     "pyarrow",
