@@ -241,6 +241,9 @@ class _Publication:
         with feed.reader() as reader:
             for batch in reader:
                 for statement in spelling.inserts(batch, bytes_=min(INSERT_BYTES, int(largest) // 2)):
+                    if len(statement) >= largest:
+                        hint = "raise max_allowed_packet on the server, or allow local_infile there"
+                        raise WriteFailed(f"{self.doing}: a row needs {len(statement)} bytes, max_allowed_packet is {largest}", hint=hint)
                     outcome = wire.execute(self.connection, statement)
                     refuse_warnings(self.connection, outcome, self.doing)
                     written += outcome.rows

@@ -53,7 +53,7 @@ READING = f"SET SESSION {_ZONE}, sql_mode = @@GLOBAL.sql_mode, net_write_timeout
 NO_TABLE, NO_DATABASE, LOCAL_OFF = 1146, 1049, frozenset({1148, 3948, 4166})
 _LOST = {0, 1040, 1047, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1317, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
 _NOT_ALLOWED = {1044, 1045, NO_DATABASE, 1130, 1226, 1251, 1698, 1820, 2026, 2058, 2059, 2061, 3118, 3159, 4151}
-_RETRY = {1205, 1213, 1412, 1637, 3572}
+_RETRY = {1205, 1213, 1412, 1637, 1684, 3572}
 _BAD_VALUE = {1048, 1263, 1264, 1265, 1292, 1364, 1366, 1367, 1406, 1411, 1416, 1425, 1426, 1427, 1439, 1441, 1690, 3140, 3819, 4025}
 _UNREACHABLE = "check host, port, database, user and password, and whether the server is up"
 _HINTS = {
@@ -141,12 +141,20 @@ class Sessions:
     @contextmanager
     def _session(self, settings: str) -> Iterator[pymysql.Connection[Any]]:
         require_driver()
+        import pymysql
+
         connection = self._take(settings) or self._connect(settings)
         try:
             yield connection
         except BaseException:
             _discard(connection)
             raise
+        # An open snapshot would keep others from altering its tables. That the connection broke since the user left is no failure.
+        try:
+            connection.rollback()
+        except (pymysql.MySQLError, OSError):
+            _discard(connection)
+            return
         with self._lock:
             self._idle.append(connection)
 
@@ -160,7 +168,6 @@ class Sessions:
                     return None
                 connection = self._idle.pop()
             try:
-                connection.query("ROLLBACK")
                 connection.query(settings)
             except (pymysql.MySQLError, OSError):
                 _discard(connection)

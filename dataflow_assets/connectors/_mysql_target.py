@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOCK = ("", "", "")
 """Pipeline, step and unit of the ledger row that stands for the whole table and is locked by publishes."""
+_SHOWS, _BEING_ALTERED = 20, 1684
 _KEY = ("target_table", "pipeline", "step", "unit_key")
 _ENGINE = """
 SELECT table_name, table_type, engine FROM information_schema.tables
@@ -70,7 +71,7 @@ def exists(connection: pymysql.Connection[Any], table: TableName) -> bool:
 
 def columns_of(connection: pymysql.Connection[Any], table: TableName) -> dict[str, TargetColumn]:
     """Name -> column; empty when there is no such table. By name and not by pattern, so capitals count where they do on the server."""
-    found = _shown(connection, f"SHOW FULL COLUMNS FROM {MYSQL.table(table)}")
+    found = _shown(connection, "FULL COLUMNS", table)
     columns = {}
     for name, definition, collation, _, _, default, extra, *_ in found:
         filled = any(word in extra.lower() for word in ("auto_increment", "virtual", "stored", "persistent"))
@@ -80,10 +81,9 @@ def columns_of(connection: pymysql.Connection[Any], table: TableName) -> dict[st
 
 def unique_indexes(connection: pymysql.Connection[Any], table: TableName) -> list[UniqueIndex]:
     """The unique indexes of the table, its primary key among them."""
-    shown = _shown(connection, f"SHOW FULL COLUMNS FROM {MYSQL.table(table)}")
-    counting = {row[0] for row in shown if "auto_increment" in row[6].lower()}
+    counting = {row[0] for row in _shown(connection, "FULL COLUMNS", table) if "auto_increment" in row[6].lower()}
     parts: dict[str, list[tuple[str | None, Any]]] = {}
-    for row in _shown(connection, f"SHOW INDEX FROM {MYSQL.table(table)} WHERE Non_unique = 0"):
+    for row in _shown(connection, "INDEX", table, "WHERE Non_unique = 0"):
         parts.setdefault(row[2], []).append((row[4], row[7]))
     return [
         UniqueIndex(
@@ -96,15 +96,23 @@ def unique_indexes(connection: pymysql.Connection[Any], table: TableName) -> lis
     ]
 
 
-def _shown(connection: pymysql.Connection[Any], text: str) -> list[tuple[Any, ...]]:
+def _shown(connection: pymysql.Connection[Any], what: str, table: TableName, where: str = "") -> list[tuple[Any, ...]]:
+    """The answer to SHOW ... FROM a table; none when there is no such table."""
     import pymysql
 
-    try:
-        return fetch(connection, Statement(text))
-    except pymysql.MySQLError as error:
-        if code_of(error) in {NO_TABLE, NO_DATABASE}:
-            return []
-        raise
+    name = MYSQL.table(table)
+    for _ in range(_SHOWS):
+        try:
+            return fetch(connection, Statement(f"SHOW {what} FROM {name} {where}"))
+        except pymysql.MySQLError as error:
+            if code_of(error) in {NO_TABLE, NO_DATABASE}:
+                return []
+            if code_of(error) != _BEING_ALTERED:
+                raise
+        # SHOW does not wait for another session's DDL, as a SELECT does
+        with suppress(pymysql.MySQLError):
+            fetch(connection, Statement(f"SELECT 1 FROM {name} LIMIT 0"))  # noqa: S608 - the name is quoted
+    raise WriteFailed(f"{table} is being altered all the time", hint="see who alters it", transient=True)
 
 
 def _text(value: str | bytes) -> str:

@@ -25,8 +25,8 @@ KEY_CHARACTERS = 191
 
 # -- reading
 
-_UNSIGNED, _BINARY = 32, 63
-_TINY, _FLOAT, _DOUBLE, _BIT, _JSON = 1, 4, 5, 16, 245
+_UNSIGNED, _BINARY, _UNROUNDED = 32, 63, 31
+_TINY, _FLOAT, _DOUBLE, _NULL, _BIT, _JSON, _STRING = 1, 4, 5, 6, 16, 245, 254
 _INTEGERS = {
     1: (pa.int8(), pa.uint8()),
     2: (pa.int16(), pa.uint16()),
@@ -89,9 +89,10 @@ def _parsed(text: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
 def read_column(field: Field, quoted: str, *, tinyint_is_bool: bool) -> ReadColumn:
     """How the column is selected so that its values arrive exactly.
 
-    FLOAT is printed with six digits only, DOUBLE(m, d) and BIT not as numbers: adding zero gives the number in full.
+    FLOAT is printed with six digits and DOUBLE(m, d) with d: a product is printed in full. BIT comes as bytes, its sum as a number.
     """
-    expression = {_FLOAT: f"{quoted} + 0e0", _DOUBLE: f"{quoted} + 0e0", _BIT: f"{quoted} + 0"}.get(field.code, quoted)
+    rounded = field.code == _FLOAT or (field.code == _DOUBLE and field.scale < _UNROUNDED)
+    expression = f"{quoted} * 1e0" if rounded else f"{quoted} + 0" if field.code == _BIT else quoted
     return ReadColumn(field.name, expression, _kind(field, tinyint_is_bool=tinyint_is_bool))
 
 
@@ -110,6 +111,8 @@ def _kind(field: Field, *, tinyint_is_bool: bool) -> pa.DataType:
         return found
     if field.code in {_FLOAT, _DOUBLE}:
         return pa.float32() if field.code == _FLOAT else pa.float64()
+    if field.code == _NULL or (field.code == _STRING and not field.length):
+        return pa.string()  # NULL without a type comes as BINARY(0)
     return pa.binary() if field.charset == _BINARY and field.code != _JSON else pa.string()
 
 

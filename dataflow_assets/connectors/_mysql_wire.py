@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pymysql
 
 _BLOCK_BYTES = 256 * 1024
-_PIECE_BYTES = 1024 * 1024
+_PIECE_BYTES = 64 * 1024  # the server drops a connection that sends more than its max_allowed_packet at once
 _FULL = 0xFFFFFF
 """A packet of this length goes on in the next one."""
 _NULL, _EOF, _ERROR = 0xFB, 0xFE, 0xFF
@@ -232,8 +232,9 @@ def load(connection: pymysql.Connection[Any], text: str, chunks: Iterable[memory
         for chunk in chunks:
             _send(connection, chunk)
     except Exception:
-        with suppress(pymysql.MySQLError):
-            _finish(connection)
+        if connection.open:
+            with suppress(pymysql.MySQLError):
+                _finish(connection)
         raise
     except BaseException:  # perhaps in the middle of a packet: nothing sensible can follow
         break_off(connection)
@@ -244,8 +245,7 @@ def load(connection: pymysql.Connection[Any], text: str, chunks: Iterable[memory
 def _send(connection: pymysql.Connection[Any], chunk: memoryview) -> None:
     for start in range(0, len(chunk), _PIECE_BYTES):
         piece = chunk[start : start + _PIECE_BYTES]
-        connection._write_bytes(_HEADER.pack(len(piece) | connection._next_seq_id << 24))
-        connection._write_bytes(piece)
+        connection._write_bytes(_HEADER.pack(len(piece) | connection._next_seq_id << 24) + piece)
         connection._next_seq_id = (connection._next_seq_id + 1) % 256
 
 

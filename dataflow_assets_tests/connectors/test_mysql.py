@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+import pymysql
 import pytest
+from pydantic import ValidationError
 
+from dataflow_assets import discovery
+from dataflow_assets.connectors._mysql_session import run
 from dataflow_assets.connectors.mysql import Connector, MySQLConnection, MySQLEndpoint, MySQLSource
+from dataflow_assets.errors import ConnectionFailed, Fenced, MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.protocols import ConnectionContext
-from dataflow_assets.tables import Target, WriteMode
+from dataflow_assets.storage.sql import Statement
+from dataflow_assets.tables import ReadRequest, Target, WriteMode
+from dataflow_assets_tests.connectors.arrow_types import COLUMNS
 from dataflow_assets_tests.connectors.contract import ConnectorContract
+from dataflow_assets_tests.connectors.contract_base import pairs
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
-from dataflow_assets_tests.connectors.harness import Harness, Lossy
+from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_column, assert_same_rows, day, events, failing, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
-from dataflow_assets_tests.services.mysql import MySQLServer, ask, dsn_of, parts_of
+from dataflow_assets_tests.services.mysql import MySQLServer, ask, connect, dsn_of, parts_of, running
+from dataflow_assets_tests.services.proxy import Proxy, proxy_to
 
 SECRET = "correct horse battery"
 
@@ -112,3 +126,436 @@ class TestMySQLKilled(KillPromises):
     @pytest.fixture
     def place(self, mysql_user_dsn: str) -> str:
         return mysql_user_dsn
+
+
+# -- connections that break
+
+
+@contextmanager
+def behind_a_proxy(dsn: str, scratch: Path) -> Iterator[tuple[MySQLHarness, Proxy]]:
+    """A harness whose connections lead through a proxy, one of them open already."""
+    parts = parts_of(dsn)
+    with proxy_to(parts["host"], parts["port"]) as proxy:
+        harness = MySQLHarness(scratch, dsn=dsn_of(dsn, host="127.0.0.1", port=proxy.port))
+        with harness.connector._sessions.writing():
+            pass
+        yield harness, proxy
+        harness.connector.close()
+
+
+def test_a_lost_reply_to_commit_is_looked_up_in_the_ledger(mysql_user_dsn: str, tmp_path: Path) -> None:
+    with behind_a_proxy(mysql_user_dsn, tmp_path) as (harness, proxy):
+        target = harness.make_target("things", WriteMode.APPEND)
+        request = harness.request(events(day(0)), target, harness.connector.claim(target, day(0), attempt="only"))
+        proxy.trigger(b"\x03COMMIT")
+        done = harness.connector.publish(request)
+        assert proxy.cut == 1
+        assert "COMMIT" in done.note
+        assert_same_rows(events(day(0)), harness.rows(target))
+        assert harness.connector.publish(request).already
+
+
+@pytest.mark.parametrize("word", [b"DELETE FROM", b"LOAD DATA", b"new 12", b"UPDATE ", b"FOR UPDATE"])
+def test_a_connection_lost_before_commit_is_transient(mysql_user_dsn: str, tmp_path: Path, word: bytes) -> None:
+    with behind_a_proxy(mysql_user_dsn, tmp_path) as (harness, proxy):
+        target = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at")
+        harness.publish(events(day(0), note="old"), target, day(0))
+        request = harness.request(events(day(0), note="new"), target, harness.connector.claim(target, day(0), attempt="cut off"))
+        proxy.trigger(word)
+        with pytest.raises(ConnectionFailed) as caught:
+            harness.connector.publish(request)
+        assert caught.value.transient
+        assert proxy.cut == 1
+        assert_same_rows(events(day(0), note="old"), harness.rows(target))
+        harness.publish(events(day(0), note="new"), target, day(0), "last")
+        assert_same_rows(events(day(0), note="new"), harness.rows(target))
+
+
+def kill_sessions(server: MySQLServer) -> None:
+    """End every session but this one."""
+    with connect(server.dsn) as admin, admin.cursor() as cursor:
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE id <> connection_id() AND user <> 'system user'")
+        for (number,) in cursor.fetchall():
+            with suppress(pymysql.MySQLError):
+                cursor.execute(f"KILL {number}")
+
+
+def test_a_killed_session_is_transient(mysql_server: MySQLServer, harness: MySQLHarness) -> None:
+    target = harness.make_target("things", WriteMode.REPLACE)
+    harness.publish(events(day(0), rows=100_000), target, unit())
+    long = ReadRequest(MySQLSource(query="SELECT seq, repeat('x', 100) AS t FROM seq_1_to_1000000"))
+
+    def read_and_be_cut_off() -> None:
+        with harness.connector.read(long) as reader:
+            reader.read_next_batch()
+            kill_sessions(mysql_server)
+            reader.read_all()
+
+    with pytest.raises(ConnectionFailed) as caught:
+        read_and_be_cut_off()
+    assert caught.value.transient
+    kill_sessions(mysql_server)
+    assert harness.rows(target).num_rows == 100_000
+    request = harness.request(events(day(0), note="new", rows=10), target, harness.connector.claim(target, unit(), attempt="second"))
+
+    def dying() -> pa.RecordBatchReader:
+        kill_sessions(mysql_server)
+        return request.open_reader()
+
+    with pytest.raises(ConnectionFailed) as caught:
+        harness.connector.publish(replace(request, open_reader=dying))
+    assert caught.value.transient
+    assert harness.rows(target).num_rows == 100_000
+    assert harness.connector.publish(request).deleted == 100_000
+
+
+def test_a_server_that_restarts(mysql_server: MySQLServer, tmp_path: Path) -> None:
+    """In the middle of a publish: the old rows are there when it is back, and the same connector goes on."""
+    if mysql_server.process is None:
+        pytest.skip("the server is not ours to restart")
+    with running() as server:
+        ask(server.dsn, "CREATE DATABASE mart")
+        harness = MySQLHarness(tmp_path, dsn=dsn_of(server.dsn, database="mart"))
+        target = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at")
+        harness.publish(events(day(0), note="old"), target, day(0))
+        request = harness.request(events(day(0), note="new"), target, harness.connector.claim(target, day(0), attempt="second"))
+
+        def interrupted() -> pa.RecordBatchReader:
+            def batches() -> Iterator[pa.RecordBatch]:
+                yield from request.open_reader()
+                server.stop()
+
+            return pa.RecordBatchReader.from_batches(request.schema, batches())
+
+        with pytest.raises(ConnectionFailed) as caught:
+            harness.connector.publish(replace(request, open_reader=interrupted))
+        assert caught.value.transient
+        with pytest.raises(ConnectionFailed):
+            harness.connector.probe()
+        server.start(tmp_path / "log")
+        assert_same_rows(events(day(0), note="old"), harness.rows(target))
+        harness.connector.publish(request)
+        assert_same_rows(events(day(0), note="new"), harness.rows(target))
+        harness.connector.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "transient"), [({"port": 1}, True), ({"database": "nowhere"}, False), ({"password": "not " + SECRET}, False)]
+)
+def test_an_unreachable_server(mysql_user_dsn: str, changes: dict[str, Any], transient: bool) -> None:
+    connector = open_connector(dsn_of(mysql_user_dsn, **changes))
+    with pytest.raises(ConnectionFailed, match="warehouse") as caught:
+        connector.probe()
+    assert caught.value.transient == transient
+    assert "password" in caught.value.hint
+    assert SECRET not in str(caught.value)
+
+
+def test_no_file_is_sent_to_a_server_that_asks_for_one(harness: MySQLHarness, tmp_path: Path) -> None:
+    """Any statement may be answered by such a wish; only the load itself answers it, and with rows."""
+    (tmp_path / "private").write_text("private\n")
+    ask(harness.dsn, "CREATE TABLE stolen (line TEXT)")
+    text = f"LOAD DATA LOCAL INFILE '{tmp_path / 'private'}' INTO TABLE stolen"
+    with pytest.raises(RuntimeError, match="local_infile"), harness.connector._sessions.writing() as connection:
+        run(connection, Statement(text))
+    assert ask(harness.dsn, "SELECT count(*) FROM stolen") == ((0,),)
+
+
+# -- attempts beside each other
+
+
+def test_a_claim_waits_for_no_publish(harness: MySQLHarness) -> None:
+    """A zombie that wakes up in the middle of its load is fenced, and whoever claimed meanwhile did not have to wait for it."""
+    target = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at")
+    harness.publish(events(day(0), note="old"), target, day(0))
+    request = harness.request(events(day(0), note="slow"), target, harness.connector.claim(target, day(0), attempt="slow"))
+    waited: list[float] = []
+
+    def overtaken() -> pa.RecordBatchReader:
+        before = time.monotonic()
+        harness.connector.claim(target, day(0), attempt="quick")
+        waited.append(time.monotonic() - before)
+        return request.open_reader()
+
+    with pytest.raises(Fenced):
+        harness.connector.publish(replace(request, open_reader=overtaken))
+    assert waited[0] < 5
+    assert_same_rows(events(day(0), note="old"), harness.rows(target))
+
+
+def test_one_claim_published_twice_at_once_appends_once(harness: MySQLHarness) -> None:
+    """As after a connection that was lost while the server was still writing."""
+    target = harness.make_target("things", WriteMode.APPEND)
+    harness.publish(events(day(1)), target, day(1))
+    request = harness.request(events(day(0), rows=2_000), target, harness.connector.claim(target, day(0), attempt="only"))
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: harness.connector.publish(request), range(4)))
+    assert sorted(result.already for result in done) == [False, True, True, True]
+    assert harness.rows(target).num_rows == 2_024
+
+
+def test_many_may_create_database_ledger_and_table_at_once(mysql_dsn: str, tmp_path: Path) -> None:
+    schema = f"{parts_of(mysql_dsn)['database']}_new"
+
+    def publish(number: int) -> None:
+        harness = MySQLHarness(tmp_path / str(number), dsn=mysql_dsn)
+        harness.scratch.mkdir()
+        target = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at", table_schema=schema)
+        harness.publish(events(day(number)), target, day(number))
+        assert len(harness.connector.ledger(target, pipeline="contract", step="write")) >= 1
+        harness.connector.close()
+
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(publish, range(6)))
+        assert ask(mysql_dsn, f"SELECT count(*), count(DISTINCT id) FROM `{schema}`.things") == ((144, 144),)
+    finally:
+        ask(mysql_dsn, f"DROP DATABASE `{schema}`")
+
+
+def test_upserts_beside_each_other_do_not_deadlock(harness: MySQLHarness) -> None:
+    target = harness.make_target("pairs", WriteMode.UPSERT, keys=["key"])
+    harness.publish(pairs((0, "first")), target, unit("first"))
+
+    def upsert(number: int) -> None:
+        keys = range(300) if number % 2 else range(299, -1, -1)
+        harness.publish(pairs(*((key, str(number)) for key in keys)), target, unit(str(number)))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(upsert, range(8)))
+    found = harness.rows(target)
+    assert found.num_rows == 300
+    assert len(set(found["value"].to_pylist())) == 1
+
+
+def test_replaces_windows_and_upserts_of_one_table_beside_each_other(harness: MySQLHarness) -> None:
+    """Each is counted against what it wrote, so a mixture would be noticed; none fails."""
+    ask(harness.dsn, "CREATE TABLE things (id BIGINT PRIMARY KEY, at TIMESTAMP(6) NULL, note VARCHAR(50), KEY (at))")
+    windowed = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at")
+    whole, upsert = harness.make_target("things", WriteMode.REPLACE), harness.make_target("things", WriteMode.UPSERT, keys=["id"])
+
+    def publish(number: int) -> None:
+        of, target = day(number % 4), (windowed, whole, upsert)[number % 3]
+        at = of if target is windowed else unit(str(number), of.window, step=target.mode.value)
+        harness.publish(events(of, note=str(number), rows=400), target, at, str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(publish, range(24)))
+    found = harness.rows(windowed)
+    assert len(set(found["id"].to_pylist())) == found.num_rows >= 400
+
+
+def test_readers_see_old_or_new_never_between(harness: MySQLHarness) -> None:
+    target = harness.make_target("things", WriteMode.REPLACE)
+    harness.publish(events(day(0), note="0", rows=500), target, unit())
+    seen: list[tuple[int, int]] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        with connect(harness.dsn) as reader, reader.cursor() as cursor:
+            while not stop.is_set():
+                cursor.execute("SELECT count(*), count(DISTINCT substring_index(note, ' ', 1)) FROM things")
+                seen.extend(cursor.fetchall())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for number in range(1, 8):
+        harness.publish(events(day(0), note=str(number), rows=500), target, unit(), str(number))
+    stop.set()
+    watcher.join()
+    assert len(seen) > 7
+    assert set(seen) == {(500, 1)}
+
+
+# -- the target table
+
+
+def test_a_table_that_a_failed_publish_made_is_taken_away(harness: MySQLHarness) -> None:
+    target = harness.make_target("things", WriteMode.APPEND)
+    claim = harness.connector.claim(target, day(0), attempt="first")
+    with pytest.raises(WriteFailed):
+        harness.connector.publish(failing(harness.request(events(day(0)), target, claim)))
+    assert ask(harness.dsn, "SHOW TABLES") == (("_dataflow_ledger",),)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TABLE things (id BIGINT, at TIMESTAMP(6) NULL, note TEXT) ENGINE=MyISAM",
+        "CREATE VIEW things AS SELECT 1 AS id, now() AS at, 'x' AS note",
+    ],
+)
+def test_only_innodb_tables_are_written(mysql_dsn: str, harness: MySQLHarness, made: str) -> None:
+    ask(mysql_dsn, made)
+    with pytest.raises(WriteFailed, match="InnoDB") as caught:
+        harness.publish(events(day(0)), harness.make_target("things", WriteMode.APPEND), day(0))
+    assert not caught.value.transient
+
+
+def test_upsert_without_a_unique_index_says_what_to_type(harness: MySQLHarness) -> None:
+    harness.publish(pairs((1, "a")), harness.make_target("pairs", WriteMode.APPEND), unit("one"))
+    upsert = harness.make_target("pairs", WriteMode.UPSERT, keys=["key"])
+    with pytest.raises(WriteFailed) as caught:
+        harness.publish(pairs((1, "b")), upsert, unit("two"))
+    ask(harness.dsn, caught.value.hint)
+    harness.publish(pairs((1, "b"), (2, "c")), upsert, unit("two"))
+    assert_same_rows(pairs((1, "b"), (2, "c")), harness.rows(upsert))
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "`key` BIGINT UNIQUE, `value` VARCHAR(9) UNIQUE",
+        "`key` BIGINT, `value` VARCHAR(9), UNIQUE (`key`, `value`)",
+        "`key` BIGINT, `value` VARCHAR(9), KEY (`key`)",
+    ],
+)
+def test_upsert_is_refused_unless_one_unique_index_fits(harness: MySQLHarness, definition: str) -> None:
+    """With `value` unique too, the row (2, a) would overwrite (1, a) and leave no row with key 2."""
+    ask(harness.dsn, f"CREATE TABLE pairs ({definition})", "INSERT INTO pairs VALUES (1, 'a')")
+    with pytest.raises(WriteFailed, match="unique index"):
+        harness.publish(pairs((2, "a")), harness.make_target("pairs", WriteMode.UPSERT, keys=["key"]), unit())
+    assert ask(harness.dsn, "SELECT * FROM pairs") == ((1, "a"),)
+
+
+def test_upsert_beside_a_number_that_counts_up(harness: MySQLHarness) -> None:
+    ask(
+        harness.dsn,
+        "CREATE TABLE pairs (id INT AUTO_INCREMENT PRIMARY KEY, `key` BIGINT UNIQUE, `value` TEXT)",
+        "INSERT INTO pairs VALUES (7, 1, 'a')",
+    )
+    harness.publish(pairs((1, "b"), (2, "c")), harness.make_target("pairs", WriteMode.UPSERT, keys=["key"]), unit())
+    assert ask(harness.dsn, "SELECT id, `value` FROM pairs WHERE `key` = 1") == ((7, "b"),)
+    assert ask(harness.dsn, "SELECT count(*) FROM pairs") == ((2,),)
+
+
+def test_upsert_of_keys_alone_leaves_the_rows(harness: MySQLHarness) -> None:
+    target = harness.make_target("keys", WriteMode.UPSERT, keys=["key"])
+    for number in range(2):
+        harness.publish(pairs((1, None), (2, None)).select(["key"]), target, unit(str(number)))
+    assert harness.rows(target).num_rows == 2
+
+
+def test_keys_of_a_made_table_are_equal_only_when_they_are_the_same(harness: MySQLHarness) -> None:
+    target = harness.make_target("tags", WriteMode.UPSERT, keys=["tag"])
+    tags = pa.table({"tag": ["a", "A", "a ", "\u00e4", "a", "e\u0301", "\u00e9"], "n": range(7)})
+    harness.publish(tags, target, unit())
+    assert sorted(harness.rows(target)["n"].to_pylist()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_keys_of_another_table_are_equal_when_its_collation_says_so(harness: MySQLHarness) -> None:
+    ask(harness.dsn, "CREATE TABLE tags (tag VARCHAR(9) COLLATE utf8mb4_general_ci PRIMARY KEY, n INT)", "INSERT INTO tags VALUES ('A', 0)")
+    harness.publish(
+        pa.table({"tag": ["a", "\u00e4", "b"], "n": [1, 2, 3]}), harness.make_target("tags", WriteMode.UPSERT, keys=["tag"]), unit()
+    )
+    assert ask(harness.dsn, "SELECT n FROM tags ORDER BY n") == ((2,), (3,))
+
+
+def test_rows_that_a_unique_index_would_drop_are_refused(harness: MySQLHarness) -> None:
+    """LOAD DATA LOCAL leaves such rows out and only warns."""
+    ask(harness.dsn, "CREATE TABLE pairs (`key` BIGINT UNIQUE, `value` TEXT)")
+    with pytest.raises(WriteFailed, match="Duplicate") as caught:
+        harness.publish(pairs((1, "a"), (1, "b")), harness.make_target("pairs", WriteMode.APPEND), unit())
+    assert "upsert" in caught.value.hint
+    assert ask(harness.dsn, "SELECT count(*) FROM pairs") == ((0,),)
+
+
+def test_auto_create_off_says_what_to_type(harness: MySQLHarness) -> None:
+    target = harness.make_target("things", WriteMode.APPEND, auto_create=False)
+    with pytest.raises(WriteFailed, match="does not exist") as caught:
+        harness.publish(events(day(0)), target, day(0))
+    ask(harness.dsn, caught.value.hint)
+    harness.publish(events(day(0)), target, day(0))
+    assert_same_rows(events(day(0)), harness.rows(target))
+
+
+def test_a_name_beyond_the_basic_plane_is_refused(harness: MySQLHarness) -> None:
+    for table, name in (("things", "\U0001f600"), ("\U0001f600", "id")):
+        with pytest.raises(ValueRefused, match="character"):
+            harness.publish(pa.table({name: [1]}), harness.make_target(table, WriteMode.APPEND), unit())
+
+
+def test_a_servers_own_database_is_one_table_however_it_is_said(harness: MySQLHarness) -> None:
+    database = parts_of(harness.dsn)["database"]
+    said, unsaid = (harness.make_target("things", WriteMode.APPEND, **given) for given in ({"table_schema": database}, {}))
+    harness.publish(events(day(0)), unsaid, day(0))
+    assert harness.publish(events(day(0)), said, day(0), "second").already
+
+
+# -- without LOAD DATA LOCAL
+
+
+@pytest.fixture
+def no_local_infile(mysql_server: MySQLServer) -> Iterator[None]:
+    ask(mysql_server.dsn, "SET GLOBAL local_infile = 0")
+    yield
+    ask(mysql_server.dsn, "SET GLOBAL local_infile = 1")
+
+
+@pytest.mark.usefixtures("no_local_infile")
+@pytest.mark.parametrize("mode", list(WriteMode))
+def test_a_server_that_takes_no_local_files_gets_inserts(harness: MySQLHarness, mode: WriteMode) -> None:
+    keys = ["id"] if mode is WriteMode.UPSERT else []
+    target = harness.make_target("things", mode, keys=keys, window_column="at" if mode is WriteMode.REPLACE_WINDOW else None)
+    for _ in range(2):
+        harness.publish(events(day(0), rows=50_000), target, day(0))
+    assert_same_rows(events(day(0), rows=50_000), harness.rows(target))
+
+
+@pytest.mark.usefixtures("no_local_infile")
+@pytest.mark.parametrize(
+    "case", ["string", "string_long", "string_nul", "binary", "bool", "uint64", "decimal_38_38", "time_us", "timestamp_us", "date"]
+)
+def test_inserts_keep_values_too(harness: MySQLHarness, case: str) -> None:
+    table = pa.table({"id": range(len(COLUMNS[case])), "v": COLUMNS[case]})
+    target = harness.make_target("values", WriteMode.APPEND)
+    harness.publish(table, target, unit())
+    assert_same_column(COLUMNS[case], harness.rows(target).sort_by("id")["v"])
+
+
+@pytest.mark.usefixtures("no_local_infile")
+def test_a_row_larger_than_a_packet_is_refused_by_name(harness: MySQLHarness) -> None:
+    with pytest.raises(WriteFailed, match="max_allowed_packet"):
+        harness.publish(pa.table({"v": ["x" * 20_000_000]}), harness.make_target("things", WriteMode.APPEND), unit())
+    assert ask(harness.dsn, "SHOW TABLES") == (("_dataflow_ledger",),)
+
+
+# -- keys
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"dsn": "mysql+pymysql://u:p%40ss@h:3307/d?ssl_mode=required"}, {"host": "h", "port": 3307, "database": "d", "password": b"p@ss"}),
+        ({"url": "mariadb://u@h/d"}, {"host": "h", "port": 3306, "database": "d", "user": "u"}),
+        ({"port": "3307", "user": "u", "password": "p w'\u00e9", "charset": "utf8"}, {"port": 3307, "password": "p w'\u00e9".encode()}),
+        ({"database": "d"}, {"host": "localhost", "port": 3306, "charset": "utf8mb4"}),
+        ({"unix_socket": "/run/s", "ssl_mode": "disabled"}, {"unix_socket": "/run/s", "ssl_disabled": True}),
+        ({"ssl_mode": "verify_identity"}, {"ssl": {"ca": None, "check_hostname": True, "verify_mode": True}}),
+    ],
+)  # fmt: skip
+def test_connection_keys(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    connector = Connector(MySQLConnection.model_validate(given), ConnectionContext("x", Path()))
+    assert expected.items() <= connector._parameters().items() or expected == {name: connector._parameters()[name] for name in expected}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"dsn": "postgresql://h/d"}, {"dsn": "mysql://h/d?local_infile=1"}, {"dsn": "mysql://h/d", "host": "x"}, {"hots": "x"}),
+        *({"port": "many"}, {"lock_timeout": "soon"}, {"charset": "latin1"}, {"ssl_mode": "sometimes"}),
+    ],
+)
+def test_connection_keys_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        MySQLConnection.model_validate(given)
+
+
+def test_it_is_found_by_both_names() -> None:
+    assert discovery.find("connectors", "mariadb") is discovery.find("connectors", "mysql") is Connector
+
+
+def test_a_missing_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDriver, match="pymysql"):
+        Connector(MySQLConnection(), ConnectionContext("x", Path())).probe()
