@@ -8,6 +8,7 @@ from it. Not here: the table (`_mysql_target`), the text of the rows (`_mysql_te
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,14 +28,13 @@ from dataflow_assets.connectors._mysql_session import (
     refuse_warnings,
     run,
     translated,
-    with_literals,
 )
 from dataflow_assets.connectors._mysql_text import Spelling
 from dataflow_assets.connectors._mysql_types import MySQLRoute, TargetColumn, route
 from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import ORDER, Feed, WindowBounds, require_rows, require_target_rows
+from dataflow_assets.storage.feed import Feed, WindowBounds, require_target_rows
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
 
@@ -98,6 +98,8 @@ class _Publication:
 
     def run(self) -> Published:
         """Make the table where it is missing, then the transaction; after a failure the target is as it was."""
+        import pymysql
+
         try:
             self._prepare()
             done = self._write()
@@ -112,7 +114,8 @@ class _Publication:
             return done
         self._commit()
         failpoint("publish.after_commit")
-        self._drop_incoming()
+        with suppress(pymysql.MySQLError):  # it goes with the session at the latest
+            self._drop_incoming()
         return done
 
     def _prepare(self) -> None:
@@ -157,7 +160,7 @@ class _Publication:
         if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
             deleted = run(connection, sql.delete_rows(MYSQL, self._table, self._predicate))
         failpoint("publish.after_delete")
-        written = self._upsert() if mode is WriteMode.UPSERT else self._load(self._table, self.routes)
+        written = self._upsert() if mode is WriteMode.UPSERT else self._load(Spelling(self._table, self.routes))
         if mode is not WriteMode.UPSERT:
             require_target_rows(self._count(written), self.request)
         return self._record() or Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=written)
@@ -206,13 +209,9 @@ class _Publication:
         except (pymysql.MySQLError, OSError):
             return
 
-    def _load(self, table: TableName, routes: Mapping[str, MySQLRoute]) -> int:
+    def _load(self, spelling: Spelling) -> int:
         """The stage into a table; how many rows it took."""
-        ordered = ORDER in routes
-        feed = Feed(
-            self.request, {name: way for name, way in routes.items() if name != ORDER}, self._window, batch_rows=BATCH_ROWS, ordered=ordered
-        )
-        spelling = Spelling(table, routes)
+        feed = Feed(self.request, self.routes, self._window, batch_rows=BATCH_ROWS, ordered=False)
         try:
             written = self._send(spelling, feed)
         except Exception as error:
@@ -250,31 +249,35 @@ class _Publication:
         return written
 
     def _load_incoming(self) -> None:
-        """The stage into a temporary table, in its order, before the transaction begins. Its columns compare as the target's do."""
+        """The stage into a temporary table, before the transaction begins: of rows with equal keys the last takes the others' place.
+
+        Its columns compare as the target's do.
+        """
         self._drop_incoming()
-        kinds = {name: _like(self.columns[name]) for name in self.routes} | {ORDER: "BIGINT"}
-        incoming = TableName(_INCOMING, self._table.schema)
-        statement = sql.create_table(MYSQL, incoming, kinds, options="ENGINE=InnoDB")
+        keys = self._target.keys
+        kinds = {name: _like(self.columns[name], required=name in keys) for name in self.routes}
+        statement = sql.create_table(MYSQL, self._incoming, kinds, primary_key=keys, options="ENGINE=InnoDB")
         run(self.connection, Statement(statement.text.replace("CREATE TABLE", "CREATE TEMPORARY TABLE", 1)))
-        written = self._load(incoming, {**self.routes, ORDER: MySQLRoute(ORDER, pa.int64())})
-        require_rows(written, self.request)
+        self._load(Spelling(self._incoming, self.routes, replaces=True))
+
+    @property
+    def _incoming(self) -> TableName:
+        return TableName(_INCOMING, self._table.schema)
 
     def _drop_incoming(self) -> None:
         if self._target.mode is WriteMode.UPSERT:
-            run(self.connection, Statement(f"DROP TEMPORARY TABLE IF EXISTS {MYSQL.table(TableName(_INCOMING, self._table.schema))}"))
+            run(self.connection, Statement(f"DROP TEMPORARY TABLE IF EXISTS {MYSQL.table(self._incoming)}"))
 
     def _upsert(self) -> int:
-        """Of rows with equal keys the last of the stage wins; how many rows there were to insert or update."""
-        incoming = MYSQL.table(TableName(_INCOMING, self._table.schema))
-        latest = sql.latest_rows(MYSQL, incoming, keys=[MYSQL.quote(key) for key in self._target.keys], order=ORDER)
+        """Insert or update; how many rows there were, which the count of touched rows, two for an update, does not say."""
         columns = {name: MYSQL.quote(name) for name in self.routes}
-        text = sql.upsert_select(MYSQL, self._table, columns, latest, keys=self._target.keys)
-        refuse_warnings(self.connection, wire.execute(self.connection, with_literals(self.connection, Statement(text))), self.doing)
-        ((rows,),) = fetch(self.connection, Statement(sql.select(MYSQL, {"n": "count(*)"}, latest)))
+        text = sql.upsert_select(MYSQL, self._table, columns, MYSQL.table(self._incoming), keys=self._target.keys)
+        refuse_warnings(self.connection, wire.execute(self.connection, text), self.doing)
+        ((rows,),) = fetch(self.connection, sql.count_rows(MYSQL, self._incoming))
         return int(rows)
 
 
-def _like(column: TargetColumn) -> str:
-    """A column of the type and collation of the target's, which may be null."""
+def _like(column: TargetColumn, *, required: bool) -> str:
+    """A column of the type and collation of the target's."""
     collation = f" COLLATE {column.collation}" if column.collation else ""
-    return f"{column.definition}{collation} NULL"
+    return f"{column.definition}{collation} {'NOT NULL' if required else 'NULL'}"

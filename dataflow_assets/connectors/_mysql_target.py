@@ -84,12 +84,12 @@ def unique_indexes(connection: pymysql.Connection[Any], table: TableName) -> lis
     counting = {row[0] for row in _shown(connection, "FULL COLUMNS", table) if "auto_increment" in row[6].lower()}
     parts: dict[str, list[tuple[str | None, Any]]] = {}
     for row in _shown(connection, "INDEX", table, "WHERE Non_unique = 0"):
-        parts.setdefault(row[2], []).append((row[4], row[7]))
+        parts.setdefault(row[2], []).append((row[4], row[7] or row[10] == "HASH"))  # by hash: a key that another table cannot have
     return [
         UniqueIndex(
             name,
             tuple(str(column) for column, _ in found),
-            all(column is not None and prefix is None for column, prefix in found),
+            all(column is not None and not part for column, part in found),
             any(column in counting for column, _ in found),
         )
         for name, found in parts.items()

@@ -30,6 +30,8 @@ class Spelling:
 
     table: TableName
     routes: Mapping[str, MySQLRoute]
+    replaces: bool = False
+    """Whether a row takes the place of an earlier one with the same key."""
 
     def load_statement(self) -> str:
         """LOAD DATA LOCAL: the name of the file is for the log alone."""
@@ -38,7 +40,8 @@ class Spelling:
             places.append(f"@v{number}" if way.form else MYSQL.quote(name))
             if way.form:
                 sets.append(f"{MYSQL.quote(name)} = {_TURNED[way.form].format(f'@v{number}')}")
-        text = f"LOAD DATA LOCAL INFILE 'dataflow' INTO TABLE {MYSQL.table(self.table)} CHARACTER SET utf8mb4"
+        into = f"{'REPLACE ' if self.replaces else ''}INTO TABLE {MYSQL.table(self.table)}"
+        text = f"LOAD DATA LOCAL INFILE 'dataflow' {into} CHARACTER SET utf8mb4"
         text += r" FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n'"
         return f"{text} ({', '.join(places)})" + (f" SET {', '.join(sets)}" if sets else "")
 
@@ -50,7 +53,8 @@ class Spelling:
 
     def inserts(self, batch: pa.RecordBatch, *, bytes_: int) -> Iterator[bytes]:
         """INSERTs of many rows, each of about `bytes_` bytes or of one row."""
-        head = f"INSERT INTO {MYSQL.table(self.table)} ({MYSQL.names(list(self.routes))}) VALUES ".encode()  # noqa: S608 - names are quoted
+        into = f"{MYSQL.table(self.table)} ({MYSQL.names(list(self.routes))})"
+        head = f"{'REPLACE' if self.replaces else 'INSERT'} INTO {into} VALUES ".encode()
         columns = [_literal(column, way) for column, way in zip(batch.columns, self.routes.values(), strict=True)]
         rows = pc.binary_join_element_wise(*columns, ",", null_handling="replace", null_replacement="NULL")
         data, offsets = _data(pc.binary_join_element_wise("(", rows, "),", ""))
