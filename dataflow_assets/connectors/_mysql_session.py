@@ -175,6 +175,8 @@ class Sessions:
             return connection
 
     def _connect(self, settings: str) -> pymysql.Connection[Any]:
+        from ssl import SSLError
+
         import pymysql
         from pymysql.constants import CLIENT
 
@@ -185,8 +187,14 @@ class Sessions:
             try:
                 # LOCAL_FILES without local_infile: the server may take the rows we send, and cannot ask for a file
                 connection = pymysql.connect(**self._parameters(), client_flag=CLIENT.LOCAL_FILES)
-            except (RuntimeError, ValueError) as error:  # a way to log in that needs another module; an unknown option
-                raise ConnectionFailed(f"{doing}: {error}", hint=_UNREACHABLE, transient=False) from error
+            except (RuntimeError, ValueError, OSError) as error:  # a way to log in that needs another module; a file that is not there
+                raise ConnectionFailed(
+                    f"{doing}: {error}", hint="check ssl_ca and the other keys of the connection", transient=False
+                ) from error
+            except pymysql.OperationalError as error:
+                if isinstance(getattr(error, "original_exception", None), SSLError):
+                    raise ConnectionFailed(f"{doing}: {error.args[1]}", hint="check ssl_mode, ssl_ca and host", transient=False) from error
+                raise
             connection.query(settings)
             keep_alive(connection)
         return connection

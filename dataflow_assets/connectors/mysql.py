@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -59,7 +60,9 @@ class MySQLConnection(Model):
     unix_socket: str | None = Field(None, description="a socket file, in place of host and port")
     charset: str = Field("utf8mb4", description="for older files: rows travel as utf8mb4, whatever the character sets of the tables")
     ssl_mode: SslMode = Field("preferred", description="disabled, preferred, required, verify_ca or verify_identity")
-    ssl_ca: str | None = Field(None, description="file with the certificates to trust, for verify_ca and verify_identity")
+    ssl_ca: str | None = Field(
+        None, description="file with the certificates to trust, for verify_ca and verify_identity; a relative path starts at the project"
+    )
     dsn: SecretStr | None = Field(
         None, validation_alias=AliasChoices("dsn", "url"), description="mysql://user:password@host:port/database?ssl_mode=required"
     )
@@ -180,7 +183,8 @@ steps:
         mode, authority = given.pop("ssl_mode"), given.pop("ssl_ca")
         tls: dict[str, Any] = {"ssl_disabled": True} if mode == "disabled" else {}
         if mode in {"required", "verify_ca", "verify_identity"}:
-            tls = {"ssl": {"ca": authority, "check_hostname": mode == "verify_identity", "verify_mode": mode != "required"}}
+            place = str(self._context.project_dir / Path(authority).expanduser()) if authority else None
+            tls = {"ssl": {"ca": place, "check_hostname": mode == "verify_identity", "verify_mode": mode != "required"}}
         return {**{name: value for name, value in given.items() if value is not None}, **tls, "charset": "utf8mb4", "connect_timeout": 10}
 
     def probe(self) -> str:

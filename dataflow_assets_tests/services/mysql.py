@@ -30,6 +30,9 @@ _SETTINGS = (
     # without these, --no-defaults means latin1
     *("--character-set-server=utf8mb4", "--collation-server=utf8mb4_unicode_ci", "--innodb-buffer-pool-size=64M"),
 )
+SECRET = "correct horse battery"
+"""The password of the user that tests publish with."""
+RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, INDEX, CREATE TEMPORARY TABLES, LOCK TABLES"
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
 
@@ -102,8 +105,8 @@ def ask(dsn: str, *statements: str) -> tuple[tuple[Any, ...], ...]:
 
 
 @contextmanager
-def running() -> Iterator[MySQLServer]:
-    """A server of our own on a free port of the loopback. Raises FileNotFoundError without the binaries."""
+def running(*settings: str) -> Iterator[MySQLServer]:
+    """A server of our own on a free port of the loopback, with more settings. Raises FileNotFoundError without the binaries."""
     programs = [shutil.which(name, path=_PATH) for name in ("mariadbd", "mariadb-install-db")]
     if None in programs:
         raise FileNotFoundError("mariadbd")
@@ -116,7 +119,7 @@ def running() -> Iterator[MySQLServer]:
         subprocess.run(first, check=True, capture_output=True, cwd="/")
         port = free_port()
         files = [f"--socket={scratch / 'socket'}", f"--pid-file={scratch / 'pid'}", f"--port={port}"]
-        made = MySQLServer(f"mysql://root@127.0.0.1:{port}/", "system binaries", [server, *place, *files, *_SETTINGS, *_SMALL])
+        made = MySQLServer(f"mysql://root@127.0.0.1:{port}/", "system binaries", [server, *place, *files, *_SETTINGS, *_SMALL, *settings])
         try:
             made.start(scratch / "log")
             yield made
@@ -169,3 +172,15 @@ def mysql_dsn(mysql_server: MySQLServer) -> Iterator[str]:
     """The DSN of a database for this test alone."""
     with fresh_mysql_database(mysql_server) as dsn:
         yield dsn
+
+
+@pytest.fixture
+def mysql_user_dsn(mysql_server: MySQLServer, mysql_dsn: str) -> str:
+    """The same database, for a user with a password and with the rights that the docs name."""
+    database = parts_of(mysql_dsn)["database"]
+    ask(
+        mysql_server.dsn,
+        f"CREATE USER IF NOT EXISTS loader@'%' IDENTIFIED BY '{SECRET}'",
+        f"GRANT {RIGHTS} ON `{database}`.* TO loader@'%'",
+    )
+    return dsn_of(mysql_dsn, user="loader", password=SECRET)
