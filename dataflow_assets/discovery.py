@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 Family = Literal["connectors", "transforms", "checks"]
 _CLASS = {"connectors": "Connector", "transforms": "Transform", "checks": "Check"}
-_ALIASES = {"postgresql": "postgres", "opensearch": "elasticsearch"}
+_ALIASES = {"postgresql": "postgres", "mariadb": "mysql", "opensearch": "elasticsearch"}
 
 
 @cache

@@ -18,6 +18,7 @@ HEAVY = [
     "adbc_driver_manager",
     "adbc_driver_postgresql",
     "httpx",
+    "pymysql",
     "sqlglot",
     "sqlalchemy",
     "pyarrow",

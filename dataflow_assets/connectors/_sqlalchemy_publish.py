@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 from dataflow_assets.connectors import _sqlite_times as times
 from dataflow_assets.connectors._row_publish import Row, RowPublication, TargetColumn
 from dataflow_assets.connectors._sqlalchemy_read import reflect
-from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, failure, no_upsert, on_duplicate_key, translated
+from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, failure, no_upsert, translated
 from dataflow_assets.connectors._sqlalchemy_types import FLOATS_FOR_DECIMALS, has_zones, new_type, route
 from dataflow_assets.connectors._sqlite_types import decimals_as_floats, refuse_nan
 from dataflow_assets.errors import ConnectionFailed, ValueRefused, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.feed import Route, WindowBounds
-from dataflow_assets.storage.sql import Dialect, Statement
+from dataflow_assets.storage.sql import Dialect, Statement, on_duplicate_key
 from dataflow_assets.tables import Published, PublishRequest, Target, WriteMode
 
 _LOST_REPLY = "the reply to COMMIT was lost; the ledger shows that it happened"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.secrets import register_secret
-from dataflow_assets.storage.sql import Dialect, Statement, on_conflict
+from dataflow_assets.storage.sql import Dialect, Statement, on_conflict, on_duplicate_key
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -61,12 +61,6 @@ _BAD_VALUE = "22"
 _NUMBERED = {5: "busy", 6: "busy", 1205: "retry", 1213: "retry", 2002: "lost", 2003: "lost", 2006: "lost", 2013: "lost"}
 _NUMBERED |= {1044: "not allowed", 1045: "not allowed", 1049: "not allowed"}
 _HINT = "try the statement in the database's own client"
-
-
-def on_duplicate_key(dialect: Dialect, keys: Sequence[str], assignments: Mapping[str, str]) -> str:
-    """The form of MySQL and MariaDB, which name no keys: any unique index counts."""
-    sets = assignments or {keys[0]: dialect.quote(keys[0])}
-    return " ON DUPLICATE KEY UPDATE " + ", ".join(f"{dialect.quote(name)} = {value}" for name, value in sets.items())
 
 
 def no_upsert(_: Dialect, keys: Sequence[str], assignments: Mapping[str, str]) -> str:

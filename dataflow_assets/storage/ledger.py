@@ -63,15 +63,15 @@ def ledger_table(target: TableName) -> TableName:
     return TableName(LEDGER, target.schema)
 
 
-def create_ledger(dialect: Dialect, table: TableName) -> Statement:
-    """CREATE TABLE IF NOT EXISTS for the ledger."""
+def create_ledger(dialect: Dialect, table: TableName, *, options: str = "") -> Statement:
+    """CREATE TABLE IF NOT EXISTS for the ledger; `options` stand at its end."""
     instants = {"window_start", "window_end", "claimed_at", "published_at"}
     integers = {"claimed_generation", "published_generation", "row_count"}
     kinds = {}
     for name in COLUMNS:
         kind = dialect.instant_type if name in instants else dialect.integer_type if name in integers else dialect.text_type
         kinds[name] = dialect.key_text_type if name in _KEY else kind
-    return create_table(dialect, table, kinds, primary_key=_KEY)
+    return create_table(dialect, table, kinds, primary_key=_KEY, options=options)
 
 
 def claim_unit(dialect: Dialect, target: Target, unit: Unit, *, attempt: str) -> Statement:

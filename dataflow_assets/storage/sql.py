@@ -42,6 +42,12 @@ def on_conflict(dialect: Dialect, keys: Sequence[str], assignments: Mapping[str,
     return f" ON CONFLICT ({target}) DO UPDATE SET " + ", ".join(f"{dialect.quote(name)} = {value}" for name, value in assignments.items())
 
 
+def on_duplicate_key(dialect: Dialect, keys: Sequence[str], assignments: Mapping[str, str]) -> str:
+    """The form of MySQL and MariaDB, which name no keys: any unique index counts."""
+    sets = assignments or {keys[0]: dialect.quote(keys[0])}
+    return " ON DUPLICATE KEY UPDATE " + ", ".join(f"{dialect.quote(name)} = {value}" for name, value in sets.items())
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How one database writes SQL: data only, so that a new database is a new value and not a branch."""
@@ -50,6 +56,8 @@ class Dialect:
     placeholder: Callable[[int], str] = numbered
     quotes: tuple[str, str] = ('"', '"')
     max_identifier_bytes: int | None = None
+    basic_plane: bool = False
+    """Names hold only characters up to U+FFFF; the database would make `?` of others."""
     text_type: str = "TEXT"
     key_text_type: str = "TEXT"
     """A text type that may be part of a primary key."""
@@ -71,6 +79,8 @@ class Dialect:
                 f"the name {name!r} has {size} bytes; {self.name} keeps {self.max_identifier_bytes} and would cut it off",
                 hint="rename it in the query",
             )
+        if self.basic_plane and max(name) > "\uffff":
+            raise ValueRefused(f"the name {name!r} has a character that {self.name} does not keep in names", hint="rename it in the query")
         opening, closing = self.quotes
         return opening + name.replace(closing, closing * 2) + closing
 
@@ -83,12 +93,25 @@ class Dialect:
         return ", ".join(self.quote(column) for column in columns)
 
 
-def create_table(dialect: Dialect, table: TableName, columns: Mapping[str, str], *, primary_key: Sequence[str] = ()) -> Statement:
-    """CREATE TABLE IF NOT EXISTS; `columns` is name -> SQL type, which is taken as it stands."""
+def create_table(
+    dialect: Dialect,
+    table: TableName,
+    columns: Mapping[str, str],
+    *,
+    primary_key: Sequence[str] = (),
+    index: Sequence[str] = (),
+    options: str = "",
+) -> Statement:
+    """CREATE TABLE IF NOT EXISTS; `columns` is name -> SQL type, which is taken as it stands, as are the `options` at the end.
+
+    `index` makes an index within the statement, for databases whose DDL commits by itself and that have this form (MySQL).
+    """
     lines = [f"{dialect.quote(name)} {kind}" for name, kind in columns.items()]
     if primary_key:
         lines.append(f"PRIMARY KEY ({dialect.names(primary_key)})")
-    return Statement(f"CREATE TABLE IF NOT EXISTS {dialect.table(table)} ({', '.join(lines)})")
+    if index:
+        lines.append(f"INDEX ({dialect.names(index)})")
+    return Statement(f"CREATE TABLE IF NOT EXISTS {dialect.table(table)} ({', '.join(lines)}){options and ' ' + options}")
 
 
 def create_index(dialect: Dialect, table: TableName, columns: Sequence[str], *, name: str | None = None, unique: bool = False) -> Statement:

@@ -31,6 +31,10 @@ def harness_of(kind: str, place: str, scratch: Path) -> Harness:
         from dataflow_assets_tests.connectors import test_sqlalchemy
 
         return test_sqlalchemy.harness_of(place, scratch)
+    if kind == "mysql":
+        from dataflow_assets_tests.connectors.test_mysql import MySQLHarness
+
+        return MySQLHarness(scratch, dsn=place)
     from dataflow_assets_tests.connectors.test_duckdb import DuckDBHarness
 
     return DuckDBHarness(Path(place))

@@ -32,6 +32,18 @@ def test_a_name_that_cannot_be_kept_is_refused(name: str) -> None:
         sql.Dialect("Postgres", max_identifier_bytes=63).quote(name)
 
 
+def test_a_name_beyond_the_basic_plane_is_refused_where_it_would_become_a_question_mark() -> None:
+    dialect = sql.Dialect("MySQL", quotes=("`", "`"), basic_plane=True)
+    assert dialect.quote("\u00e9\uffff`") == "`\u00e9\uffff```"
+    with pytest.raises(ValueRefused, match="character"):
+        dialect.quote("a\U0001f600")
+
+
+def test_a_table_with_its_index_in_one_statement() -> None:
+    text = sql.create_table(SQLITE, TableName("t"), {"a": "INT", "b": "INT"}, primary_key=["a"], index=["b"], options="ENGINE=InnoDB").text
+    assert text == 'CREATE TABLE IF NOT EXISTS "t" ("a" INT, "b" INT, PRIMARY KEY ("a"), INDEX ("b")) ENGINE=InnoDB'
+
+
 def test_values_stay_out_of_the_text() -> None:
     text, values = sql.derived_table(SQLITE, Query(("SELECT * FROM t WHERE a = ", Bind("x'); --"), " -- end;")))
     assert text == "(\nSELECT * FROM t WHERE a = ?1 -- end\n) AS source_query"

@@ -1,0 +1,99 @@
+"""Reading from MySQL: one read-only snapshot, and rows as exact Arrow batches.
+
+Here: the statement with columns and window pushed down, and the stream. Not here: how one type is read (`_mysql_types`), packets
+(`_mysql_wire`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from dataflow_assets.batches import resize, trimmed
+from dataflow_assets.connectors import _mysql_wire as wire
+from dataflow_assets.connectors._mysql_session import MYSQL, Sessions, fetch, translated, with_literals
+from dataflow_assets.connectors._mysql_types import ReadColumn, read_column
+from dataflow_assets.errors import ReadFailed
+from dataflow_assets.storage import sql
+from dataflow_assets.storage.read_ahead import read_ahead
+from dataflow_assets.storage.sql import Statement
+from dataflow_assets.tables import Query, TableName, WindowFilter
+
+if TYPE_CHECKING:
+    import pymysql
+
+
+def from_table(table: TableName) -> Statement:
+    """A table as a source: what stands after FROM."""
+    return Statement(MYSQL.table(table))
+
+
+def from_query(query: Query) -> Statement:
+    """A query as a source: what stands after FROM, with its values."""
+    text, values = sql.derived_table(MYSQL, query)
+    return Statement(text, tuple(values))
+
+
+@contextmanager
+def stream(
+    sessions: Sessions,
+    source: Statement,
+    doing: str,
+    *,
+    tinyint_is_bool: bool,
+    columns: Sequence[str] | None = None,
+    window: WindowFilter | None = None,
+    rows: int = 65_536,
+) -> Iterator[pa.RecordBatchReader]:
+    """Stream `source` from one read-only snapshot."""
+    with sessions.reading() as connection:
+        with translated(doing, ReadFailed):
+            text = with_literals(connection, source)
+            fetch(connection, Statement("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            fetch(connection, Statement("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"))
+            described = _describe(connection, text, tinyint_is_bool=tinyint_is_bool)
+            selected = _select(described, columns, doing=doing)
+            predicate = _predicate(described, window, connection) if window else None
+            statement = sql.select(MYSQL, {column.name: column.expression for column in selected}, text, predicate)
+            _, blocks = wire.query(connection, statement)
+        schema = pa.schema([pa.field(column.name, column.kind) for column in selected])
+        with read_ahead(_restored(blocks, selected, schema, doing, rows), cancel=lambda: sessions.end(connection)) as batches:
+            yield pa.RecordBatchReader.from_batches(schema, batches)
+    pa.default_memory_pool().release_unused()
+
+
+def _describe(connection: pymysql.Connection[Any], source: str, *, tinyint_is_bool: bool) -> dict[str, ReadColumn]:
+    """The columns of a source in their order; the server does not look for rows when none are wanted."""
+    fields, blocks = wire.query(connection, sql.select(MYSQL, None, source) + " LIMIT 0")
+    for _ in blocks:
+        pass
+    return {field.name: read_column(field, MYSQL.quote(field.name), tinyint_is_bool=tinyint_is_bool) for field in fields}
+
+
+def _select(described: Mapping[str, ReadColumn], columns: Sequence[str] | None, *, doing: str) -> list[ReadColumn]:
+    if missing := [name for name in columns or () if name not in described]:
+        raise ReadFailed(f"{doing}: there is no column {missing[0]!r}", hint=f"the columns are {', '.join(described)}")
+    return [described[name] for name in columns or described]
+
+
+def _predicate(described: Mapping[str, ReadColumn], window: WindowFilter, connection: pymysql.Connection[Any]) -> Statement:
+    column = described.get(window.column)
+    if column is None:
+        raise ReadFailed(f"there is no event_time_column {window.column!r}", hint=f"the columns are {', '.join(described)}")
+    bounds = window.bounds(column.kind)
+    return Statement(with_literals(connection, sql.window_predicate(MYSQL, window.column, bounds)))
+
+
+def _restored(
+    blocks: Iterator[list[pa.Array]], columns: Sequence[ReadColumn], schema: pa.Schema, doing: str, rows: int
+) -> Iterator[pa.RecordBatch]:
+    def batches() -> Iterator[pa.RecordBatch]:
+        for block in blocks:
+            arrays = [column.restore(values) for column, values in zip(columns, block, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    with translated(doing, ReadFailed):
+        yield from resize(trimmed(batches(), every=64), rows=rows)
