@@ -1,3 +1,3 @@
 """Registers the services that tests can ask for. Here: nothing else; a service has its own module under `services`."""
 
-pytest_plugins = ["dataflow_assets_tests.services.postgres"]
+pytest_plugins = ["dataflow_assets_tests.services.clickhouse", "dataflow_assets_tests.services.postgres"]

@@ -49,6 +49,8 @@ class Dialect:
     name: str
     placeholder: Callable[[int], str] = numbered
     quotes: tuple[str, str] = ('"', '"')
+    escapes: bool = False
+    """Whether a backslash inside a quoted identifier begins an escape."""
     max_identifier_bytes: int | None = None
     text_type: str = "TEXT"
     key_text_type: str = "TEXT"
@@ -72,6 +74,8 @@ class Dialect:
                 hint="rename it in the query",
             )
         opening, closing = self.quotes
+        if self.escapes:
+            name = name.replace("\\", "\\\\")
         return opening + name.replace(closing, closing * 2) + closing
 
     def table(self, name: TableName) -> str:
