@@ -87,7 +87,7 @@ class Ledger:
             self._write("claim", number=number, ticket=ticket, **row)
 
         number = self._take(_CLAIMS, _of(unit), write)
-        row = self.row(unit)
+        row = self.row(unit, self.open_turns())
         return Claim(unit, number, attempt, row.entry if row else None)
 
     def _take(
@@ -176,41 +176,36 @@ class Ledger:
 
     # -- what it tells
 
-    def row(self, unit: Unit) -> ledger.LedgerRow | None:
-        """The newest claim of a unit with its newest publish."""
-        return next(iter(self._ledger_rows(unit.pipeline, unit.step, unit.key)), None)
+    def row(self, unit: Unit, turns: Sequence[Turn]) -> ledger.LedgerRow | None:
+        """The newest claim of a unit with its newest publish; of `turns`, those count whose rows are seen."""
+        return next(iter(self._ledger_rows(turns, unit.pipeline, unit.step, unit.key)), None)
 
     def entries(self, *, pipeline: str, step: str) -> list[LedgerEntry]:
         """The published units of a step, oldest first."""
-        return ledger.ordered(row.entry for row in self._ledger_rows(pipeline, step) if row.entry)
+        return ledger.ordered(row.entry for row in self._ledger_rows(self.open_turns(), pipeline, step) if row.entry)
 
     def newest_claim(self, unit: Unit) -> int:
         """The newest generation of a unit."""
         return int(self._rows("max(number)", _CLAIMS, _of(unit))[0][0] or 0)
 
-    def _ledger_rows(self, pipeline: str, step: str, key: str | None = None) -> list[ledger.LedgerRow]:
+    def _ledger_rows(self, turns: Sequence[Turn], pipeline: str, step: str, key: str | None = None) -> list[ledger.LedgerRow]:
         where = "pipeline = {dataflow_2:String} AND step = {dataflow_3:String}"
         values: tuple[str, ...] = (pipeline, step) if key is None else (pipeline, step, key)
         if key is not None:
             where += " AND unit_key = {dataflow_4:String}"
         names = CLICKHOUSE.names(ledger.COLUMNS)
         claims = self._rows(names, f"{where} AND event = 'claim'", values, "ORDER BY number DESC LIMIT 1 BY unit_key")
-        published = self._published(names, where, values)
+        published = self._published(names, where, values, [turn.ticket for turn in turns if self.seen(turn.load)])
         return [ledger.ledger_row(_joined(row, published.get(row[_UNIT_KEY]))) for row in claims]
 
-    def _published(self, names: str, where: str, values: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    def _published(self, names: str, where: str, values: Sequence[str], visible: Sequence[int]) -> dict[str, tuple[Any, ...]]:
         """The newest publish of each unit; what was published before the table was last made counts for nothing."""
-        visible = self._visible()
         done = f"(ticket IN (SELECT ticket FROM {self._name} WHERE target_table = {{dataflow_1:String}} AND event = 'published')"
         done += f" OR has({{dataflow_{len(values) + 2}:Array(UInt64)}}, ticket))"
         since = f"SELECT max(number) FROM {self._name} WHERE target_table = {{dataflow_1:String}} AND event = 'intent' AND fresh AND {done}"
         chosen = f"{where} AND event = 'intent' AND {done} AND number >= ({since})"
         rows = self._rows(names, chosen, (*values, visible), "ORDER BY number DESC LIMIT 1 BY unit_key")
         return {row[_UNIT_KEY]: row for row in rows}
-
-    def _visible(self) -> list[int]:
-        """The tickets without outcome whose rows stand in the table."""
-        return [turn.ticket for turn in self.open_turns() if self.seen(turn.load)]
 
     def seen(self, load: int) -> bool:
         """Whether rows of this load stand in the table."""

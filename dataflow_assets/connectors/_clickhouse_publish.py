@@ -81,6 +81,7 @@ class _Publication:
     seconds: float
     load: int = field(default_factory=lambda: secrets.randbits(62) + 1)
     swapping: bool = False
+    roles: list[str] = field(default_factory=list)
 
     @cached_property
     def log(self) -> Ledger:
@@ -102,26 +103,29 @@ class _Publication:
         """All of it."""
         claim = self.request.claim
         open_turns = self.log.open_turns()
-        for turn in open_turns:
-            if older(turn, claim.unit, claim.generation):
-                self.end(turn)
-        if (done := self._settled()) is not None:
+        outdated = [turn for turn in open_turns if older(turn, claim.unit, claim.generation)]
+        for turn in outdated:
+            self.end(turn)
+        others = [turn for turn in open_turns if turn not in outdated]
+        if (done := self._settled(others)) is not None:
             return done
-        sweep(self.server, self.request.target, claim.unit, generation=claim.generation, busy=[turn.load for turn in open_turns])
+        sweep(self.server, self.request.target, claim.unit, generation=claim.generation, busy=[turn.load for turn in others])
         failpoint("publish.begin")
         self.table = describe(self.server, self._name)
-        tables = self._prepare()
         try:
+            self._prepare()
             self._fill()
             return self._take_turn()
-        except driver_errors() as error:
-            self._raise_fenced(error)
+        except Exception as error:
+            if isinstance(error, (*driver_errors(), WriteFailed)):
+                self._raise_fenced(error)
             raise
         finally:
-            drop_quietly(self.server, tables)
+            drop_quietly(self.server, [self._stage(role) for role in self.roles])
 
-    def _settled(self) -> Published | None:
-        row = self.log.row(self.request.claim.unit)
+    def _settled(self, turns: Sequence[Turn] = ()) -> Published | None:
+        """What the ledger already decides; inside a turn nobody else's can be open that counts."""
+        row = self.log.row(self.request.claim.unit, turns)
         if row and row.entry and describe(self.server, self._name) is None:
             row = ledger.LedgerRow(row.unit, row.generation, row.attempt, None)  # a publish into a table that is gone
         return ledger.settled(row, self.request)
@@ -134,7 +138,7 @@ class _Publication:
 
     # -- the staging tables
 
-    def _prepare(self) -> list[TableName]:
+    def _prepare(self) -> None:
         """Work out the ways of the columns and make the staging tables; they exist before the turn, so that whoever ends it finds them."""
         names = self.request.schema.names
         if absent := [key for key in self.request.target.keys if key not in names]:
@@ -147,18 +151,16 @@ class _Publication:
             if LOAD not in self.table.columns:
                 add_load_column(self.server, self._name)
                 self.table = describe(self.server, self._name)
-        made = [self._stage("in")]
+        self._make("in")
         if self._mode is not WriteMode.REPLACE and self.table is not None:
-            made.append(self._stage("out"))
-        for table in made:
-            like = create_statement(self.request, table) if self.table is None else None
-            self.server.run(like or f"CREATE TABLE {CLICKHOUSE.table(table)} AS {CLICKHOUSE.table(self._name)}")
-        try:
-            self._plan()
-        except BaseException:
-            drop_quietly(self.server, made)
-            raise
-        return [*made, self._stage("raw")] if self._mode is WriteMode.UPSERT else made
+            self._make("out")
+        self._plan()
+
+    def _make(self, role: str) -> None:
+        table = self._stage(role)
+        self.roles.append(role)
+        like = create_statement(self.request, table) if self.table is None else None
+        self.server.run(like or f"CREATE TABLE {CLICKHOUSE.table(table)} AS {CLICKHOUSE.table(self._name)}")
 
     def _require_auto_create(self) -> None:
         if not self.request.target.options.auto_create:
@@ -167,7 +169,8 @@ class _Publication:
 
     def _plan(self) -> None:
         staged = describe(self.server, self._stage("in"))
-        assert staged is not None, "it was made a moment ago"
+        if staged is None:
+            raise WriteFailed(f"{self._name}: the staging table was dropped by another publish", transient=True)
         require_columns(staged, self._name, self.request.schema.names)
         zone = self.server.zone
         self.types = {item.name: staged.columns[item.name].type for item in self.request.schema}
@@ -194,6 +197,7 @@ class _Publication:
         upsert = self._mode is WriteMode.UPSERT
         into = self._stage("raw" if upsert else "in")
         if upsert:
+            self.roles.append("raw")
             columns = ", ".join(f"{CLICKHOUSE.quote(name)} {kind}" for name, kind in self.types.items())
             order = f"{CLICKHOUSE.quote(ORDER)} Int64"
             self.server.run(f"CREATE TABLE {CLICKHOUSE.table(into)} ({columns}, {order}) ENGINE = MergeTree ORDER BY tuple()")
@@ -268,9 +272,8 @@ class _Publication:
         self.log.announce(turn, self.request, fresh=self.table is None)
         failpoint("publish.before_commit")
         if swap.statement is not None:
-            self.swapping = True
+            self.swapping = True  # from here on only the rows tell
             self.server.run(swap.statement)
-            self.swapping = False
         failpoint("publish.after_commit")
         self.log.decide(turn, published=True)
         found = None if self._mode is WriteMode.UPSERT else self.request.rows

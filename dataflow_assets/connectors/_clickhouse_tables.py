@@ -20,6 +20,8 @@ from dataflow_assets.connectors._clickhouse_types import sql_type
 from dataflow_assets.errors import WriteFailed
 from dataflow_assets.tables import PublishRequest, TableName, Target, Unit, WriteMode
 
+_ENGINES = {"MergeTree", "ReplacingMergeTree"}
+"""Others change rows when they merge, also the column that marks a load, or share their parts with other servers."""
 _COMPUTED = {"MATERIALIZED", "ALIAS"}
 
 
@@ -51,7 +53,7 @@ class Table:
         """Whether the engine itself lets the last row of these keys win: a ReplacingMergeTree sorted by them, without a version."""
         sorted_by = {part.strip().strip("`") for part in self.sorting_key.split(",")}
         partitioned_by = {name for name in self.columns if mentions(self.partition_key, name)}
-        plain = self.engine == "ReplacingMergeTree" and not self.engine_full.startswith("ReplacingMergeTree(")
+        plain = bool(re.match(r"ReplacingMergeTree(\(\s*\))?(\s|$)", self.engine_full))
         return plain and sorted_by == set(keys) and partitioned_by <= set(keys)
 
 
@@ -85,8 +87,8 @@ def exists(server: Server, *tables: TableName) -> bool:
 
 def require_engine(table: Table, name: TableName) -> None:
     """Raise WriteFailed for an engine whose parts cannot be swapped here."""
-    if not table.engine.endswith("MergeTree") or table.engine.startswith(("Replicated", "Shared")):
-        hint = "publish into a table with ENGINE = MergeTree (or another engine of its family) on one server"
+    if table.engine not in _ENGINES:
+        hint = "publish into a table with ENGINE = MergeTree or ReplacingMergeTree, from which others may be fed"
         raise WriteFailed(f"table {name} has the engine {table.engine}, into which windows cannot be swapped exactly once", hint=hint)
 
 

@@ -257,32 +257,33 @@ def _scalar_type(kind: pa.DataType) -> str | None:
 class ColumnRoute(Route):
     """A route that knows what the server would do silently: drop nulls, pad, and wrap around."""
 
-    required: bool = False
     width: int | None = None
     """Bytes of a FixedString(n)."""
-    limits: Kind | None = None
-    """The target's type, for the range of its values."""
+    target: Kind | None = None
+    """The target's type, for its nulls and the range of its values."""
 
     def fit(self, column: pa.Array) -> pa.Array:
         """The column as `wire`. Raises ValueRefused where the target would keep something else."""
         fitted = super().fit(column)
-        if self.required and fitted.null_count:
-            self._refuse(f"is null in some rows, which {self.limits} cannot keep")
         if self.width is not None and not pc.all(pc.equal(pc.binary_length(fitted), self.width), min_count=0).as_py():
             self._refuse(f"holds values that are not exactly {self.width} bytes long")
-        if self.limits is not None:
-            self._require_range(fitted, bare(self.limits))
+        if self.target is not None:
+            self._require_kept(fitted, self.target)
         return fitted
 
-    def _require_range(self, column: pa.Array, kind: Kind) -> None:
+    def _require_kept(self, column: pa.Array, kind: Kind) -> None:
+        """Nulls and ranges, also of what is inside: the server would make an empty list of a null one."""
+        if column.null_count and not holds_null(kind):
+            self._refuse(f"is null in some rows, which {kind} cannot keep")
+        kind = bare(kind)
         if pa.types.is_map(column.type):
-            self._require_range(column.keys, bare(kind.inner(0)))
-            self._require_range(column.items, bare(kind.inner(1)))
+            self._require_kept(column.keys, kind.inner(0))
+            self._require_kept(column.items, kind.inner(1))
         elif is_list(column.type):
-            self._require_range(column.flatten(), bare(kind.inner()))
+            self._require_kept(column.flatten(), kind.inner())
         elif pa.types.is_struct(column.type):
             for values, (_, inside) in zip(column.flatten(), _members(kind), strict=True):
-                self._require_range(values, bare(inside))
+                self._require_kept(values, inside)
         elif (limits := _range_of(kind, column.type)) is not None and len(column) > column.null_count:
             self._require_between(column, limits, kind)
 
@@ -327,7 +328,7 @@ def route(name: str, kind: pa.DataType, type_text: str, *, zone: str | None) -> 
         hint = "cast it in the query, or change the target column's type"
         raise ValueRefused(f"column {name!r} of type {kind} does not fit {type_text}", hint=hint)
     width = int(inside.arguments[0]) if inside.name == "FixedString" else None
-    return ColumnRoute(name, wire, required=not holds_null(target), width=width, limits=target)
+    return ColumnRoute(name, wire, width=width, target=target)
 
 
 def _wire(kind: pa.DataType, target: Kind, *, zone: str | None) -> pa.DataType | None:

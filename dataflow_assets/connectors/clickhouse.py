@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _SECURE = {"http": False, "clickhouse": False, "clickhousedb": False, "clickhouse+http": False, "https": True, "clickhouses": True}
 _NATIVE = "port {} speaks ClickHouse's native protocol, and this connector HTTP: write 8123, or 8443 with secure: true"
-_ENGINE = re.compile(r"^(?!Replicated|Shared)\w*MergeTree(\(.*\))?$", re.DOTALL)
+_ENGINE = re.compile(r"^(Replacing)?MergeTree(\(.*\))?$", re.DOTALL)
 _DATABASE = AliasChoices("table_database", "database")
 
 
@@ -113,7 +113,7 @@ class ClickHouseEndpoint(EndpointOptions):
     table_database: str | None = Field(
         None, validation_alias=_DATABASE, description="its database, made when it is missing; default: the connection's"
     )
-    engine: str = Field("MergeTree()", description="the engine of a table that is made: MergeTree or another of its family")
+    engine: str = Field("MergeTree()", description="the engine of a table that is made: MergeTree or ReplacingMergeTree")
     order_by: Names = Field(
         default_factory=list, description="its sorting key; default: the upsert keys, the event time, or tuple() by mode"
     )
@@ -123,7 +123,7 @@ class ClickHouseEndpoint(EndpointOptions):
     @classmethod
     def _engine_has_parts(cls, value: str) -> str:
         if not _ENGINE.match(value.strip()):
-            raise ValueError("the engine must be MergeTree or another of its family, and neither Replicated nor Shared")
+            raise ValueError("the engine must be MergeTree() or ReplacingMergeTree(...): others change or share what is published")
         return value.strip()
 
 

@@ -116,7 +116,7 @@ PREPARE: Mapping[tuple[str, str], Callable[[Path], None]] = {
     ("checks", "validator"): _flights,
     ("checks", "metric_anomaly"): _flights,
 }
-NOT_EMBEDDED = {("connectors", "postgres")}
+NOT_EMBEDDED = {("connectors", "clickhouse"), ("connectors", "postgres")}
 
 
 def every_plugin() -> list[tuple[str, str]]:
