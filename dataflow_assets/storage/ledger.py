@@ -9,7 +9,7 @@ who has claimed it (generation, attempt) and which of them has published it. Not
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -77,12 +77,7 @@ def create_ledger(dialect: Dialect, table: TableName, *, options: str = "") -> S
 def claim_unit(dialect: Dialect, target: Target, unit: Unit, *, attempt: str) -> Statement:
     """Insert the unit with generation 1, or raise its generation by one: atomic in any database that has the dialect's upsert."""
     table = ledger_table(target.table)
-    window = (dialect.instant(unit.window.start), dialect.instant(unit.window.end)) if unit.window else (None, None)
-    row = {
-        **dict(zip(_KEY, _key(target, unit), strict=True)),
-        **dict(zip(_WINDOW, window, strict=True)),
-        **dict(zip(_CLAIM, (1, attempt, dialect.instant(utc_now())), strict=True)),
-    }
+    row = claim_values(dialect, target, unit, attempt=attempt)
     generation = dialect.quote("claimed_generation")
     assignments = {name: dialect.incoming(dialect.quote(name)) for name in (*_CLAIM[1:], *_WINDOW)}
     assignments["claimed_generation"] = f"{dialect.table(table)}.{generation} + 1"
@@ -114,15 +109,32 @@ def lock_units(dialect: Dialect, target: Target, unit: Unit | None) -> Statement
 def publish_unit(dialect: Dialect, request: PublishRequest) -> Statement:
     """Record the publish unless a newer generation was claimed; read the row back (`fetch_unit`) to see whether it did."""
     claim, target = request.claim, request.target
-    values = (
-        *(claim.generation, claim.attempt, target.mode.value, request.rows, request.checksum, schema_fingerprint(request.schema)),
-        *(dialect.instant(utc_now()), json.dumps(request.metrics), json.dumps(request.state)),
-    )
+    values = tuple(published_values(dialect, request).values())
     sets = ", ".join(f"{dialect.quote(name)} = {dialect.placeholder(position)}" for position, name in enumerate(_PUBLISHED, start=1))
     key = _key_predicate(dialect, target, claim.unit, first=len(values) + 1)
     newest = f"{dialect.quote('claimed_generation')} = {dialect.placeholder(len(values) + len(_KEY) + 1)}"
     text = f"UPDATE {dialect.table(ledger_table(target.table))} SET {sets} WHERE {key.text} AND {newest}"
     return Statement(text, (*values, *key.values, claim.generation))
+
+
+def published_values(dialect: Dialect, request: PublishRequest) -> dict[str, Any]:
+    """The columns that a publish fills, with their values."""
+    claim = request.claim
+    values = (
+        *(claim.generation, claim.attempt, request.target.mode.value, request.rows, request.checksum, schema_fingerprint(request.schema)),
+        *(dialect.instant(utc_now()), json.dumps(request.metrics), json.dumps(request.state)),
+    )
+    return dict(zip(_PUBLISHED, values, strict=True))
+
+
+def claim_values(dialect: Dialect, target: Target, unit: Unit, *, attempt: str, generation: int = 1) -> dict[str, Any]:
+    """The columns that a claim fills, with their values: the unit, its window, who claims it."""
+    window = (dialect.instant(unit.window.start), dialect.instant(unit.window.end)) if unit.window else (None, None)
+    return {
+        **dict(zip(_KEY, _key(target, unit), strict=True)),
+        **dict(zip(_WINDOW, window, strict=True)),
+        **dict(zip(_CLAIM, (generation, attempt, dialect.instant(utc_now())), strict=True)),
+    }
 
 
 def fetch_unit(dialect: Dialect, target: Target, unit: Unit) -> Statement:
@@ -175,7 +187,11 @@ def _entry(row: dict[str, Any], unit: Unit) -> LedgerEntry | None:
 
 def published_entries(rows: Sequence[Sequence[Any]]) -> list[LedgerEntry]:
     """The published units among `rows`, oldest window first, then by the time of publishing."""
-    entries = [entry for entry in (ledger_row(values).entry for values in rows) if entry]
+    return ordered(entry for entry in (ledger_row(values).entry for values in rows) if entry)
+
+
+def ordered(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
+    """Oldest window first, then by the time of publishing."""
     return sorted(entries, key=lambda entry: (entry.unit.window.start if entry.unit.window else entry.published_at, entry.published_at))
 
 

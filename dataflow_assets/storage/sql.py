@@ -55,6 +55,8 @@ class Dialect:
     name: str
     placeholder: Callable[[int], str] = numbered
     quotes: tuple[str, str] = ('"', '"')
+    escapes: bool = False
+    """Whether a backslash inside a quoted identifier begins an escape."""
     max_identifier_bytes: int | None = None
     basic_plane: bool = False
     """Names hold only characters up to U+FFFF; the database would make `?` of others."""
@@ -82,6 +84,8 @@ class Dialect:
         if self.basic_plane and max(name) > "\uffff":
             raise ValueRefused(f"the name {name!r} has a character that {self.name} does not keep in names", hint="rename it in the query")
         opening, closing = self.quotes
+        if self.escapes:
+            name = name.replace("\\", "\\\\")
         return opening + name.replace(closing, closing * 2) + closing
 
     def table(self, name: TableName) -> str:

@@ -35,6 +35,10 @@ def harness_of(kind: str, place: str, scratch: Path) -> Harness:
         from dataflow_assets_tests.connectors.test_mysql import MySQLHarness
 
         return MySQLHarness(scratch, dsn=place)
+    if kind == "clickhouse":
+        from dataflow_assets_tests.connectors.test_clickhouse import ClickHouseHarness
+
+        return ClickHouseHarness(scratch, place=place)
     from dataflow_assets_tests.connectors.test_duckdb import DuckDBHarness
 
     return DuckDBHarness(Path(place))

@@ -146,7 +146,7 @@ PREPARE: Mapping[tuple[str, str], Callable[[Path], None]] = {
     ("checks", "validator"): _flights,
     ("checks", "metric_anomaly"): _flights,
 }
-NOT_EMBEDDED = {("connectors", kind) for kind in ("postgres", "mysql", "http", "elasticsearch")}
+NOT_EMBEDDED = {("connectors", kind) for kind in ("postgres", "mysql", "clickhouse", "http", "elasticsearch")}
 
 
 def every_plugin() -> list[tuple[str, str]]:

@@ -1,0 +1,119 @@
+"""Reading from ClickHouse: one query, which sees one snapshot, and rows as exact Arrow batches.
+
+Here: the statement with columns and window pushed down, and the stream. Not here: how one type is read (`_clickhouse_types`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pyarrow as pa
+
+from dataflow_assets.batches import resize, trimmed
+from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, Server, bound, driver_errors, translated
+from dataflow_assets.connectors._clickhouse_types import ReadColumn, read_column
+from dataflow_assets.errors import ReadFailed, ValueRefused
+from dataflow_assets.storage import sql
+from dataflow_assets.storage.read_ahead import read_ahead
+from dataflow_assets.storage.sql import Statement
+from dataflow_assets.tables import Query, TableName, WindowFilter
+
+
+def from_table(table: TableName, *, final: bool = False) -> Statement:
+    """A table as the text after FROM."""
+    return Statement(CLICKHOUSE.table(table) + (" FINAL" if final else ""))
+
+
+def from_query(query: Query) -> Statement:
+    """A query as the text after FROM, its values bound by the server."""
+    _, values = query.render(lambda _: "")
+    text, _ = sql.derived_table(bound(values), query)
+    return Statement(text, tuple(values))
+
+
+@contextmanager
+def stream(
+    server: Server,
+    source: Statement,
+    doing: str,
+    *,
+    columns: Sequence[str] | None = None,
+    window: WindowFilter | None = None,
+    rows: int = 65_536,
+) -> Iterator[pa.RecordBatchReader]:
+    """Stream `source`, the text after FROM with its values."""
+    with translated(doing, ReadFailed, port=server.options.port):
+        described = _describe(server, source)
+        selected = _select(described, columns, doing=doing)
+        statement = _statement(source, selected, _predicate(described, window, first=len(source.values) + 1))
+        raw = server.stream(statement.text, statement.values)
+    try:
+        with translated(doing, ReadFailed):
+            opened = pa.ipc.open_stream(raw)
+        fields = [pa.field(item.name, item.kind or _plain(opened.schema.field(item.name).type)) for item in selected]
+        schema = pa.schema(fields)
+        with read_ahead(_restored(opened, selected, schema, doing, rows), cancel=raw.close) as batches:
+            yield pa.RecordBatchReader.from_batches(schema, batches)
+    finally:
+        with suppress(Exception):
+            raw.close()  # not given back to the pool: what the server still wants to send would be read as the next answer
+    pa.default_memory_pool().release_unused()
+
+
+def _describe(server: Server, source: Statement) -> dict[str, ReadColumn]:
+    """The columns of a source in their order. Raises ValueRefused when two share a name."""
+    described = server.describe(source.text, source.values)
+    names = [name for name, _ in described]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueRefused(f"the query returns column {twice[0]!r} more than once", hint="give each column a name of its own with AS")
+    return {name: read_column(name, kind, zone=server.zone) for name, kind in described}
+
+
+def _select(described: Mapping[str, ReadColumn], columns: Sequence[str] | None, *, doing: str) -> list[ReadColumn]:
+    if missing := [name for name in columns or () if name not in described]:
+        raise ReadFailed(f"{doing}: there is no column {missing[0]!r}", hint=f"the columns are {', '.join(described)}")
+    return [described[name] for name in columns or described]
+
+
+def _predicate(described: Mapping[str, ReadColumn], window: WindowFilter | None, *, first: int) -> Statement | None:
+    if window is None:
+        return None
+    column = described.get(window.column)
+    if column is None:
+        raise ReadFailed(f"there is no event_time_column {window.column!r}", hint=f"the columns are {', '.join(described)}")
+    return window_predicate(window, column.bounds or pa.string(), first=first)
+
+
+def window_predicate(window: WindowFilter, kind: pa.DataType, *, first: int = 1) -> Statement:
+    """The window as SQL. ClickHouse compares instants; a wall clock of a UTC server counts as UTC, whatever the session's clock."""
+    bounds = window.bounds(kind)
+    if pa.types.is_timestamp(kind):
+        bounds = (window.window.start, window.window.end)
+    return sql.window_predicate(bound(bounds, first=first), window.column, bounds, first=first)
+
+
+def _statement(source: Statement, columns: Sequence[ReadColumn], predicate: Statement | None) -> Statement:
+    """Filtered inside, cast outside: in ClickHouse the alias of a cast column would hide the column from WHERE."""
+    values = (*source.values, *(predicate.values if predicate else ()))
+    inner = sql.select(CLICKHOUSE, None, source.text, predicate)
+    return Statement(
+        sql.select(CLICKHOUSE, {item.name: item.expression(f"w.{CLICKHOUSE.quote(item.name)}") for item in columns}, f"({inner}) AS w"),
+        values,
+    )
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _restored(raw: Any, columns: Sequence[ReadColumn], schema: pa.Schema, doing: str, rows: int) -> Iterator[pa.RecordBatch]:
+    errors = driver_errors()
+    try:
+        for batch in resize(trimmed(raw), rows=rows):
+            arrays = [item.restore(batch.column(position)) for position, item in enumerate(columns)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+    except (*errors, pa.ArrowException, OSError) as error:
+        hint = "run the query in clickhouse-client to see whether it fails there"
+        raise ReadFailed(f"{doing}: the result broke off: {error}", hint=hint, transient=True) from error

@@ -1,0 +1,250 @@
+"""ClickHouse as source and target, over HTTP: `kind: clickhouse`.
+
+Here: its options, and the connector. Not here: talking to the server (`_clickhouse_session`), the read stream (`_clickhouse_read`),
+publishing (`_clickhouse_publish`); the last two are imported when used, since they load Arrow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+
+from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, NATIVE_PORTS, Options, Server, translated
+from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
+from dataflow_assets.protocols import Capabilities, ConnectionContext
+from dataflow_assets.secrets import register_secret
+from dataflow_assets.spec.models import EndpointOptions, Model, Names, SqlSourceOptions
+from dataflow_assets.tables import (
+    Claim,
+    LedgerEntry,
+    Published,
+    PublishRequest,
+    Query,
+    ReadRequest,
+    TableName,
+    Target,
+    Unit,
+    WindowFilter,
+    WriteMode,
+)
+from dataflow_assets.windows import parse_duration
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SECURE = {"http": False, "clickhouse": False, "clickhousedb": False, "clickhouse+http": False, "https": True, "clickhouses": True}
+_NATIVE = "port {} speaks ClickHouse's native protocol, and this connector HTTP: write 8123, or 8443 with secure: true"
+_ENGINE = re.compile(r"^(Replacing)?MergeTree(\(.*\))?$", re.DOTALL)
+_DATABASE = AliasChoices("table_database", "database")
+
+
+class ClickHouseConnection(Model):
+    """The keys of a ClickHouse connection: a `dsn`, or its parts."""
+
+    host: str = Field("localhost", description="the server")
+    port: int | None = Field(None, description="its HTTP port; default: 8123, with secure 8443")
+    database: str = Field("default", validation_alias=AliasChoices("database", "dbname"), description="where tables without a database are")
+    user: str = Field("default", validation_alias=AliasChoices("user", "username"), description="the user")
+    password: SecretStr | None = Field(None, description="best taken from the environment, with env_var")
+    secure: bool = Field(False, description="speak HTTPS")
+    verify: bool = Field(True, description="with secure: check the server's certificate")
+    dsn: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("dsn", "url"), description="https://user:password@host:port/database, or http://"
+    )
+    lock_timeout: str = Field("10min", description="how long a publish waits for others into the same table")
+    statement_timeout: str = Field("1h", description="how long the server may be silent during one statement")
+
+    @field_validator("dsn")
+    @classmethod
+    def _dsn_is_http(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return value
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in _SECURE:
+            raise ValueError("a dsn starts with http:// or https://")
+        if parts.port in NATIVE_PORTS and not parts.scheme.startswith("http"):
+            raise ValueError(_NATIVE.format(parts.port))
+        return value
+
+    @field_validator("port")
+    @classmethod
+    def _port_is_http(cls, value: int | None) -> int | None:
+        if value in NATIVE_PORTS:
+            raise ValueError(_NATIVE.format(value))
+        return value
+
+    @field_validator("lock_timeout", "statement_timeout")
+    @classmethod
+    def _is_a_duration(cls, value: str) -> str:
+        parse_duration(value)
+        return value
+
+    @model_validator(mode="after")
+    def _dsn_or_parts(self) -> Self:
+        if self.dsn is not None and self.model_fields_set & {"host", "port", "database", "user", "password", "secure"}:
+            raise ValueError("write either dsn, or host, port, database, user, password and secure")
+        return self
+
+
+class ClickHouseSource(SqlSourceOptions):
+    """A query, or a table with its database."""
+
+    table_database: str | None = Field(None, validation_alias=_DATABASE, description="the table's database; default: the connection's")
+    final: bool = Field(False, description="read a table with FINAL: only the newest row of each key of a ReplacingMergeTree")
+
+
+class ClickHouseEndpoint(EndpointOptions):
+    """A table with its database, and how it is made when it is missing."""
+
+    table: str = Field(description="the table")
+    table_database: str | None = Field(
+        None, validation_alias=_DATABASE, description="its database, made when it is missing; default: the connection's"
+    )
+    engine: str = Field("MergeTree()", description="the engine of a table that is made: MergeTree or ReplacingMergeTree")
+    order_by: Names = Field(
+        default_factory=list, description="its sorting key; default: the upsert keys, the event time, or tuple() by mode"
+    )
+    partition_by: str | None = Field(None, description="its partition key, such as toYYYYMM(ordered_at)")
+
+    @field_validator("engine")
+    @classmethod
+    def _engine_has_parts(cls, value: str) -> str:
+        if not _ENGINE.match(value.strip()):
+            raise ValueError("the engine must be MergeTree() or ReplacingMergeTree(...): others change or share what is published")
+        return value.strip()
+
+
+class Connector:
+    """Reads with one streamed query; publishes by swapping partitions or tables."""
+
+    kind: ClassVar[str] = "clickhouse"
+    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="clickhouse")
+    Connection: ClassVar[type[ClickHouseConnection]] = ClickHouseConnection
+    Source: ClassVar[type[ClickHouseSource]] = ClickHouseSource
+    Endpoint: ClassVar[type[ClickHouseEndpoint]] = ClickHouseEndpoint
+    example: ClassVar[str] = """\
+pipeline_name: visits_per_day
+windows: {every: day, begin: 2024-01-01}
+event_time_column: visited_at
+steps:
+  - id: visits
+    type: source
+    source_type: clickhouse
+    connection: events
+    config:
+      query: SELECT visited_at, page, user_id FROM visits
+  - id: visits_table
+    type: endpoint
+    endpoint_type: clickhouse
+    connection: events
+    depends_on: [visits]
+    config:
+      table: visits
+      table_database: mart
+      partition_by: toYYYYMM(visited_at)
+      order_by: [page, visited_at]
+"""
+
+    def __init__(self, connection: ClickHouseConnection, context: ConnectionContext) -> None:
+        self._name = context.name
+        self._lock_seconds = parse_duration(connection.lock_timeout).total_seconds()
+        options = _options(connection, context.name)
+        if options.password:
+            register_secret(options.password)
+        if connection.dsn is not None:
+            register_secret(connection.dsn.get_secret_value())
+        self._server = Server(options)
+
+    def probe(self) -> str:
+        """Reach the server."""
+        with translated(f"connection {self._name!r}", ConnectionFailed, port=self._server.options.port):
+            ((version,),) = self._server.rows("SELECT version()")
+        return f"ClickHouse {version}"
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._server.close()
+
+    def source_table(self, options: ClickHouseSource) -> TableName | None:
+        """The table that the options name."""
+        return TableName(options.table, options.table_database or self._server.options.database) if options.table else None
+
+    def target_table(self, options: ClickHouseEndpoint) -> TableName:
+        """The table that the options name."""
+        return TableName(options.table, options.table_database or self._server.options.database)
+
+    @contextmanager
+    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
+        """Stream a query or table."""
+        from dataflow_assets.connectors import _clickhouse_read
+
+        table = self.source_table(request.options)
+        query = request.query or Query.of(request.options.query or "")
+        source = _clickhouse_read.from_table(table, final=request.options.final) if table else _clickhouse_read.from_query(query)
+        doing = f"reading {table or 'the query'} of connection {self._name!r}"
+        options: dict[str, Any] = {"columns": request.columns, "window": request.window, "rows": request.batch_rows}
+        with _clickhouse_read.stream(self._server, source, doing, **options) as reader:
+            yield reader
+
+    @contextmanager
+    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
+        """Stream the target table; of a ReplacingMergeTree, what it will hold once it has merged."""
+        from dataflow_assets.connectors import _clickhouse_read, _clickhouse_tables
+
+        doing = f"reading {target.table}"
+        with translated(doing, ReadFailed, port=self._server.options.port):
+            table = _clickhouse_tables.describe(self._server, target.table)
+        source = _clickhouse_read.from_table(target.table, final=table is not None and table.engine == "ReplacingMergeTree")
+        with _clickhouse_read.stream(self._server, source, doing, window=window) as reader:
+            yield reader
+
+    def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
+        """Take the unit's next generation in the ledger."""
+        from dataflow_assets.connectors import _clickhouse_ledger, _clickhouse_tables
+
+        with translated(f"claiming {unit} in {target.table}", WriteFailed, port=self._server.options.port):
+            log = _clickhouse_ledger.Ledger(self._server, target)
+            if not _clickhouse_tables.exists(self._server, log.table):
+                self._server.run(f"CREATE DATABASE IF NOT EXISTS {CLICKHOUSE.quote(target.table.schema or 'default')}")
+                self._server.run(_clickhouse_ledger.create_ledger(log.table))
+            claim = log.claim(unit, attempt=attempt)
+            if claim.published and not _clickhouse_tables.exists(self._server, target.table):
+                return Claim(unit, claim.generation, attempt)
+            return claim
+
+    def publish(self, request: PublishRequest) -> Published:
+        """Fill a staging table, and swap it in."""
+        from dataflow_assets.connectors import _clickhouse_publish
+
+        return _clickhouse_publish.publish(self._server, request, lock_seconds=self._lock_seconds)
+
+    def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
+        """The published units of a step; none when the table is gone, whatever was published into it."""
+        from dataflow_assets.connectors import _clickhouse_ledger, _clickhouse_tables
+
+        with translated(f"reading the ledger of {target.table}", ReadFailed, port=self._server.options.port):
+            log = _clickhouse_ledger.Ledger(self._server, target)
+            if not _clickhouse_tables.exists(self._server, log.table, target.table):
+                return []
+            return log.entries(pipeline=pipeline, step=step)
+
+
+def _options(connection: ClickHouseConnection, name: str) -> Options:
+    """The parts of a connection, from its dsn when it has one."""
+    seconds = int(parse_duration(connection.statement_timeout).total_seconds())
+    if connection.dsn is None:
+        password = connection.password.get_secret_value() if connection.password else ""
+        port = connection.port or (8443 if connection.secure else 8123)
+        login = (connection.user, password, connection.database)
+        return Options(name, connection.host, port, *login, connection.secure, connection.verify, seconds)
+    parts = urlsplit(connection.dsn.get_secret_value())
+    secure = _SECURE[parts.scheme]
+    login = (unquote(parts.username or "default"), unquote(parts.password or ""), unquote(parts.path.strip("/")) or "default")
+    return Options(
+        name, parts.hostname or "localhost", parts.port or (8443 if secure else 8123), *login, secure, connection.verify, seconds
+    )
