@@ -44,7 +44,7 @@ def on_conflict(dialect: Dialect, keys: Sequence[str], assignments: Mapping[str,
 
 def on_duplicate_key(dialect: Dialect, keys: Sequence[str], assignments: Mapping[str, str]) -> str:
     """The form of MySQL and MariaDB, which name no keys: any unique index counts."""
-    sets = assignments or {keys[0]: dialect.quote(keys[0])}
+    sets = assignments or {keys[0]: dialect.incoming(dialect.quote(keys[0]))}
     return " ON DUPLICATE KEY UPDATE " + ", ".join(f"{dialect.quote(name)} = {value}" for name, value in sets.items())
 
 
