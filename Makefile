@@ -36,6 +36,8 @@ bench: setup
 pins:
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 	  --no-emit-index-url --no-header --generate-hashes -o requirements.txt
+	uv pip compile --group services -c requirements.txt --universal --python-version 3.11 \
+	  --no-emit-index-url --no-header --no-annotate --generate-hashes -o requirements-services.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
