@@ -7,7 +7,6 @@ table (`test_mysql`), types (`test_mysql_types`).
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -234,21 +233,17 @@ def test_tls(tls_server: tuple[MySQLServer, Path], tmp_path: Path, host: str, op
 
 
 def test_a_claim_waits_for_no_publish(harness: MySQLHarness) -> None:
-    """A zombie that wakes up in the middle of its load is fenced, and whoever claimed meanwhile did not have to wait for it."""
+    """A zombie that wakes up in the middle of its load is fenced. The claim that does it is made in the same thread: waiting would hang."""
     target = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at")
     harness.publish(events(day(0), note="old"), target, day(0))
     request = harness.request(events(day(0), note="slow"), target, harness.connector.claim(target, day(0), attempt="slow"))
-    waited: list[float] = []
 
     def overtaken() -> pa.RecordBatchReader:
-        before = time.monotonic()
         harness.connector.claim(target, day(0), attempt="quick")
-        waited.append(time.monotonic() - before)
         return request.open_reader()
 
     with pytest.raises(Fenced):
         harness.connector.publish(replace(request, open_reader=overtaken))
-    assert waited[0] < 5
     assert_same_rows(events(day(0), note="old"), harness.rows(target))
 
 
