@@ -51,7 +51,7 @@ class Table:
 
     def replaces(self, keys: Sequence[str]) -> bool:
         """Whether the engine itself lets the last row of these keys win: a ReplacingMergeTree sorted by them, without a version."""
-        sorted_by = {part.strip().strip("`") for part in self.sorting_key.split(",")}
+        sorted_by = {part.strip("()` ") for part in self.sorting_key.split(",")}
         partitioned_by = {name for name in self.columns if mentions(self.partition_key, name)}
         plain = bool(re.match(r"ReplacingMergeTree(\(\s*\))?(\s|$)", self.engine_full))
         return plain and sorted_by == set(keys) and partitioned_by <= set(keys)

@@ -10,11 +10,13 @@ import argparse
 import gzip
 import io
 import json
+import os
 import re
 import signal
 import sys
 import tempfile
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,7 +37,7 @@ _INSERT = re.compile(rb"^\s*insert\s", re.IGNORECASE)
 _DATA_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)\s*(?:;?\s*\n|;?\s*$)", re.IGNORECASE)
 _RESULT_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 _STREAMED = re.compile(rb"^[\s(]*(?:select|with)\b", re.IGNORECASE)
-_GIVES_ROWS = re.compile(rb"^\s*(?:show|desc|describe|exists|explain)\b", re.IGNORECASE)
+_GIVES_ROWS = re.compile(rb"^[\s(]*(?:select|with|show|desc|describe|exists|explain)\b", re.IGNORECASE)
 _STATUS = {60: 404, 81: 404, 47: 404, 62: 400, 36: 400, 516: 403, 497: 403}
 _BUFFER = 1 << 20
 
@@ -143,8 +145,8 @@ class Handler(BaseHTTPRequestHandler):
     def _select(self, connection: Any, query: bytes, values: dict[str, str], arguments: dict[str, str]) -> None:
         named = _RESULT_FORMAT.search(query)
         form = named[1].decode() if named else arguments.get("default_format") or "TabSeparated"
-        if not _STREAMED.match(query):
-            rows = _GIVES_ROWS.match(query)
+        rows = _GIVES_ROWS.match(query)
+        if not rows or not _STREAMED.match(query) or arguments.get("wait_end_of_query") == "1":
             result = connection.query(query.decode(), form if rows else "Null", params=values)
             named_format = {"X-ClickHouse-Format": form} if rows else {}
             summary = json.dumps({"written_rows": str(result.rows_read() or 0)})
@@ -154,10 +156,13 @@ class Handler(BaseHTTPRequestHandler):
         try:
             pieces = (chunk.bytes() or b"" for chunk in stream)
             pieces = _joined(pieces) if form == "ArrowStream" else pieces
-            first = next(pieces, b"") or connection.query(query.decode(), form, params=values).bytes() or b""  # without rows: the schema
-            self._stream(first, pieces, form)
+            first = next(pieces, b"")
+            if first:
+                self._stream(first, pieces, form)
         finally:
             stream.close()
+        if not first:  # without rows chDB streams nothing, and a server the schema
+            self._stream(connection.query(query.decode(), form, params=values).bytes() or b"", iter(()), form)
 
     def _stream(self, first: bytes, pieces: Iterator[bytes], form: str) -> None:
         """The first piece decides between an answer and an error; an error after it cuts the line, as the server does."""
@@ -239,6 +244,13 @@ class Engine(ThreadingHTTPServer):
         self.keep = chdb.connect(self.path)
 
 
+def _end_with_parent(engine: Engine, parent: int) -> None:
+    """Whoever started this may be killed before it can end it."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    engine.shutdown()
+
+
 def main() -> None:
     """Serve until told to end."""
     parser = argparse.ArgumentParser()
@@ -247,6 +259,7 @@ def main() -> None:
     given = parser.parse_args()
     engine = Engine(given.port, given.path)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=engine.shutdown).start())
+    threading.Thread(target=_end_with_parent, args=(engine, os.getppid()), daemon=True).start()
     sys.stdout.write(f"listening on {engine.server_port}\n")
     sys.stdout.flush()
     engine.serve_forever()
