@@ -9,7 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataflow_assets.assets.io_managers import CSVIOManager, DuckDBIOManager, JSONIOManager, ParquetIOManager, PostgresIOManager
+    from dataflow_assets.assets.io_managers import (
+        ClickHouseIOManager,
+        CSVIOManager,
+        DuckDBIOManager,
+        JSONIOManager,
+        MySQLIOManager,
+        ParquetIOManager,
+        PostgresIOManager,
+        SQLAlchemyIOManager,
+        SQLiteIOManager,
+    )
     from dataflow_assets.errors import DataflowError
     from dataflow_assets.operations.component import ProjectComponent
     from dataflow_assets.operations.load import load_project
@@ -20,12 +30,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CSVIOManager": "assets.io_managers",
+    "ClickHouseIOManager": "assets.io_managers",
     "DataflowError": "errors",
     "DuckDBIOManager": "assets.io_managers",
     "JSONIOManager": "assets.io_managers",
+    "MySQLIOManager": "assets.io_managers",
     "ParquetIOManager": "assets.io_managers",
     "PostgresIOManager": "assets.io_managers",
     "ProjectComponent": "operations.component",
+    "SQLAlchemyIOManager": "assets.io_managers",
+    "SQLiteIOManager": "assets.io_managers",
     "Window": "windows",
     "check": "spec.builders",
     "endpoint": "spec.builders",
@@ -38,12 +52,16 @@ _HOMES = {
 
 __all__ = [
     "CSVIOManager",
+    "ClickHouseIOManager",
     "DataflowError",
     "DuckDBIOManager",
     "JSONIOManager",
+    "MySQLIOManager",
     "ParquetIOManager",
     "PostgresIOManager",
     "ProjectComponent",
+    "SQLAlchemyIOManager",
+    "SQLiteIOManager",
     "Window",
     "__version__",
     "check",

@@ -54,6 +54,8 @@ class ConnectorIOManager(dg.IOManager):
     kind: ClassVar[str]
     suffix: ClassVar[str] = ""
     """The ending of files, for systems of files."""
+    schema_key: ClassVar[str] = "table_schema"
+    """The connector's option that names a table's schema."""
 
     def __init__(self, *, project_dir: str | Path = ".", schema: str | None = None, **connection: Any) -> None:
         self._project_dir, self._schema, self._connection = Path(project_dir), schema, connection
@@ -119,7 +121,7 @@ class ConnectorIOManager(dg.IOManager):
         if self.suffix:
             return {"file_path": address.name or f"{'/'.join(address.key)}{self.suffix}"}
         schema = address.schema or self._schema
-        return {"table": address.name or address.key[-1], **({"table_schema": schema} if schema else {})}
+        return {"table": address.name or address.key[-1], **({self.schema_key: schema} if schema else {})}
 
     def _target(self, address: Address, partitions: Partitions, options: Any) -> Target:
         mode = address.mode or (WriteMode.REPLACE_WINDOW if partitions.windows else WriteMode.REPLACE)
@@ -136,10 +138,34 @@ class PostgresIOManager(ConnectorIOManager):
     kind = "postgres"
 
 
+class MySQLIOManager(ConnectorIOManager):
+    """Tables in MySQL or MariaDB: `host`, `port`, `database`, `user`, `password`, or `dsn`; `schema` is a database."""
+
+    kind = "mysql"
+
+
+class ClickHouseIOManager(ConnectorIOManager):
+    """Tables in ClickHouse: `host`, `port`, `database`, `user`, `password`, or `dsn`; `schema` is a database."""
+
+    kind, schema_key = "clickhouse", "table_database"
+
+
 class DuckDBIOManager(ConnectorIOManager):
     """Tables in a DuckDB file."""
 
     kind = "duckdb"
+
+
+class SQLiteIOManager(ConnectorIOManager):
+    """Tables in a SQLite file."""
+
+    kind = "sqlite"
+
+
+class SQLAlchemyIOManager(ConnectorIOManager):
+    """Tables in any database that SQLAlchemy has a dialect for: `url`."""
+
+    kind = "sqlalchemy"
 
 
 class CSVIOManager(ConnectorIOManager):
