@@ -2,5 +2,6 @@
 
 pytest_plugins = [
     "dataflow_assets_tests.services.elasticsearch",
+    "dataflow_assets_tests.services.object_stores",
     "dataflow_assets_tests.services.postgres",
 ]
