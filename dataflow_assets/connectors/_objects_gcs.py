@@ -95,8 +95,8 @@ class Store(LazyStore):
             if reading:
                 raise Changed(key) from error
             raise ConnectionFailed(f"{self.url} does not exist", hint="correct the bucket in root", transient=False) from error
-        except (failures.GoogleAPICallError, failures.RetryError) as error:
-            status = int(getattr(error, "code", None) or 503)
+        except failures.GoogleAPICallError as error:
+            status = int(error.code or 503)
             hint = "give this account the role Storage Object Viewer, to write Storage Object User" if status in {401, 403} else ""
             transient = status in {408, 429} or status >= 500
             raise ConnectionFailed(f"{self.url}/{key}: {error}", hint=hint, transient=transient) from error
@@ -104,7 +104,7 @@ class Store(LazyStore):
             raise ConnectionFailed(
                 f"{self.url}: {error}", hint="give service_account_file in storage_options, or sign in with gcloud", transient=False
             ) from error
-        except (login.TransportError, RequestException) as error:
+        except (failures.RetryError, login.TransportError, RequestException) as error:
             raise ConnectionFailed(f"{self.url} cannot be reached: {error}", hint="see endpoint_url and the network") from error
 
 

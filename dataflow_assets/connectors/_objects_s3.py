@@ -136,7 +136,7 @@ class Store(LazyStore):
                 hint="give key and secret in storage_options, or sign in as for the AWS command line",
                 transient=False,
             ) from error
-        except (failures.HTTPClientError, failures.IncompleteReadError, HTTPError) as error:
+        except (failures.ConnectionError, failures.HTTPClientError, failures.IncompleteReadError, HTTPError) as error:
             raise ConnectionFailed(f"{self.url} cannot be reached: {error}", hint="see endpoint_url and the network") from error
         except failures.BotoCoreError as error:
             raise ConnectionFailed(f"{self.url}: {error}", hint="see storage_options", transient=False) from error

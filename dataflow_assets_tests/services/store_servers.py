@@ -91,13 +91,13 @@ def serve_gcs(port: int) -> None:
                 self.end_headers()
                 self.wfile.write(body)
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 - the name that http.server looks for
             self._asked(super().do_GET)
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - the name that http.server looks for
             self._asked(super().do_POST)
 
-        def do_PUT(self) -> None:
+        def do_PUT(self) -> None:  # noqa: N802 - the name that http.server looks for
             self._asked(super().do_PUT)
 
         def log_message(self, *_: Any) -> None:
