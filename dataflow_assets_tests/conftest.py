@@ -4,5 +4,6 @@ pytest_plugins = [
     "dataflow_assets_tests.services.clickhouse",
     "dataflow_assets_tests.services.elasticsearch",
     "dataflow_assets_tests.services.mysql",
+    "dataflow_assets_tests.services.object_stores",
     "dataflow_assets_tests.services.postgres",
 ]

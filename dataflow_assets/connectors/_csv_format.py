@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ from dataflow_assets.connectors._csv_reading import Dialect, Plan, header, read_
 from dataflow_assets.connectors._files import snapshot
 from dataflow_assets.errors import ValueRefused
 from dataflow_assets.storage.file_ledger import FileRecord
+from dataflow_assets.storage.places import FilePath
 from dataflow_assets.tables import LedgerEntry
 
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
@@ -47,14 +47,14 @@ class CsvFormat:
     def _dialect(self) -> Dialect:
         return Dialect(delimiter=self.delimiter, encoding=self.encoding, compression=self.codec or "none")
 
-    def schema(self, path: Path, likely: pa.Schema) -> pa.Schema:
+    def schema(self, path: FilePath, likely: pa.Schema) -> pa.Schema:
         with snapshot([path]) as files:
             if not likely.names:
                 return Plan.of(files, self._dialect, {}).schema
             types = {item.name: item.type for item in likely}
             return pa.schema([(name, types.get(name, pa.string())) for name in header(files[0], self._dialect)])
 
-    def rows(self, path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def rows(self, path: FilePath, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         plan = Plan(self._dialect.for_columns(schema.names), schema, frozenset(schema.names))
         with snapshot([path]) as files:
             yield from read_rows(files[0], plan if columns is None else plan.only(columns))
@@ -73,7 +73,7 @@ class CsvFormat:
                 file.write(b"\n")
         return self._writer(file, schema)
 
-    def recover(self, path: Path) -> FileRecord | None:
+    def recover(self, path: FilePath) -> FileRecord | None:
         return None
 
     def _writer(self, file: BinaryIO, schema: pa.Schema) -> CsvWriter:

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ import pyarrow as pa
 from dataflow_assets.connectors._files import OpenFile
 from dataflow_assets.connectors._text_types import Unfit, infer, parse
 from dataflow_assets.errors import ReadFailed, ValueRefused
-from dataflow_assets.storage.file_writing import Mark
+from dataflow_assets.storage.places import FilePath, Mark
 
 _BLOCK = 1024 * 1024  # Arrow reads 32 blocks ahead
 _LARGEST_BLOCK = 256 * 1024 * 1024
@@ -46,12 +45,12 @@ class Dialect:
         """The dialect of a file with these columns."""
         return replace(self, blank_rows=len(names) == 1)
 
-    def codec(self, path: Path) -> str | None:
+    def codec(self, path: FilePath) -> str | None:
         """Arrow's name of the compression, None for none."""
         return codec_of(path, self.compression)
 
 
-def codec_of(path: Path, compression: str) -> str | None:
+def codec_of(path: FilePath, compression: str) -> str | None:
     """Arrow's name of the compression, by the ending when it is to be inferred; None for none."""
     name = _CODECS.get(path.suffix.lower()) if compression == "infer" else compression
     return None if name == "none" else name
@@ -93,7 +92,7 @@ class Plan:
         return known
 
 
-_plans: OrderedDict[tuple[tuple[tuple[Path, Mark | None], ...], Dialect, Any], Plan] = OrderedDict()
+_plans: OrderedDict[tuple[tuple[tuple[FilePath, Mark | None], ...], Dialect, Any], Plan] = OrderedDict()
 
 
 def _names(files: Sequence[OpenFile], dialect: Dialect) -> list[str]:

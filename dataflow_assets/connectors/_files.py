@@ -1,16 +1,17 @@
 """What the connectors of files share: paths, claims, publishing, reading a target back.
 
-Here: from `file_path` to the files it names, and the part of the connector protocol that is the same for every format.
-Not here: the formats (`csv`, `json`, `parquet`), the publish protocol (`storage.files`).
+Here: from `file_path` to the files it names, local ones or objects, and the part of the connector protocol that is the same for
+every format. Not here: the formats (`csv`, `json`, `parquet`), the publish protocol (`storage.files`), object stores
+(`_object_stores`).
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,12 +19,16 @@ import pyarrow as pa
 from pydantic import Field
 
 from dataflow_assets.batches import cut
+from dataflow_assets.connectors._object_stores import StorageOptions, is_url, key_of, object_path
+from dataflow_assets.connectors._object_stores import sources as object_sources
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, ValueRefused
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.spec.models import Model
 from dataflow_assets.storage import file_rows, files
 from dataflow_assets.storage.file_ledger import Site
-from dataflow_assets.storage.file_writing import Format, Mark, mark_of
+from dataflow_assets.storage.file_writing import Format
+from dataflow_assets.storage.objects import ObjectPath, RangeFile
+from dataflow_assets.storage.places import FilePath, Mark, mark_of
 from dataflow_assets.storage.type_names import column_types
 from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, TableName, Target, Unit, WindowFilter
 
@@ -32,9 +37,13 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 
 class FileConnection(Model):
-    """A folder that paths are relative to. Files need no connection."""
+    """A folder, or the address of an object store, that paths are relative to. Local files need no connection."""
 
-    root: str | None = Field(None, description="the folder that file_path is relative to; itself relative to the project")
+    root: str | None = Field(
+        None,
+        description="what file_path is relative to: a folder, itself relative to the project; or s3://bucket/prefix, gs://..., az://...",
+    )
+    storage_options: StorageOptions | None = Field(None, description="how the object store is reached; default: as its vendor's tools do")
 
 
 class FileConnector:
@@ -46,8 +55,13 @@ class FileConnector:
     Connection: ClassVar[type[FileConnection]] = FileConnection
 
     def __init__(self, connection: FileConnection, context: ConnectionContext) -> None:
-        self._folder = context.project_dir / (connection.root or "")
-        self._project = context.project_dir
+        self._options, self._project = _anchored(connection.storage_options, context.project_dir), context.project_dir
+        self._stores: dict[str, ObjectPath] = {}
+        self._folder: FilePath = (
+            object_path(connection.root, self._options)
+            if connection.root and is_url(connection.root)
+            else context.project_dir / (connection.root or "")
+        )
 
     def __repr__(self) -> str:
         return f"{self.kind} files in {self._folder}"
@@ -61,6 +75,8 @@ class FileConnector:
         return False
 
     def probe(self) -> str:
+        if isinstance(self._folder, ObjectPath):
+            return f"{self.kind} files in {self._folder.store.probe()}"
         if not self._folder.is_dir():
             raise ConnectionFailed(
                 f"there is no folder {self._folder}", hint="create it, or correct root: of the connection", transient=False
@@ -68,7 +84,9 @@ class FileConnector:
         return f"{self.kind} files in {self._folder}"
 
     def close(self) -> None:
-        return None
+        for path in [self._folder, *self._stores.values()]:
+            if isinstance(path, ObjectPath):
+                path.store.close()
 
     def source_table(self, options: Any) -> TableName | None:
         return TableName(self._name(options.file_path))
@@ -76,13 +94,24 @@ class FileConnector:
     def target_table(self, options: Any) -> TableName:
         return TableName(self._name(options.file_path))
 
-    def path(self, file_path: str) -> Path:
+    def path(self, file_path: str) -> FilePath:
         """The path that `file_path` means."""
+        if is_url(file_path):
+            return self._addressed(file_path)
+        if isinstance(self._folder, ObjectPath):
+            return replace(self._folder, key=key_of(f"{self._folder.key}/{file_path}"))
         return Path(os.path.normpath(self._folder / file_path))
+
+    def _addressed(self, url: str) -> ObjectPath:
+        """The path of an address; of one bucket there is one client."""
+        path = object_path(url, self._options)
+        return replace(self._stores.setdefault(path.store.url, path), key=path.key)
 
     def _name(self, file_path: str) -> str:
         """The path as lineage knows it: relative to the project where it lies inside, a glob as the folder it looks into."""
         path = self.path(file_path)
+        if isinstance(path, ObjectPath):
+            return str(path.parent if glob.has_magic(path.name) else path)
         if glob.has_magic(path.name) and not path.exists():
             path = path.parent
         return path.relative_to(self._project).as_posix() if path.is_relative_to(self._project) else path.as_posix()
@@ -102,8 +131,8 @@ class FileConnector:
     def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
         site, format = self._site(target), self.format(target.options)
         journal = files.known(site, format)
-        paths = [site.folder / site.name] if site.name else files.data_files(site.folder, format.suffix)
-        present = [path for path in paths if path.exists()]
+        paths = [site.place.path(site.name)] if site.name else files.data_files(site, format.suffix)
+        present = [path for path in paths if mark_of(path)]
         if not present:
             raise ReadFailed(f"{site} does not exist", hint="run the pipeline that writes it")
         likely = files.columns_of(journal)
@@ -118,12 +147,14 @@ class FileConnector:
         """Name, size, time and inode of every file that the source reads."""
         return repr([(str(path), mark_of(path)) for path in self.sources(options.file_path)])
 
-    def sources(self, file_path: str) -> list[Path]:
+    def sources(self, file_path: str) -> Sequence[FilePath]:
         """The files that a source reads: the file itself, the data files of a folder, or what a glob matches, by name.
 
         Raises ReadFailed when there is none.
         """
         path = self.path(file_path)
+        if isinstance(path, ObjectPath):
+            return object_sources(path, self.suffixes)
         if path.is_file():
             return [path]
         pattern = str(path / "*" if path.is_dir() else path)
@@ -138,6 +169,13 @@ class FileConnector:
         return found
 
 
+def _anchored(options: StorageOptions | None, folder: Path) -> StorageOptions | None:
+    """The options with their file's path made whole."""
+    if options is None or options.service_account_file is None:
+        return options
+    return options.model_copy(update={"service_account_file": str(folder / options.service_account_file)})
+
+
 def _declared(columns: dict[str, str]) -> pa.Schema | None:
     """The columns that an endpoint's `schema` wants. Raises ValueRefused for an unknown type."""
     if not columns:
@@ -149,13 +187,15 @@ def _declared(columns: dict[str, str]) -> pa.Schema | None:
 class OpenFile:
     """One of the files a source reads, as it was when reading began; `mark` changes with its content."""
 
-    path: Path
+    path: FilePath
     mark: Mark | None
     held: str | None = None
     """A path to the file's content that outlives its name."""
 
     def open(self) -> Any:
         """Its bytes from the start. Raises ReadFailed when it cannot be opened, or was replaced and is not held."""
+        if isinstance(self.path, ObjectPath):
+            return pa.PythonFile(RangeFile.of(self.path), mode="r")
         handle = _opened(Path(self.held) if self.held else self.path, self.path)
         if not self.held and mark_of(self.path) != self.mark:
             raise ReadFailed(f"{self.path} was replaced while it was read", hint="run it again", transient=True)
@@ -163,11 +203,18 @@ class OpenFile:
 
 
 @contextmanager
-def snapshot(paths: Iterable[Path]) -> Iterator[list[OpenFile]]:
-    """The files as they are now: the first 64 are held open, so that a rename cannot swap them; a later one that was swapped is refused."""
+def snapshot(paths: Iterable[FilePath]) -> Iterator[list[OpenFile]]:
+    """The files as they are now: the first 64 are held open, so that a rename cannot swap them; a later one that was swapped is refused.
+
+    An object is read in the state that it has now, or refused.
+    """
     with ExitStack() as stack:
         opened = []
         for number, path in enumerate(paths):
+            if isinstance(path, ObjectPath):
+                path = path.pinned()
+                opened.append(OpenFile(path, mark_of(path)))
+                continue
             held = None
             if number < _OPEN_AT_ONCE and _DESCRIPTORS.is_dir():
                 held = str(_DESCRIPTORS / str(stack.enter_context(_descriptor(path))))
@@ -187,7 +234,7 @@ def _descriptor(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _opened(path: Path, shown: Path) -> Any:
+def _opened(path: Path, shown: FilePath) -> Any:
     try:
         return pa.OSFile(str(path), "rb")
     except OSError as error:

@@ -22,7 +22,7 @@ from dataflow_assets.connectors._http_session import Call, Session, shown
 from dataflow_assets.connectors._json_path import Absent, JsonPath
 from dataflow_assets.connectors._json_reading import Layout, Row, parse_json, rows_of
 from dataflow_assets.errors import ReadFailed
-from dataflow_assets.storage.file_writing import mark_of
+from dataflow_assets.storage.places import mark_of
 
 _MOVED = "rows were added or removed while they were read; sort by a column that does not change, and run it again"
 _NO_TEXT = ("html", "xml", "image/", "pdf")

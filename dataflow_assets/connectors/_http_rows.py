@@ -27,7 +27,7 @@ from dataflow_assets.connectors._http_pages import pages, read_page
 from dataflow_assets.connectors._http_session import Call, Session, shown
 from dataflow_assets.connectors._json_reading import Plan, Row, as_json, typed
 from dataflow_assets.errors import ReadFailed, ValueRefused
-from dataflow_assets.storage.file_writing import mark_of
+from dataflow_assets.storage.places import mark_of
 from dataflow_assets.storage.type_names import column_types
 from dataflow_assets.tables import ReadRequest, WindowFilter
 

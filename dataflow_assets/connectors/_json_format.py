@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from dataflow_assets.connectors._files import snapshot
 from dataflow_assets.connectors._json_reading import Layout, Plan, read_rows
 from dataflow_assets.errors import ValueRefused
 from dataflow_assets.storage.file_ledger import FileRecord
+from dataflow_assets.storage.places import FilePath
 from dataflow_assets.tables import LedgerEntry
 
 _CONTROL = "[\\x00-\\x1f]"
@@ -44,13 +44,13 @@ class JsonFormat:
     def _layout(self) -> Layout:
         return Layout(self.lines)
 
-    def schema(self, path: Path, likely: pa.Schema) -> pa.Schema:
+    def schema(self, path: FilePath, likely: pa.Schema) -> pa.Schema:
         with snapshot([path]) as files:
             found = Plan.of(files, self._layout, {}).schema
         types = {item.name: item.type for item in likely}
         return pa.schema([(item.name, types.get(item.name, item.type)) for item in found])
 
-    def rows(self, path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def rows(self, path: FilePath, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         plan = Plan(self._layout, schema, frozenset(schema.names), frozenset(schema.names))
         with snapshot([path]) as files:
             yield from read_rows(files[0], plan if columns is None else plan.only(columns))
@@ -69,7 +69,7 @@ class JsonFormat:
                 file.write(b"\n")
         return JsonWriter(file, lines=True)
 
-    def recover(self, path: Path) -> FileRecord | None:
+    def recover(self, path: FilePath) -> FileRecord | None:
         return None
 
 

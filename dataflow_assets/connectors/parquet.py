@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
@@ -19,9 +19,10 @@ from dataflow_assets.connectors._files import FileConnection, FileConnector, Ope
 from dataflow_assets.errors import ReadFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, SourceOptions
-from dataflow_assets.storage.file_ledger import FileRecord, Identity, entry_from, entry_to
+from dataflow_assets.storage.file_ledger import FileRecord, entry_from, entry_to
 from dataflow_assets.storage.file_rows import combined, conform, meet, plain_schema
-from dataflow_assets.storage.file_writing import Mark, Writer
+from dataflow_assets.storage.file_writing import Writer
+from dataflow_assets.storage.places import FilePath, Identity, Mark
 from dataflow_assets.tables import LedgerEntry, ReadRequest, WindowFilter, WriteMode
 
 _FOOTER = b"dataflow"
@@ -165,11 +166,11 @@ class ParquetFormat:
     suffix = ".parquet"
     extends = False
 
-    def schema(self, path: Path, likely: pa.Schema) -> pa.Schema:
+    def schema(self, path: FilePath, likely: pa.Schema) -> pa.Schema:
         with snapshot([path]) as files:
             return _schema_of(files, [_footer_of(files[0])])
 
-    def rows(self, path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def rows(self, path: FilePath, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         with snapshot([path]) as files:
             footer = _footer_of(files[0])
@@ -182,7 +183,7 @@ class ParquetFormat:
     def extend(self, file: BinaryIO, schema: pa.Schema) -> Writer:
         raise TypeError("a Parquet file ends with its footer")
 
-    def recover(self, path: Path) -> FileRecord | None:
+    def recover(self, path: FilePath) -> FileRecord | None:
         import pyarrow.parquet as pq
 
         with snapshot([path]) as files, _reading(files[0]):

@@ -55,3 +55,5 @@ def _register_fields(connection: BaseModel) -> None:
         value = getattr(connection, name)
         if isinstance(value, SecretStr):
             register_secret(value.get_secret_value())
+        elif isinstance(value, BaseModel):
+            _register_fields(value)

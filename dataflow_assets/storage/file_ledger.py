@@ -1,48 +1,47 @@
 """The ledger of files: a journal beside the data that says which windows the bytes on disk hold.
 
-Here: the journal's data, its file, its locks, and the decision which state a file is in. The journal is written before a data
-file is renamed into place and describes it both as it was and as it will be; the file itself tells which is true. So data and
-ledger commit in one rename. Not here: how the new bytes are made (`files`).
+Here: the journal's data, its text, and the decision which state a file is in. The journal is written before a data file is put
+into place and describes it both as it was and as it will be; the file itself tells which is true. So data and ledger commit in
+one rename, or in one conditional write of an object. Not here: how the new bytes are made (`files`), locks and writes (`places`).
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import os
-import time
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from dataflow_assets.errors import WriteFailed
+from dataflow_assets.storage.places import FilePath, Identity, Mark, Place, place_of
 from dataflow_assets.tables import LedgerEntry, Unit, WriteMode
 from dataflow_assets.windows import Window
 
 Key = tuple[str, str, str]
 _VERSION = 1
-_BLOCK, _BLOCKS = 64 * 1024, 64
 _LOCK_SECONDS = 60.0
+_OVERTAKEN = 8
+"""How many commits that can hardly arrive any more are remembered."""
 
 
 @dataclass(frozen=True)
 class Site:
     """Where a target lives: one file, or a folder of files. `prefix` begins the names of journal and lock."""
 
-    folder: Path
+    place: Place
     name: str | None
 
     @classmethod
-    def of(cls, path: Path, *, is_folder: bool) -> Site:
+    def of(cls, path: FilePath, *, is_folder: bool) -> Site:
         """The site of a path."""
-        return cls(path, None) if is_folder else cls(path.parent, path.name)
+        return cls(place_of(path), None) if is_folder else cls(place_of(path.parent), path.name)
 
     @property
     def prefix(self) -> str:
@@ -50,38 +49,12 @@ class Site:
         return f".{self.name}" if self.name else ""
 
     @property
-    def journal(self) -> Path:
+    def journal(self) -> FilePath:
         """The journal's file."""
-        return self.folder / f"{self.prefix}.dataflow.json"
+        return self.place.path(f"{self.prefix}.dataflow.json")
 
     def __str__(self) -> str:
-        return str(self.folder / self.name if self.name else self.folder)
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What tells one content of a file from another: cheap marks first, then a digest of size and evenly spaced blocks."""
-
-    size: int
-    mtime_ns: int
-    inode: int
-    digest: str
-
-    @classmethod
-    def of(cls, path: Path) -> Identity:
-        """The identity of the file at `path`."""
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            digest = hashlib.sha256(str(status.st_size).encode())
-            step = max(status.st_size - _BLOCK, 0) / (_BLOCKS - 1)
-            for start in sorted({int(step * number) for number in range(_BLOCKS)}):
-                file.seek(start)
-                digest.update(file.read(_BLOCK))
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino, digest.hexdigest())
-
-    def looks_like(self, status: os.stat_result) -> bool:
-        """Whether a file with this status is the same without looking inside."""
-        return (self.size, self.mtime_ns, self.inode) == (status.st_size, status.st_mtime_ns, status.st_ino)
+        return str(self.place.path(self.name) if self.name else self.place)
 
 
 @dataclass(frozen=True)
@@ -117,21 +90,27 @@ class Pending:
     cut: Cut | None
     temporary: str
     """The new content's name until the rename: while it is there, the rename has not happened."""
+    base: str = ""
+    """The version of the object that may be replaced, empty when there must be none."""
 
     def after(self, record: FileRecord | None) -> FileRecord:
-        """The record that replaces `record`."""
-        kept = tuple(entry for entry in (record.entries if record else ()) if key_of(entry.unit) != key_of(self.entry.unit))
-        return FileRecord(self.identity, self.schema, (*kept, self.entry), cut=self.cut)
+        """The record that replaces `record`. A unit whose newer rows were overtaken by these counts as missing, to be written again."""
+        entries = record.entries if record else ()
+        kept = tuple(entry for entry in entries if key_of(entry.unit) != key_of(self.entry.unit))
+        late = any(entry.generation > self.entry.generation for entry in entries if key_of(entry.unit) == key_of(self.entry.unit))
+        return FileRecord(self.identity, self.schema, kept if late else (*kept, self.entry), cut=None if late else self.cut)
 
 
 @dataclass(frozen=True)
 class Journal:
-    """All that is known of a site. `serial` counts the commits."""
+    """All that is known of a site. `serial` counts the commits; `mark` is that of the journal's file."""
 
     serial: int = 0
     claims: dict[Key, int] = field(default_factory=dict)
     files: dict[str, FileRecord] = field(default_factory=dict)
-    pending: Pending | None = None
+    pendings: tuple[Pending, ...] = ()
+    """Commits that were begun: in a local folder the last one; in an object store all that may still arrive."""
+    mark: Mark | None = field(default=None, compare=False)
 
     @property
     def entries(self) -> list[LedgerEntry]:
@@ -157,79 +136,95 @@ def load(site: Site) -> Journal:
 
     Raises WriteFailed when the journal cannot be read.
     """
-    return _settled(site, _parsed(site.journal))
+    return _settled(site, _parsed(site))
 
 
-_known: dict[Path, tuple[tuple[int, int, int], Journal]] = {}
+_known: dict[FilePath, Journal] = {}
 
 
-def _parsed(path: Path) -> Journal:
+def _parsed(site: Site) -> Journal:
     """The journal as written, parsed once for each state of its file."""
+    path = site.journal
+    known = _known.get(path)
     try:
-        status = path.stat()
-        mark = (status.st_mtime_ns, status.st_ino, status.st_size)
-        if (found := _known.get(path)) and found[0] == mark:
-            return found[1]
-        journal = _journal_from(json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        return Journal()
+        if (found := site.place.load(path.name, known=known.mark if known else None)) is None:
+            return Journal()
+        mark, text = found
+        if known is not None and known.mark == mark:
+            return known
+        journal = replace(_journal_from(json.loads(text)), mark=mark)
     except (ValueError, KeyError, TypeError) as error:
         raise WriteFailed(
             f"the ledger {path} cannot be read: {error}",
             hint=f"restore it, or delete {path.name} and the data beside it to publish everything anew",
         ) from error
-    _known[path] = (mark, journal)
+    _known[path] = journal
     return journal
 
 
 def _settled(site: Site, journal: Journal) -> Journal:
-    files = {}
-    pending = journal.pending
-    for name in {*journal.files, *([pending.name] if pending else [])}:
-        found = _state(site.folder, name, journal.files.get(name), pending if pending and pending.name == name else None)
+    names = {*journal.files, *(pending.name for pending in journal.pendings)}
+    marks = site.place.marks(names)
+    files, waiting = {}, []
+    for name in names:
+        pendings = [pending for pending in journal.pendings if pending.name == name]
+        found = _state(site.place, name, marks.get(name), journal.files.get(name), pendings)
         if found is not None:
             files[name] = found
-    return replace(journal, files=files, pending=None)
+        waiting += [item for item in pendings if found is None or found.identity.digest != item.identity.digest]
+    kept = _may_arrive(waiting, marks) if site.place.commits_late else ()
+    return replace(journal, files=files, pendings=kept)
 
 
-def _state(folder: Path, name: str, record: FileRecord | None, pending: Pending | None) -> FileRecord | None:
+def _may_arrive(waiting: list[Pending], marks: Mapping[str, Mark]) -> tuple[Pending, ...]:
+    """The commits whose condition still holds, and the last others: an object that returns to an old content has its old ETag."""
+    versions = {name: str(mark[1]) for name, mark in marks.items()}
+    last = waiting[-_OVERTAKEN:]
+    return tuple(item for item in waiting if item in last or versions.get(item.name, "") == item.base)
+
+
+def _state(place: Place, name: str, mark: Mark | None, record: FileRecord | None, pendings: Sequence[Pending]) -> FileRecord | None:
     """What the file holds: None when it is gone, or empty though it was not."""
-    path = folder / name
+    if mark is None:
+        return None
+    for pending in pendings:
+        if pending.identity.mark == mark:
+            return pending.after(record)
+    # equal bytes have equal ETags: only the token tells a commit of the same rows
+    repeated = place.commits_late and any(pending.identity.size == mark[0] for pending in pendings)
+    if record and record.identity.mark == mark and not repeated:
+        return replace(record, edited=False)
     try:
-        status = path.stat()
+        identity = Identity.of(place.path(name))
     except FileNotFoundError:
         return None
-    if pending and pending.identity.looks_like(status):
-        return pending.after(record)
-    if record and record.identity.looks_like(status):
-        return replace(record, edited=False)
-    identity = Identity.of(path)
-    if pending and identity.digest == pending.identity.digest:
-        return replace(pending.after(record), identity=identity)
+    for pending in pendings:
+        if identity.digest == pending.identity.digest:
+            return replace(pending.after(record), identity=identity)
     if record and identity.digest == record.identity.digest:
         return replace(record, identity=identity, edited=False)
-    if pending and not (folder / pending.temporary).exists():
-        record = pending.after(record)
-    return replace(record, edited=True, cut=None) if record and status.st_size else None
+    for pending in pendings:
+        if place.moved(pending.temporary):
+            record = pending.after(record)
+    return replace(record, edited=True, cut=None) if record and mark[0] else None
 
 
 def save(site: Site, journal: Journal) -> None:
-    """Write the journal durably, by rename; called with the state lock held."""
+    """Write the journal durably and at once; called with the state lock held.
+
+    Raises Changed where the place has no lock and the journal is no longer the one that was loaded.
+    """
+    path = site.journal
     text = json.dumps(_journal_to(journal), ensure_ascii=False)
-    temporary = site.journal.with_name(f"{site.journal.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-        status = os.fstat(file.fileno())
-    temporary.replace(site.journal)
-    _known[site.journal] = ((status.st_mtime_ns, status.st_ino, status.st_size), journal)
+    mark = site.place.save(path.name, text, expected=journal.mark)
+    if mark is not None:
+        _known[path] = replace(journal, mark=mark)
 
 
 @contextmanager
 def state_lock(site: Site) -> Iterator[None]:
     """Hold the right to change the journal and rename data; short. Raises WriteFailed when somebody keeps it for a minute."""
-    with _lock(site, "state", seconds=_LOCK_SECONDS) as held:
+    with site.place.lock(f"{site.prefix}.dataflow.state.lock", seconds=_LOCK_SECONDS) as held:
         if not held:
             raise WriteFailed(
                 f"{site}: another process has held its ledger for {_LOCK_SECONDS:.0f} s",
@@ -242,54 +237,41 @@ def state_lock(site: Site) -> Iterator[None]:
 @contextmanager
 def writer_lock(site: Site, *, seconds: float = _LOCK_SECONDS) -> Iterator[bool]:
     """Wait for other writers, to save work; yields whether the wait succeeded. A stopped writer must not stop the others."""
-    with _lock(site, "writer", seconds=seconds) as held:
+    with site.place.lock(f"{site.prefix}.dataflow.writer.lock", seconds=seconds) as held:
         yield held
-
-
-@contextmanager
-def _lock(site: Site, which: str, *, seconds: float) -> Iterator[bool]:
-    import fcntl
-
-    handle = os.open(site.folder / f"{site.prefix}.dataflow.{which}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        limit, pause, held = time.monotonic() + seconds, 0.001, False
-        while not held:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = True
-            except BlockingIOError:
-                if time.monotonic() > limit:
-                    break
-                time.sleep(pause)
-                pause = min(pause * 1.5, 0.05)
-        yield held
-    finally:
-        os.close(handle)
 
 
 def _journal_to(journal: Journal) -> dict[str, Any]:
-    pending = journal.pending
+    pendings = [_pending_to(pending) for pending in journal.pendings]
     return {
         "version": _VERSION,
         "serial": journal.serial,
+        "nonce": secrets.token_hex(8),  # no two journals are equal, so no version of an object comes twice
         "claims": [[*key, generation] for key, generation in journal.claims.items()],
         "files": {name: _record_to(record) for name, record in journal.files.items()},
-        "pending": pending
-        and {**_content_to(pending), "name": pending.name, "temporary": pending.temporary, "entry": entry_to(pending.entry)},
+        "pending": pendings[0] if len(pendings) == 1 else pendings or None,
     }
 
 
 def _journal_from(data: dict[str, Any]) -> Journal:
     if data["version"] != _VERSION:
         raise ValueError(f"it has version {data['version']}, this program knows version {_VERSION}")
-    pending = data["pending"]
+    pending = data["pending"] or []
     return Journal(
         data["serial"],
         {(pipeline, step, key): generation for pipeline, step, key, generation in data["claims"]},
         {name: _record_from(item) for name, item in data["files"].items()},
-        pending
-        and Pending(pending["name"], *_content_from(pending), entry_from(pending["entry"]), _cut_from(pending), pending["temporary"]),
+        tuple(_pending_from(item) for item in (pending if isinstance(pending, list) else [pending])),
     )
+
+
+def _pending_to(item: Pending) -> dict[str, Any]:
+    return {**_content_to(item), "name": item.name, "temporary": item.temporary, "base": item.base, "entry": entry_to(item.entry)}
+
+
+def _pending_from(data: dict[str, Any]) -> Pending:
+    identity, schema = _content_from(data)
+    return Pending(data["name"], identity, schema, entry_from(data["entry"]), _cut_from(data), data["temporary"], data.get("base", ""))
 
 
 def _content_to(item: FileRecord | Pending) -> dict[str, Any]:
@@ -299,13 +281,15 @@ def _content_to(item: FileRecord | Pending) -> dict[str, Any]:
         "mtime_ns": identity.mtime_ns,
         "inode": identity.inode,
         "digest": identity.digest,
+        "object": identity.version,
         "schema": _schema_to(item.schema),
         "cut": item.cut and [item.cut.by, [[*key, length] for key, length in item.cut.pieces]],
     }
 
 
 def _content_from(data: dict[str, Any]) -> tuple[Identity, pa.Schema]:
-    return Identity(data["size"], data["mtime_ns"], data["inode"], data["digest"]), _schema_from(data["schema"])
+    identity = Identity(data["size"], data["mtime_ns"], data["inode"], data["digest"], data.get("object", ""))
+    return identity, _schema_from(data["schema"])
 
 
 def _cut_from(data: dict[str, Any]) -> Cut | None:

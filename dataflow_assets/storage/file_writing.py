@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from dataflow_assets.errors import ValueRefused
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import file_rows
 from dataflow_assets.storage.file_ledger import Cut, FileRecord, Key, key_of
+from dataflow_assets.storage.places import FilePath, Mark
 from dataflow_assets.tables import LedgerEntry, PublishRequest, WindowFilter, WriteMode
 
 _COPY_BYTES = 1024 * 1024
@@ -52,11 +52,11 @@ class Format(Protocol):
         """Whether rows can be added at the end of a file's bytes."""
         ...
 
-    def schema(self, path: Path, likely: pa.Schema) -> pa.Schema:
+    def schema(self, path: FilePath, likely: pa.Schema) -> pa.Schema:
         """The columns of a file, in order; types that the file does not tell are those of `likely`."""
         ...
 
-    def rows(self, path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def rows(self, path: FilePath, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows of a file as `schema`, streaming. Raises ReadFailed or ValueRefused."""
         ...
 
@@ -68,34 +68,22 @@ class Format(Protocol):
         """Continue a copy of a file at its end; called only when `extends`."""
         ...
 
-    def recover(self, path: Path) -> FileRecord | None:
+    def recover(self, path: FilePath) -> FileRecord | None:
         """What a file that the journal does not know says of itself; None when nothing."""
         ...
 
 
-Mark = tuple[int, int, int]
-
-
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """The file that a unit's rows go to, with what is there now; `merges` when rows that are there may stay."""
 
-    path: Path
+    path: FilePath
     record: FileRecord | None
     mark: Mark | None
     exists: bool
     merges: bool
     columns: pa.Schema | None = None
     """The columns that the target has so far, from all of its files."""
-
-
-def mark_of(path: Path) -> Mark | None:
-    """What changes whenever somebody changes the file; None while there is none."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 @dataclass
@@ -110,44 +98,44 @@ class Counts:
     cut: Cut | None = None
 
 
-def schema_for(request: PublishRequest, format: Format, place: Place, *, declared: pa.Schema | None) -> pa.Schema:
+def schema_for(request: PublishRequest, format: Format, slot: Slot, *, declared: pa.Schema | None) -> pa.Schema:
     """The columns of the new file. Raises ValueRefused when data, declaration and old file do not have the same ones."""
     wanted = new = file_rows.plain_schema(request.schema)
     if declared is not None:
-        file_rows.meet(declared, new, where=f"{place.path}, whose columns are declared")
+        file_rows.meet(declared, new, where=f"{slot.path}, whose columns are declared")
         wanted = declared
     if request.target.mode is WriteMode.REPLACE:
         return wanted
-    columns = place.columns
-    if place.exists and (place.record is None or place.record.edited):
-        columns = format.schema(place.path, columns or wanted)
-    return wanted if columns is None else file_rows.meet(columns, wanted, where=str(place.path))
+    columns = slot.columns
+    if slot.exists and (slot.record is None or slot.record.edited):
+        columns = format.schema(slot.path, columns or wanted)
+    return wanted if columns is None else file_rows.meet(columns, wanted, where=str(slot.path))
 
 
 def write_file(
-    file: BinaryIO, request: PublishRequest, format: Format, place: Place, schema: pa.Schema, entries: Sequence[LedgerEntry]
+    file: BinaryIO, request: PublishRequest, format: Format, slot: Slot, schema: pa.Schema, entries: Sequence[LedgerEntry]
 ) -> Counts:
     """Write the whole new file. Raises ValueRefused for rows that may not come in."""
     counts, window = Counts(), window_of(request, schema)
-    ranges = _ranges(request, format, place)
+    ranges = _ranges(request, format, slot)
     counts.copied = ranges is not None
     with ExitStack() as stack:
         keys = None
         if request.target.mode is WriteMode.UPSERT:
             keys = stack.enter_context(file_rows.keys_of(_staged(request, schema), request.target.keys))
         if ranges is not None:
-            _copy(place.path, file, ranges)
+            _copy(slot.path, file, ranges)
         writer = format.create(file, schema, entries) if ranges is None else format.extend(file, schema)
         stack.callback(writer.abandon)
         if ranges is None:
-            _keep(writer, _kept(format, place, schema, window, keys), counts)
+            _keep(writer, _kept(format, slot, schema, window, keys), counts)
         start = file.tell()
         _add(writer, _staged(request, schema), counts, window=window, keys=keys)
         writer.close()
     if window is not None and format.extends and not counts.kept:
         length = file.tell() - start
         counts.cut = Cut(
-            _cut_by(request), (*_pieces_left(request, place.record if counts.copied else None), (key_of(request.claim.unit), length))
+            _cut_by(request), (*_pieces_left(request, slot.record if counts.copied else None), (key_of(request.claim.unit), length))
         )
     return counts
 
@@ -156,13 +144,13 @@ def _cut_by(request: PublishRequest) -> str:
     return f"{request.target.window_column} in {request.target.timezone}"
 
 
-def _ranges(request: PublishRequest, format: Format, place: Place) -> list[tuple[int, int]] | None:
+def _ranges(request: PublishRequest, format: Format, slot: Slot) -> list[tuple[int, int]] | None:
     """The byte ranges of the old file that stay, where that can be told without looking at its rows; None where it cannot."""
-    if not place.merges or not format.extends:
+    if not slot.merges or not format.extends:
         return None
     if request.target.mode is WriteMode.APPEND:
-        return [(0, place.mark[0] if place.mark else 0)]
-    record, window = place.record, request.claim.unit.window
+        return [(0, slot.mark[0] if slot.mark else 0)]
+    record, window = slot.record, request.claim.unit.window
     if request.target.mode is not WriteMode.REPLACE_WINDOW or window is None or record is None or record.edited or record.cut is None:
         return None
     units = {key_of(entry.unit): entry.unit for entry in record.entries}
@@ -208,7 +196,7 @@ def window_of(request: PublishRequest, schema: pa.Schema) -> WindowFilter | None
     return WindowFilter(target.window_column, unit.window, target.timezone)
 
 
-def _copy(path: Path, file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> None:
+def _copy(path: FilePath, file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> None:
     with path.open("rb") as old:
         for start, length in ranges:
             old.seek(start)
@@ -227,13 +215,13 @@ def _staged(request: PublishRequest, schema: pa.Schema) -> Iterator[pa.RecordBat
 _Old = Iterator[tuple[pa.RecordBatch, int]]
 
 
-def _kept(format: Format, place: Place, schema: pa.Schema, window: WindowFilter | None, keys: file_rows.Keys | None) -> _Old:
+def _kept(format: Format, slot: Slot, schema: pa.Schema, window: WindowFilter | None, keys: file_rows.Keys | None) -> _Old:
     """The old rows that stay, with the number of those that do not."""
-    if not place.merges:
+    if not slot.merges:
         return
-    gone = keys.known_rows(format.rows(place.path, schema, keys.names)) if keys is not None else None
+    gone = keys.known_rows(format.rows(slot.path, schema, keys.names)) if keys is not None else None
     start = 0
-    for batch in format.rows(place.path, schema):
+    for batch in format.rows(slot.path, schema):
         kept = batch
         if window is not None:
             kept = file_rows.outside(batch, window)

@@ -1,29 +1,26 @@
-"""Publishing into files: a new file beside the old one, then one rename that commits rows and ledger together.
+"""Publishing into files: a new file made aside, then one step that puts it into place and commits rows and ledger together.
 
-Here: the protocol that every file format shares: claim, fence, merge, commit, sweep. Not here: the journal (`file_ledger`),
-which rows stay (`file_rows`), how bytes of a format are read and written (the connectors).
+Here: the protocol that every file format shares: claim, fence, merge, commit, sweep. Not here: the journal (`file_ledger`), local
+folders and object stores (`places`), which rows stay (`file_rows`), how bytes of a format are read and written (the connectors).
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import os
+import random
 import re
-import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
 
-from dataflow_assets.errors import Fenced, WriteFailed
+from dataflow_assets.errors import DataflowError, Fenced, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import file_rows
 from dataflow_assets.storage.file_ledger import (
     FileRecord,
-    Identity,
     Journal,
     Pending,
     Site,
@@ -33,39 +30,41 @@ from dataflow_assets.storage.file_ledger import (
     state_lock,
     writer_lock,
 )
-from dataflow_assets.storage.file_writing import Format, Place, mark_of, schema_for, write_file
+from dataflow_assets.storage.file_writing import Format, Slot, schema_for, write_file
+from dataflow_assets.storage.objects import Changed
+from dataflow_assets.storage.places import FilePath, NewFile, is_filled, mark_of
 from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, Unit, WriteMode, schema_fingerprint, utc_now
 
 _TRIES = 20
+_NOTES = 3
 
 
 def known(site: Site, format: Format) -> Journal:
     """The journal, with files in the site that only their own footers know of."""
     journal = load(site)
-    paths = [site.folder / site.name] if site.name else data_files(site.folder, format.suffix)
-    found = {path.name: format.recover(path) for path in paths if path.name not in journal.files and path.is_file() and path.stat().st_size}
+    paths = [site.place.path(site.name)] if site.name else data_files(site, format.suffix)
+    found = {path.name: format.recover(path) for path in paths if path.name not in journal.files and is_filled(path)}
     return replace(journal, files={**journal.files, **{name: record for name, record in found.items() if record}})
 
 
-def data_files(folder: Path, suffix: str) -> list[Path]:
+def data_files(site: Site, suffix: str) -> list[FilePath]:
     """The data files of a folder, by name; what begins with `.` or `_` is none."""
-    try:
-        names = sorted(os.listdir(folder))  # noqa: PTH208 - a folder may hold thousands, and names sort faster than paths
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [folder / name for name in names if name.endswith(suffix) and name[0] not in "._"]
+    return [site.place.path(name) for name in site.place.names() if name.endswith(suffix) and name[0] not in "._"]
 
 
 def claim(site: Site, unit: Unit, *, attempt: str, format: Format) -> Claim:
     """Take the next generation of `unit`, durably."""
     with _as_write_failed(site):
-        site.folder.mkdir(parents=True, exist_ok=True)
-        with state_lock(site):
-            journal = known(site, format)
-            found = journal.find(unit)
-            generation = max(journal.newest(unit), found.generation if found else 0) + 1
-            save(site, replace(journal, claims={**journal.claims, key_of(unit): generation}))
-    return Claim(unit, generation, attempt, found)
+        site.place.make()
+        for tried in range(_TRIES):
+            with suppress(Changed), state_lock(site):
+                journal = known(site, format)
+                found = journal.find(unit)
+                generation = max(journal.newest(unit), found.generation if found else 0) + 1
+                save(site, replace(journal, claims={**journal.claims, key_of(unit): generation}))
+                return Claim(unit, generation, attempt, found)
+            _step_back(tried)
+    raise _busy(site, f"{unit} was claimed")
 
 
 def publish(site: Site, request: PublishRequest, format: Format, *, declared: pa.Schema | None = None) -> Published:
@@ -76,16 +75,26 @@ def publish(site: Site, request: PublishRequest, format: Format, *, declared: pa
     failpoint("publish.begin")
     with _as_write_failed(site), writer_lock(site) as alone:
         if alone:
-            _sweep(site)
-        for _ in range(_TRIES):
+            site.place.sweep(site.prefix)
+        for tried in range(_TRIES):
             journal = known(site, format)
             if done := _already(request, journal):
                 return done
             _fence(request, journal)
-            place = _place(site, request, journal, format)
-            if published := _attempt(site, request, format, journal, place, declared):
+            slot = _slot(site, request, journal, format)
+            if published := _attempt(site, request, format, journal, slot, declared):
                 return published
-    raise WriteFailed(f"{site} kept changing while {request.claim.unit} was published", hint="run it again", transient=True)
+            _step_back(tried)
+    raise _busy(site, f"{request.claim.unit} was published")
+
+
+def _step_back(tried: int) -> None:
+    """Wait a moment, so that of many who change one journal somebody gets on."""
+    time.sleep(random.uniform(0, 0.02 * (tried + 1)))
+
+
+def _busy(site: Site, meanwhile: str) -> WriteFailed:
+    return WriteFailed(f"{site} kept changing while {meanwhile}", hint="run it again", transient=True)
 
 
 def _already(request: PublishRequest, journal: Journal) -> Published | None:
@@ -109,14 +118,16 @@ def _fence(request: PublishRequest, journal: Journal) -> None:
         raise Fenced(target=target, unit=unit, generation=request.claim.generation, newest=newest)
 
 
-def _place(site: Site, request: PublishRequest, journal: Journal, format: Format) -> Place:
+def _slot(site: Site, request: PublishRequest, journal: Journal, format: Format) -> Slot:
     name = site.name or _name_in_folder(site, request, journal, format)
-    path, record = site.folder / name, journal.files.get(name)
-    mark = mark_of(path)
+    path, record = site.place.path(name), journal.files.get(name)
+    # record and mark are of one moment: what arrived since the journal was settled fails the commit
+    mark = record.identity.mark if record and not record.edited else mark_of(path)
+    path = site.place.path(name, mark=mark)
     if mark is None and not request.target.options.auto_create:
         raise WriteFailed(f"{path} does not exist, and auto_create is off", hint="create it, or set auto_create: true")
     exists = mark is not None and (mark[0] > 0 or record is not None)
-    return Place(path, record, mark, exists=exists, merges=exists and not _covers(request, record), columns=columns_of(journal))
+    return Slot(path, record, mark, exists=exists, merges=exists and not _covers(request, record), columns=columns_of(journal))
 
 
 def columns_of(journal: Journal) -> pa.Schema | None:
@@ -138,7 +149,7 @@ def _covers(request: PublishRequest, record: FileRecord | None) -> bool:
 def _name_in_folder(site: Site, request: PublishRequest, journal: Journal, format: Format) -> str:
     """One file per window or batch, or one in all, so that each publish is one rename."""
     unit, mode = request.claim.unit, request.target.mode
-    present = {path.name for path in data_files(site.folder, format.suffix)}
+    present = {path.name for path in data_files(site, format.suffix)}
     if mode in {WriteMode.REPLACE, WriteMode.UPSERT}:
         name = f"data{format.suffix}"
         _refuse_others(site, present - {name}, f"mode {mode} keeps one file, {name}, in a folder")
@@ -167,32 +178,22 @@ def _refuse_others(site: Site, others: set[str], rule: str) -> None:
 
 
 def _attempt(
-    site: Site, request: PublishRequest, format: Format, journal: Journal, place: Place, declared: pa.Schema | None
+    site: Site, request: PublishRequest, format: Format, journal: Journal, slot: Slot, declared: pa.Schema | None
 ) -> Published | None:
     """Write the new file and commit it; None when the site changed meanwhile."""
     entry = _entry(request)
-    schema = schema_for(request, format, place, declared=declared)
-    temporary = site.folder / f"{site.prefix}.dataflow.data-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        with temporary.open("w+b") as file:
-            counts = write_file(file, request, format, place, schema, [*_others(place.record, entry), entry])
-            file.flush()
-            os.fsync(file.fileno())
+    schema = schema_for(request, format, slot, declared=declared)
+    with site.place.new_file(site.prefix) as new:
+        counts = write_file(new.file, request, format, slot, schema, [*_others(slot.record, entry), entry])
+        identity = site.place.seal(new)
         if counts.staged != request.rows:
             raise WriteFailed(f"the stage of {entry.unit} holds {counts.staged} rows instead of {request.rows}", hint="run it again")
-        if not _commit(
-            site,
-            request,
-            journal,
-            place,
-            Pending(place.path.name, Identity.of(temporary), schema, entry, counts.cut, temporary.name),
-            temporary,
-        ):
+        base = str(slot.mark[1]) if slot.mark else ""
+        pending = Pending(slot.path.name, identity, schema, entry, counts.cut, new.name, base)
+        if not _commit(site, request, journal, slot, pending, new):
             return None
-    finally:
-        temporary.unlink(missing_ok=True)
-    edited = place.merges and place.record is not None and place.record.edited
-    note = f"{place.path} was changed by somebody else since it was published; those rows stay" if edited else ""
+    edited = slot.merges and slot.record is not None and slot.record.edited
+    note = f"{slot.path} was changed by somebody else since it was published; those rows stay" if edited else ""
     deleted, rows = (None, None) if counts.copied else (counts.deleted, counts.kept + counts.written)
     return Published(request.rows, request.claim.generation, deleted=deleted, target_rows=rows, note=note)
 
@@ -218,34 +219,33 @@ def _entry(request: PublishRequest) -> LedgerEntry:
     )
 
 
-def _commit(site: Site, request: PublishRequest, base: Journal, place: Place, pending: Pending, temporary: Path) -> bool:
-    """Rename the new file into place; False when what it was made from is no longer there."""
+def _commit(site: Site, request: PublishRequest, base: Journal, slot: Slot, pending: Pending, new: NewFile) -> bool:
+    """Put the new file into place; False when what it was made from is no longer there."""
     with state_lock(site):
         journal = load(site)
         _fence(request, journal)
-        if journal.serial != base.serial or mark_of(place.path) != place.mark:
+        if journal.serial != base.serial or mark_of(slot.path) != slot.mark:
             return False
         files = {**base.files, **journal.files}
-        save(site, replace(journal, serial=journal.serial + 1, files=files, pending=pending))
-        failpoint("publish.before_commit")
-        temporary.replace(place.path)
-        _sync_folder(site.folder)
+        try:
+            save(site, replace(journal, serial=journal.serial + 1, files=files, pendings=(*journal.pendings, pending)))
+            failpoint("publish.before_commit")
+            site.place.publish(new, slot.path.name, expected=slot.mark)
+        except Changed:
+            return False
     failpoint("publish.after_commit")
+    if site.place.commits_late:
+        _note(site)
     return True
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sweep(site: Site) -> None:
-    """Remove what killed writers left; called while no other one is at work."""
-    for path in site.folder.glob(f"{glob.escape(site.prefix)}.dataflow.data-*.tmp"):
-        path.unlink(missing_ok=True)
+def _note(site: Site) -> None:
+    """Write down that the commit has arrived, before a stranger's write could hide it; without this, whoever comes next finds out."""
+    for _ in range(_NOTES):
+        with suppress(Changed):
+            with suppress(DataflowError):
+                save(site, load(site))
+            return
 
 
 @contextmanager

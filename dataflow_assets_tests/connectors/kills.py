@@ -6,6 +6,8 @@ Here: tests that a database connector's test class inherits beside the contract.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
@@ -23,6 +25,8 @@ class KillPromises:
     """Inherit, and provide `place`: what `publisher.harness_of` needs to find the same database."""
 
     kind: str
+    failpoints: ClassVar[Mapping[WriteMode, Sequence[str]]] = FAILPOINTS
+    """The places of a publish where it is killed, in order."""
 
     @pytest.fixture
     def place(self) -> str:
@@ -34,7 +38,7 @@ class KillPromises:
         target = target_of(harness, mode)
         harness.publish(events(day(1), note="neighbour"), target, day(1))
         expected = [events(day(1), note="neighbour")]
-        for failpoint in FAILPOINTS[mode]:
+        for failpoint in self.failpoints[mode]:
             harness.connector.close()
             child = start(self.kind, place, mode, attempt=f"killed {failpoint}", note=failpoint, failpoints=f"publish.{failpoint}=kill")
             output, _ = child.communicate(timeout=60)

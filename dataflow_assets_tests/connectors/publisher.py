@@ -18,7 +18,7 @@ ROWS = 200
 
 
 def harness_of(kind: str, place: str, scratch: Path) -> Harness:
-    """The harness of a kind; `place` is the DSN, or the folder of the file."""
+    """The harness of a kind; `place` is the DSN, the folder of the file, or what `on_objects` says."""
     if kind == "postgres":
         from dataflow_assets_tests.connectors.test_postgres import PostgresHarness
 
@@ -39,6 +39,10 @@ def harness_of(kind: str, place: str, scratch: Path) -> Harness:
         from dataflow_assets_tests.connectors.test_clickhouse import ClickHouseHarness
 
         return ClickHouseHarness(scratch, place=place)
+    if kind == "objects":
+        from dataflow_assets_tests.connectors import on_objects
+
+        return on_objects.harness_of(place, scratch)
     from dataflow_assets_tests.connectors.test_duckdb import DuckDBHarness
 
     return DuckDBHarness(Path(place))
