@@ -3,4 +3,5 @@
 pytest_plugins = [
     "dataflow_assets_tests.services.elasticsearch",
     "dataflow_assets_tests.services.postgres",
+    "dataflow_assets_tests.services.snowflake",
 ]

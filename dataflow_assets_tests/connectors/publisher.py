@@ -5,6 +5,7 @@ Here: the child of the kill and concurrency tests. Not here: what is expected of
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ ROWS = 200
 
 
 def harness_of(kind: str, place: str, scratch: Path) -> Harness:
-    """The harness of a kind; `place` is the DSN, or the folder of the file."""
+    """The harness of a kind; `place` is the DSN, the keys as JSON, or the folder of the file."""
     if kind == "postgres":
         from dataflow_assets_tests.connectors.test_postgres import PostgresHarness
 
@@ -31,6 +32,10 @@ def harness_of(kind: str, place: str, scratch: Path) -> Harness:
         from dataflow_assets_tests.connectors import test_sqlalchemy
 
         return test_sqlalchemy.harness_of(place, scratch)
+    if kind == "snowflake":
+        from dataflow_assets_tests.connectors.test_snowflake import SnowflakeHarness
+
+        return SnowflakeHarness(scratch, keys=json.loads(place))
     from dataflow_assets_tests.connectors.test_duckdb import DuckDBHarness
 
     return DuckDBHarness(Path(place))
