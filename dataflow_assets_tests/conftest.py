@@ -6,4 +6,5 @@ pytest_plugins = [
     "dataflow_assets_tests.services.mysql",
     "dataflow_assets_tests.services.object_stores",
     "dataflow_assets_tests.services.postgres",
+    "dataflow_assets_tests.services.snowflake",
 ]

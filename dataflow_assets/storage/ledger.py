@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dataflow_assets.errors import Fenced, WriteFailed
-from dataflow_assets.storage.sql import Dialect, Statement, create_table
+from dataflow_assets.storage.sql import Dialect, Statement, create_table, merge_rows
 from dataflow_assets.tables import (
     Claim,
     LedgerEntry,
@@ -76,14 +76,23 @@ def create_ledger(dialect: Dialect, table: TableName, *, options: str = "") -> S
 
 def claim_unit(dialect: Dialect, target: Target, unit: Unit, *, attempt: str) -> Statement:
     """Insert the unit with generation 1, or raise its generation by one: atomic in any database that has the dialect's upsert."""
-    table = ledger_table(target.table)
-    row = claim_values(dialect, target, unit, attempt=attempt)
+    table, row = ledger_table(target.table), claim_values(dialect, target, unit, attempt=attempt)
     generation = dialect.quote("claimed_generation")
     assignments = {name: dialect.incoming(dialect.quote(name)) for name in (*_CLAIM[1:], *_WINDOW)}
     assignments["claimed_generation"] = f"{dialect.table(table)}.{generation} + 1"
     marks = ", ".join(dialect.placeholder(position) for position in range(1, len(row) + 1))
     text = f"INSERT INTO {dialect.table(table)} ({dialect.names(list(row))}) VALUES ({marks})"
     return Statement(text + dialect.conflict(dialect, _KEY, assignments), tuple(row.values()))
+
+
+def merge_claim(dialect: Dialect, target: Target, unit: Unit, *, attempt: str) -> Statement:
+    """What `claim_unit` does, for a database with MERGE and without ON CONFLICT."""
+    row = claim_values(dialect, target, unit, attempt=attempt)
+    marks = ", ".join(f"{dialect.placeholder(at)} AS {dialect.quote(name)}" for at, name in enumerate(row, start=1))
+    assignments = {name: f"incoming.{dialect.quote(name)}" for name in (*_CLAIM[1:], *_WINDOW)}
+    assignments["claimed_generation"] = f"target.{dialect.quote('claimed_generation')} + 1"
+    text = merge_rows(dialect, ledger_table(target.table), list(row), f"(SELECT {marks})", keys=_KEY, assignments=assignments)
+    return Statement(text, tuple(row.values()))
 
 
 def reclaim_unit(dialect: Dialect, target: Target, unit: Unit, *, attempt: str) -> Statement:

@@ -170,6 +170,30 @@ def upsert_select(
     return insert_select(dialect, table, columns, source, overriding=overriding) + dialect.conflict(dialect, keys, others)
 
 
+def merge_rows(
+    dialect: Dialect,
+    table: TableName,
+    columns: Sequence[str],
+    source: str,
+    *,
+    keys: Sequence[str],
+    assignments: Mapping[str, str] | None = None,
+) -> str:
+    """MERGE: a row of `source` is inserted, or updates the row that has its keys; `source` has these columns, and each key once.
+
+    `assignments` is column -> new value (SQL over `target` and `incoming`); default: every column that is no key, from the new row.
+    """
+    new = {name: f"incoming.{dialect.quote(name)}" for name in columns}
+    sets = assignments if assignments is not None else {name: value for name, value in new.items() if name not in keys}
+    matched = " AND ".join(f"target.{dialect.quote(key)} = {new[key]}" for key in keys)
+    update = ", ".join(f"{dialect.quote(name)} = {value}" for name, value in sets.items())
+    return (
+        f"MERGE INTO {dialect.table(table)} AS target USING {source} AS incoming ON {matched}"
+        + (f" WHEN MATCHED THEN UPDATE SET {update}" if update else "")
+        + f" WHEN NOT MATCHED THEN INSERT ({dialect.names(columns)}) VALUES ({', '.join(new.values())})"
+    )
+
+
 def delete_matching(dialect: Dialect, table: TableName, source: str, keys: Mapping[str, str]) -> Statement:
     """DELETE the rows whose keys stand in `source`; `keys` is key column -> expression over `source`."""
     matched = f"SELECT {', '.join(keys.values())} FROM {source}"

@@ -5,6 +5,7 @@ Here: the child of the kill and concurrency tests. Not here: what is expected of
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ ROWS = 200
 
 
 def harness_of(kind: str, place: str, scratch: Path) -> Harness:
-    """The harness of a kind; `place` is the DSN, the folder of the file, or what `on_objects` says."""
+    """The harness of a kind; `place` is the DSN, the keys as JSON, the folder of the file, or what `on_objects` says."""
     if kind == "postgres":
         from dataflow_assets_tests.connectors.test_postgres import PostgresHarness
 
@@ -43,6 +44,10 @@ def harness_of(kind: str, place: str, scratch: Path) -> Harness:
         from dataflow_assets_tests.connectors import on_objects
 
         return on_objects.harness_of(place, scratch)
+    if kind == "snowflake":
+        from dataflow_assets_tests.connectors.test_snowflake import SnowflakeHarness
+
+        return SnowflakeHarness(scratch, keys=json.loads(place))
     from dataflow_assets_tests.connectors.test_duckdb import DuckDBHarness
 
     return DuckDBHarness(Path(place))

@@ -182,8 +182,11 @@ def test_a_range_file_reads_like_a_file() -> None:
 
     info = ObjectInfo("x", len(content), "v")
     file, plain = RangeFile(objects.ObjectPath(Store(), "x", info), info), io.BytesIO(content)  # type: ignore[arg-type]
-    for step in (lambda f: f.seek(-5, 2), lambda f: f.read(), lambda f: f.seek(1_000_000), lambda f: f.read(10), lambda f: f.read(3_000_000),
-                 lambda f: f.seek(7, 1), lambda f: f.tell(), lambda f: f.read(1), lambda f: f.seek(0), lambda f: f.read(), lambda f: f.read(5)):  # fmt: skip
+    steps: list[Callable[[Any], object]] = [
+        *(lambda f: f.seek(-5, 2), lambda f: f.read(), lambda f: f.seek(1_000_000), lambda f: f.read(10), lambda f: f.read(3_000_000)),
+        *(lambda f: f.seek(7, 1), lambda f: f.tell(), lambda f: f.read(1), lambda f: f.seek(0), lambda f: f.read(), lambda f: f.read(5)),
+    ]
+    for step in steps:
         assert step(file) == step(plain)
     assert max(length for _, length in asked) <= 8 * 1024 * 1024
     assert len(asked) < 20
@@ -282,7 +285,8 @@ def test_an_address_of_no_store_is_refused(tmp_path: Path) -> None:
 
 def test_constructing_imports_no_driver() -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom dataflow_assets.connectors.csv import *\nfrom dataflow_assets.connectors._files import *\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from dataflow_assets.connectors.csv import *\nfrom dataflow_assets.connectors._files import *\n"
         "for url in ('s3://b/x', 'gs://b/x', 'az://b/x'):\n"
         "    Connector(FileConnection(root=url), ConnectionContext('lake', Path('.')))\n"
         "print([name for name in ('boto3', 'botocore', 'google.cloud', 'azure') if name in sys.modules])"

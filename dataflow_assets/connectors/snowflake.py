@@ -1,0 +1,163 @@
+"""Snowflake as source and target: `kind: snowflake`.
+
+Here: the options of its steps, and the connector. Not here: the keys of a connection (`_snowflake_login`), sessions
+(`_snowflake_session`), the read stream (`_snowflake_read`), the publish (`_snowflake_publish`); the last two are imported when used,
+since they load Arrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from dataflow_assets.connectors._snowflake_login import SnowflakeConnection, login, register_secrets
+from dataflow_assets.connectors._snowflake_session import SNOWFLAKE, Session, Sessions, translated
+from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
+from dataflow_assets.protocols import Capabilities, ConnectionContext
+from dataflow_assets.spec.models import EndpointOptions, SqlSourceOptions
+from dataflow_assets.storage import ledger
+from dataflow_assets.storage.sql import Statement
+from dataflow_assets.tables import (
+    Claim,
+    LedgerEntry,
+    Published,
+    PublishRequest,
+    Query,
+    ReadRequest,
+    TableName,
+    Target,
+    Unit,
+    WindowFilter,
+    WriteMode,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class SnowflakeSource(SqlSourceOptions):
+    """A query, or a table with its schema."""
+
+    table: str | None = Field(None, description="a table, in place of a query; its case counts")
+    table_schema: str | None = Field(None, description="the table's schema, its case counts; default: that of the connection")
+
+
+class SnowflakeEndpoint(EndpointOptions):
+    """A table with its schema, which is made when it is missing."""
+
+    table: str = Field(description="the table; its case counts")
+    table_schema: str | None = Field(None, description="its schema, made when it is missing; default: that of the connection")
+
+
+class Connector:
+    """Reads with one statement; publishes files through a temporary table, in one transaction with the ledger."""
+
+    kind: ClassVar[str] = "snowflake"
+    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="snowflake")
+    Connection: ClassVar[type[SnowflakeConnection]] = SnowflakeConnection
+    Source: ClassVar[type[SnowflakeSource]] = SnowflakeSource
+    Endpoint: ClassVar[type[SnowflakeEndpoint]] = SnowflakeEndpoint
+    example: ClassVar[str] = """\
+pipeline_name: orders_to_snowflake
+windows: {every: day, begin: 2024-01-01}
+event_time_column: ordered_at
+steps:
+  - id: orders
+    type: source
+    source_type: postgres
+    connection: shop
+    config:
+      query: SELECT id, ordered_at, amount FROM orders
+  - id: raw_orders
+    type: endpoint
+    endpoint_type: snowflake
+    connection: warehouse
+    depends_on: [orders]
+    config:
+      table: ORDERS
+      table_schema: RAW
+"""
+
+    def __init__(self, connection: SnowflakeConnection, context: ConnectionContext) -> None:
+        self._context = context
+        register_secrets(connection)
+        self._sessions = Sessions(lambda: login(connection, context), context.name)
+
+    def probe(self) -> str:
+        """Log in."""
+        with self._sessions.use() as session, translated(f"connection {self._context.name!r}", ConnectionFailed):
+            ((version,),) = session.fetch(Statement("SELECT CURRENT_VERSION()"))
+        return f"Snowflake {version}"
+
+    def close(self) -> None:
+        """End the idle sessions."""
+        self._sessions.close()
+
+    def source_table(self, options: SnowflakeSource) -> TableName | None:
+        """The table that the options name."""
+        return TableName(options.table, options.table_schema) if options.table else None
+
+    def target_table(self, options: SnowflakeEndpoint) -> TableName:
+        """The table that the options name."""
+        return TableName(options.table, options.table_schema)
+
+    @contextmanager
+    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
+        """Stream a query or table from one snapshot."""
+        from dataflow_assets.connectors import _snowflake_read
+
+        table = self.source_table(request.options)
+        source = table or request.query or Query.of(request.options.query or "")
+        doing = f"reading {table or 'the query'} of connection {self._context.name!r}"
+        wanted = _snowflake_read.Wanted(request.columns, request.window, request.batch_rows)
+        with _snowflake_read.stream(self._sessions, source, doing, wanted) as reader:
+            yield reader
+
+    @contextmanager
+    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
+        """Stream the target table."""
+        from dataflow_assets.connectors import _snowflake_read
+
+        wanted = _snowflake_read.Wanted(window=window)
+        with _snowflake_read.stream(self._sessions, target.table, f"reading {target.table}", wanted) as reader:
+            yield reader
+
+    def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
+        """Raise the unit's generation, in a transaction of its own."""
+        doing = f"claiming {unit} in {target.table}"
+        with self._sessions.use() as session, translated(doing, WriteFailed):
+            self._require_ledger(session, target)
+            session.begin()
+            session.affected(ledger.merge_claim(SNOWFLAKE, target, unit, attempt=attempt))
+            rows = session.fetch(ledger.fetch_unit(SNOWFLAKE, target, unit))
+            if len(rows) != 1:  # primary keys are not enforced
+                table = SNOWFLAKE.table(ledger.ledger_table(target.table))
+                raise WriteFailed(f"{doing}: the ledger has {len(rows)} rows of it", hint=f"leave one of them in {table}")
+            session.commit()
+        return ledger.claimed(ledger.ledger_row(rows[0]), unit)
+
+    def _require_ledger(self, session: Session, target: Target) -> None:
+        """Create schema and ledger where they are missing."""
+        table = ledger.ledger_table(target.table)
+        if session.columns(table):
+            return
+        if table.schema is not None:
+            with self._sessions.once() as other:
+                other.fetch(Statement(f"CREATE SCHEMA IF NOT EXISTS {SNOWFLAKE.quote(table.schema)}"))
+        session.fetch(ledger.create_ledger(SNOWFLAKE, table))
+
+    def publish(self, request: PublishRequest) -> Published:
+        """Write the window and its ledger row in one transaction."""
+        from dataflow_assets.connectors import _snowflake_publish
+
+        return _snowflake_publish.publish(self._sessions, request)
+
+    def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
+        """The published units of a step; none when the table is gone, whatever was published into it."""
+        with self._sessions.use() as session, translated(f"reading the ledger of {target.table}", ReadFailed):
+            if not (session.columns(ledger.ledger_table(target.table)) and session.columns(target.table)):
+                return []
+            return ledger.published_entries(session.fetch(ledger.fetch_step(SNOWFLAKE, target, pipeline=pipeline, step=step)))
