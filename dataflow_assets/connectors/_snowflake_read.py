@@ -50,7 +50,7 @@ def _statement(session: Session, source: TableName | Query, doing: str, wanted: 
         text, values = SNOWFLAKE.table(source), list[Any]()
     else:
         text, values = sql.derived_table(SNOWFLAKE, source)
-    found = _by_name(session.describe(Statement(sql.select(SNOWFLAKE, None, text), tuple(values))))
+    found = by_name(session.describe(Statement(sql.select(SNOWFLAKE, None, text), tuple(values))))
     window = wanted.window
     asked = [*(wanted.columns or ()), *([window.column] if window else ())]
     if missing := [name for name in asked if name not in found]:
@@ -62,7 +62,8 @@ def _statement(session: Session, source: TableName | Query, doing: str, wanted: 
     return statement, pa.schema([pa.field(column.name, _kind(column)) for column in chosen])
 
 
-def _by_name(columns: Sequence[Described]) -> dict[str, Described]:
+def by_name(columns: Sequence[Described]) -> dict[str, Described]:
+    """Name -> column. Raises ValueRefused when two share a name."""
     names = [column.name for column in columns]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueRefused(f"the query returns column {twice[0]!r} more than once", hint="give each column a name of its own with AS")

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from dataflow_assets.connectors import _snowflake_read
 from dataflow_assets.connectors import _snowflake_types as types
 from dataflow_assets.connectors._snowflake_login import SnowflakeConnection, login
-from dataflow_assets.connectors._snowflake_session import failure
+from dataflow_assets.connectors._snowflake_session import Described, failure
 from dataflow_assets.connectors._snowflake_types import Declared, route, source_kind, sql_type, taken
 from dataflow_assets.connectors.snowflake import Connector, SnowflakeSource
 from dataflow_assets.errors import ConnectionFailed, DataflowError, ReadFailed, ValueRefused, WriteFailed
@@ -199,9 +200,11 @@ def test_unquoted_names_of_a_query_are_upper_case(harness: SnowflakeHarness) -> 
     assert found.column_names == ["ID", "name"]
 
 
-def test_a_column_that_comes_twice_is_refused(harness: SnowflakeHarness) -> None:
-    with pytest.raises(DataflowError):
-        read(harness.connector, "SELECT 1 AS a, 2 AS a")
+def test_a_column_that_comes_twice_is_refused() -> None:
+    """The emulator would give the second one another name."""
+    column = Described("A", "FIXED", 1, 0)
+    with pytest.raises(ValueRefused, match="'A' more than once"):
+        _snowflake_read.by_name([column, column])
 
 
 @pytest.mark.parametrize(("query", "hint"), [("SELEC 1", "worksheet"), ('SELECT * FROM "nowhere"', "upper and lower case")])

@@ -118,6 +118,7 @@ def snowflake_keys(snowflake_account: Snowflake) -> Iterator[dict[str, Any]]:
     name = f"DATAFLOW_TEST_{os.getpid()}_{next(_numbers)}"
     if snowflake_account.emulated:
         yield {**snowflake_account.keys, "database": name, "schema": "PUBLIC"}
+        snowflake_account.control(forget=name)
         return
     keys = {**snowflake_account.keys, "schema": name}
     run(snowflake_account.keys, f"CREATE SCHEMA {name}")

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 import re
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from string import Template
 from typing import Any
@@ -101,6 +103,8 @@ async def query(request: Request) -> Response:
         first, fault.token = not fault.token, token
         if not (first and fault.runs):
             return Response(status_code=503)
+    if body.get("bindings"):
+        body["describeOnly"] = False  # fakesnow describes values as nulls, which are text
     state.busy += 1
     try:
         locked = await _lock(state, text)
@@ -179,6 +183,13 @@ def _with_body(request: Request, body: dict[str, Any]) -> Request:
     return Request({**request.scope, "headers": headers}, receive)
 
 
+async def login(request: Request) -> Response:
+    """With a master token, without which the driver does not end its sessions."""
+    reply = json.loads((await fakesnow.server.login_request(request)).body)
+    reply["data"]["masterToken"] = reply["data"]["token"]
+    return JSONResponse(reply)
+
+
 async def session(request: Request) -> Response:
     """The end of a session takes its transaction and its temporary tables with it."""
     if request.query_params.get("delete"):
@@ -191,13 +202,16 @@ async def session(request: Request) -> Response:
 
 
 async def control(request: Request) -> Response:
-    """For tests: plant faults, end the transactions of all sessions, list the statements so far."""
+    """For tests: plant faults, end the transactions of all sessions, forget a database, list the statements so far."""
     asked = json.loads(await request.body())
     if "fault" in asked:
         _faults[:] = [Fault(**asked["fault"])] if asked["fault"] else []
     if asked.get("end_transactions"):
         for state in _states.values():
             end_transaction(state)
+    if "forget" in asked:  # every database makes all of them slower
+        with fakesnow.server.shared_fs.duck_conn.cursor() as cursor, suppress(duckdb.Error):
+            cursor.execute(f"DETACH {asked['forget']}")
     said = list(_statements)
     _statements.clear()
     return JSONResponse(said)
@@ -283,8 +297,10 @@ def _require_table(cursor: Any, command: str) -> None:
 
 def _from_binding(original: Callable[[dict[str, str]], Any]) -> Callable[[dict[str, str]], Any]:
     def convert(binding: dict[str, str]) -> Any:
-        fixed = binding["type"] == "FIXED" and binding["value"] is not None and "." in binding["value"]
-        return Decimal(binding["value"]) if fixed else original(binding)
+        if binding["type"] == "FIXED" and "." in (binding["value"] or ""):
+            return Decimal(binding["value"])
+        value = original(binding)
+        return value.replace(tzinfo=None) if binding["type"] == "TIMESTAMP_NTZ" and isinstance(value, datetime) else value
 
     return convert
 
@@ -325,6 +341,19 @@ def _text_lengths(original: Callable[..., str]) -> Callable[..., str]:
     return insert
 
 
+def _describe_table(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for the statement that DESCRIBE TABLE becomes."""
+
+    def transform(expression: exp.Expression, *arguments: Any, **more: Any) -> exp.Expression:
+        if isinstance(expression, exp.Describe) and isinstance(expression.this, exp.Table):
+            expression = expression.copy()
+            for part in expression.this.find_all(exp.Identifier):
+                part.set("this", part.name.replace("'", "''"))
+        return original(expression, *arguments, **more)
+
+    return transform
+
+
 def _integers(original: Callable[..., Any]) -> Callable[..., Any]:
     """NUMBER(38,0) has 38 digits; fakesnow makes 64 bits of it."""
     return lambda expression: expression if isinstance(expression, exp.DataType) and expression.expressions else original(expression)
@@ -338,6 +367,7 @@ def _patch() -> None:
     fakesnow.cursor.SQL_CREATED_TABLE = fakesnow.cursor.SQL_DROPPED = Template(_SUCCESS)  # theirs paste the name as it is
     fakesnow.copy_into._get_table_columns = _table_columns
     fakesnow.info_schema.insert_text_lengths_sql = _text_lengths(fakesnow.info_schema.insert_text_lengths_sql)
+    fakesnow.transforms.describe_table = _describe_table(fakesnow.transforms.describe_table)
     fakesnow.transforms.integer_precision = _integers(fakesnow.transforms.integer_precision)
     fakesnow.transforms.to_timestamp = _timestamps(fakesnow.transforms.to_timestamp)
     fakesnow.server.from_binding = _from_binding(fakesnow.converter.from_binding)
@@ -346,7 +376,8 @@ def _patch() -> None:
 def main(port: str) -> None:
     """Serve on the loopback until killed."""
     _patch()
-    own = {"/queries/v1/query-request": query, "/session": session}
+    fakesnow.server.logger.handlers, fakesnow.server.logger.level = [logging.StreamHandler()], logging.ERROR
+    own = {"/session/v1/login-request": login, "/queries/v1/query-request": query, "/session": session}
     routes = [route for route in fakesnow.server.routes if route.path not in own]
     routes += [Route(path, handler, methods=["POST"]) for path, handler in {**own, "/control": control}.items()]
     uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=int(port), log_level="error")

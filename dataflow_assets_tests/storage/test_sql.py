@@ -73,3 +73,34 @@ def test_the_latest_of_equal_keys(keys: list[str]) -> None:
     found = connection.execute(f"SELECT n FROM {sql.latest_rows(SQLITE, 't', keys=keys, order='n')} ORDER BY n").fetchall()
     connection.close()
     assert [n for (n,) in found] == ([3, 4] if keys == ["a"] else [2, 3, 4])
+
+
+def test_the_ledger_serves_a_database_that_merges() -> None:
+    import duckdb
+
+    duck = sql.Dialect("DuckDB")
+    target = Target(TableName("things", "main"), WriteMode.REPLACE_WINDOW, None)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(ledger.create_ledger(duck, ledger.ledger_table(target.table)).text)
+    for unit in (Unit("p", "s", "2024-01-01", WINDOW), Unit("p", "s", "all")):
+        for generation in (1, 2, 3):
+            claim = ledger.merge_claim(duck, target, unit, attempt=f"attempt {generation}")
+            connection.execute(claim.text, list(claim.values))
+            fetch = ledger.fetch_unit(duck, target, unit)
+            (found,) = connection.execute(fetch.text, list(fetch.values)).fetchall()
+            row = ledger.ledger_row(found)
+            assert (row.unit, row.generation, row.attempt, row.entry) == (unit, generation, f"attempt {generation}", None)
+    connection.close()
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(["a", "b"], [(1, 9), (2, 5)]), (["a"], [(1, 4), (2, None)])])
+def test_rows_are_merged_by_their_keys(columns: list[str], expected: list[tuple[int, int | None]]) -> None:
+    import duckdb
+
+    duck, table = sql.Dialect("DuckDB"), TableName("t")
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE t AS SELECT 1 AS a, 4 AS b")
+    connection.execute(sql.merge_rows(duck, table, columns, "(SELECT * FROM (VALUES (1, 9), (2, 5)) AS v(a, b))", keys=["a"]))
+    assert connection.execute("SELECT * FROM t ORDER BY a").fetchall() == expected
+    connection.close()
