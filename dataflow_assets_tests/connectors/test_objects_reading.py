@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataflow_assets.connectors._object_stores import StorageOptions, key_of, object_path
+from dataflow_assets.connectors._object_stores import StorageOptions, key_of, needs, object_path
 from dataflow_assets.connectors.csv import Connector, CsvSource
 from dataflow_assets.connectors.json import JsonSource
 from dataflow_assets.connectors.parquet import ParquetSource
@@ -182,8 +182,11 @@ def test_a_range_file_reads_like_a_file() -> None:
 
     info = ObjectInfo("x", len(content), "v")
     file, plain = RangeFile(objects.ObjectPath(Store(), "x", info), info), io.BytesIO(content)  # type: ignore[arg-type]
-    for step in (lambda f: f.seek(-5, 2), lambda f: f.read(), lambda f: f.seek(1_000_000), lambda f: f.read(10), lambda f: f.read(3_000_000),
-                 lambda f: f.seek(7, 1), lambda f: f.tell(), lambda f: f.read(1), lambda f: f.seek(0), lambda f: f.read(), lambda f: f.read(5)):  # fmt: skip
+    steps: list[Callable[[Any], object]] = [
+        *(lambda f: f.seek(-5, 2), lambda f: f.read(), lambda f: f.seek(1_000_000), lambda f: f.read(10), lambda f: f.read(3_000_000)),
+        *(lambda f: f.seek(7, 1), lambda f: f.tell(), lambda f: f.read(1), lambda f: f.seek(0), lambda f: f.read(), lambda f: f.read(5)),
+    ]
+    for step in steps:
         assert step(file) == step(plain)
     assert max(length for _, length in asked) <= 8 * 1024 * 1024
     assert len(asked) < 20
@@ -254,9 +257,8 @@ def test_what_s3_refuses_is_told(
 def test_a_store_that_is_away_is_told(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     if url.startswith("gs"):
-        from google.cloud.storage import retry
-
-        monkeypatch.setattr(retry.DEFAULT_RETRY, "_timeout", 0.1)
+        needs("google.cloud.storage", extra="gcs")
+        monkeypatch.setattr("google.cloud.storage.retry.DEFAULT_RETRY._timeout", 0.1)
     options = {"endpoint_url": "http://127.0.0.1:9", "key": "k", "secret": "cGxhbnRlZA==", "region": "r", "anonymous": url.startswith("gs")}
     connector = connector_at("csv", StoreRoot(url, options), tmp_path)
     with pytest.raises(ConnectionFailed) as caught:
@@ -282,7 +284,8 @@ def test_an_address_of_no_store_is_refused(tmp_path: Path) -> None:
 
 def test_constructing_imports_no_driver() -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom dataflow_assets.connectors.csv import *\nfrom dataflow_assets.connectors._files import *\n"
+        "import sys\nfrom pathlib import Path\nfrom dataflow_assets.connectors.csv import *\n"
+        "from dataflow_assets.connectors._files import *\n"
         "for url in ('s3://b/x', 'gs://b/x', 'az://b/x'):\n"
         "    Connector(FileConnection(root=url), ConnectionContext('lake', Path('.')))\n"
         "print([name for name in ('boto3', 'botocore', 'google.cloud', 'azure') if name in sys.modules])"
