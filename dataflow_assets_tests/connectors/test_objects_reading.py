@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataflow_assets.connectors._object_stores import StorageOptions, key_of, object_path
+from dataflow_assets.connectors._object_stores import StorageOptions, key_of, needs, object_path
 from dataflow_assets.connectors.csv import Connector, CsvSource
 from dataflow_assets.connectors.json import JsonSource
 from dataflow_assets.connectors.parquet import ParquetSource
@@ -257,9 +257,8 @@ def test_what_s3_refuses_is_told(
 def test_a_store_that_is_away_is_told(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     if url.startswith("gs"):
-        from google.cloud.storage import retry
-
-        monkeypatch.setattr(retry.DEFAULT_RETRY, "_timeout", 0.1)
+        needs("google.cloud.storage", extra="gcs")
+        monkeypatch.setattr("google.cloud.storage.retry.DEFAULT_RETRY._timeout", 0.1)
     options = {"endpoint_url": "http://127.0.0.1:9", "key": "k", "secret": "cGxhbnRlZA==", "region": "r", "anonymous": url.startswith("gs")}
     connector = connector_at("csv", StoreRoot(url, options), tmp_path)
     with pytest.raises(ConnectionFailed) as caught:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import importlib
+import os
 import re
 import sys
 import types
@@ -152,7 +153,7 @@ def _row(model: type[BaseModel], name: str, info: FieldInfo) -> tuple[str, ...]:
     keys = [key for key, field in known_keys(model).items() if field == name]
     first, *others = keys
     shown = f"`{first}`" + (f" (or {', '.join(f'`{key}`' for key in others)})" if others else "")
-    return shown, _linked(info), _default(info), info.description or ""
+    return shown, _linked(model, info), _default(info), info.description or ""
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -163,23 +164,28 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models_in(argument)
 
 
-def _linked(info: FieldInfo) -> str:
-    """What a key takes, with a link to the section that holds the keys of a block."""
-    anchors = [_sections()[model] for model in models_in(info.annotation) if model in _sections()]
-    return f"[{_value(info)}](#{anchors[0]})" if anchors else _value(info)
+def _linked(model: type[BaseModel], info: FieldInfo) -> str:
+    """What a key of `model` takes, with a link to the section that holds the keys of a block."""
+    places = [_sections()[inner] for inner in models_in(info.annotation) if inner in _sections()]
+    if not places:
+        return _value(info)
+    page, anchor = places[0]
+    own = _sections()[model][0] if model in _sections() else page
+    path = "" if own == page else Path(os.path.relpath(page, own.parent)).as_posix()
+    return f"[{_value(info)}]({path}#{anchor})"
 
 
 @functools.cache
-def _sections() -> dict[type[BaseModel], str]:
-    """Where the table of each model stands: the anchor of the heading above it."""
-    found: dict[type[BaseModel], str] = {}
+def _sections() -> dict[type[BaseModel], tuple[Path, str]]:
+    """Where the table of each model stands: the page and the anchor of the heading above it."""
+    found: dict[type[BaseModel], tuple[Path, str]] = {}
     for page in pages():
         anchor = ""
         for line in page.read_text(encoding="utf-8").splitlines():
             if title := _HEADING.match(line):
                 anchor = slug(title[1])
             elif block := re.match(r"<!-- generated: options (\S+) -->", line):
-                found[_model(block[1])] = anchor
+                found[_model(block[1])] = page, anchor
     return found
 
 
