@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         MySQLIOManager,
         ParquetIOManager,
         PostgresIOManager,
+        SnowflakeIOManager,
         SQLAlchemyIOManager,
         SQLiteIOManager,
     )
@@ -40,6 +41,7 @@ _HOMES = {
     "ProjectComponent": "operations.component",
     "SQLAlchemyIOManager": "assets.io_managers",
     "SQLiteIOManager": "assets.io_managers",
+    "SnowflakeIOManager": "assets.io_managers",
     "Window": "windows",
     "check": "spec.builders",
     "endpoint": "spec.builders",
@@ -62,6 +64,7 @@ __all__ = [
     "ProjectComponent",
     "SQLAlchemyIOManager",
     "SQLiteIOManager",
+    "SnowflakeIOManager",
     "Window",
     "__version__",
     "check",

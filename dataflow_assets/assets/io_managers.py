@@ -150,6 +150,12 @@ class ClickHouseIOManager(ConnectorIOManager):
     kind, schema_key = "clickhouse", "table_database"
 
 
+class SnowflakeIOManager(ConnectorIOManager):
+    """Tables in Snowflake: `account`, `user`, `password` or `private_key`, `role`, `warehouse`, `database`."""
+
+    kind = "snowflake"
+
+
 class DuckDBIOManager(ConnectorIOManager):
     """Tables in a DuckDB file."""
 

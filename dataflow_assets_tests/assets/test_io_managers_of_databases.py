@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from dataflow_assets import ClickHouseIOManager, MySQLIOManager, PostgresIOManager, SQLAlchemyIOManager, SQLiteIOManager
+from dataflow_assets import ClickHouseIOManager, MySQLIOManager, PostgresIOManager, SnowflakeIOManager, SQLAlchemyIOManager, SQLiteIOManager
 from dataflow_assets.assets.io_managers import ConnectorIOManager
 
 PARTITIONS = dg.DailyPartitionsDefinition("2024-03-01", end_date="2024-03-06")
@@ -32,6 +32,11 @@ def _clickhouse(ask: Ask, _: Path) -> ConnectorIOManager:
     return ClickHouseIOManager(dsn=server.url, schema="mart")  # type: ignore[attr-defined]
 
 
+def _snowflake(ask: Ask, folder: Path) -> ConnectorIOManager:
+    keys = ask("snowflake_keys")
+    return SnowflakeIOManager(project_dir=folder, **keys)  # type: ignore[arg-type]
+
+
 def _sqlite(_: Ask, folder: Path) -> ConnectorIOManager:
     return SQLiteIOManager(path=str(folder / "mart.sqlite"))
 
@@ -40,7 +45,7 @@ def _sqlalchemy(_: Ask, folder: Path) -> ConnectorIOManager:
     return SQLAlchemyIOManager(url=f"sqlite:///{folder / 'mart.sqlite'}")
 
 
-@pytest.fixture(params=[_postgres, _mysql, _clickhouse, _sqlite, _sqlalchemy])
+@pytest.fixture(params=[_postgres, _mysql, _clickhouse, _snowflake, _sqlite, _sqlalchemy])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> ConnectorIOManager:
     made: ConnectorIOManager = request.param(request.getfixturevalue, tmp_path)
     return made
