@@ -177,7 +177,11 @@ class Sessions:
 
         with translated(f"connection {self._name!r}", ConnectionFailed):
             connection = psycopg.connect(self._conninfo(), autocommit=True, prepare_threshold=None, cursor_factory=psycopg.RawCursor)
-            connection.execute(b"SELECT set_config('TimeZone', 'UTC', false), set_config('client_encoding', 'UTF8', false)")
+            try:
+                connection.execute(b"SELECT set_config('TimeZone', 'UTC', false), set_config('client_encoding', 'UTF8', false)")
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     def _connect_bulk(self) -> Any:

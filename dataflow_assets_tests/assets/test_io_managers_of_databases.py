@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -46,9 +46,10 @@ def _sqlalchemy(_: Ask, folder: Path) -> ConnectorIOManager:
 
 
 @pytest.fixture(params=[_postgres, _mysql, _clickhouse, _snowflake, _sqlite, _sqlalchemy])
-def manager(request: pytest.FixtureRequest, tmp_path: Path) -> ConnectorIOManager:
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ConnectorIOManager]:
     made: ConnectorIOManager = request.param(request.getfixturevalue, tmp_path)
-    return made
+    yield made
+    made.connector.close()
 
 
 def _events(rows_a_day: int) -> dg.AssetsDefinition:
