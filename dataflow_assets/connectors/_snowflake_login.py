@@ -49,10 +49,10 @@ class SnowflakeConnection(Model):
     port: int | None = Field(None, description="its port")
     protocol: Literal["https", "http"] = Field("https", description="http for an emulator only")
     login_timeout: str = Field("1min", description="how long logging in may take")
-    network_timeout: str = Field("10min", description="how long a request that fails is tried again by the driver")
+    statement_timeout: str = Field("1h", description="how long one statement may take, with its waiting for locks and for the network")
     lock_timeout: str = Field("10min", description="how long a publish waits for another one of the same schema")
 
-    @field_validator("login_timeout", "network_timeout", "lock_timeout")
+    @field_validator("login_timeout", "statement_timeout", "lock_timeout")
     @classmethod
     def _timeouts_are_durations(cls, value: str) -> str:
         parse_duration(value)
@@ -81,7 +81,7 @@ def login(connection: SnowflakeConnection, context: ConnectionContext) -> dict[s
     return {
         **{name: value for name, value in given.items() if value is not None},
         "login_timeout": _seconds(connection.login_timeout),
-        "network_timeout": _seconds(connection.network_timeout),
+        "network_timeout": _seconds(connection.statement_timeout),  # when it is over, the driver cancels the statement
         "application": "dataflow_assets",
         "autocommit": False,
         "paramstyle": "qmark",

@@ -35,6 +35,14 @@ def emulator(snowflake_account: Snowflake) -> Iterator[Snowflake]:
     snowflake_account.control(fault=None)
 
 
+@pytest.fixture
+def hasty(harness: SnowflakeHarness) -> Iterator[SnowflakeHarness]:
+    """The same place, for a connector that gives up soon."""
+    made = SnowflakeHarness(harness.scratch, keys={**harness.keys, "statement_timeout": "4s"})
+    yield made
+    made.connector.close()
+
+
 def at(failpoint: str, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `act` called when a publish comes to this failpoint."""
     monkeypatch.setattr(_snowflake_publish, "failpoint", lambda name: act() if name == failpoint else None)
@@ -65,10 +73,12 @@ def test_a_transaction_that_snowflake_has_ended_is_noticed(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_lost_reply_to_commit_is_looked_up_in_the_ledger(harness: SnowflakeHarness, emulator: Snowflake, mode: WriteMode) -> None:
+def test_a_lost_reply_to_commit_is_looked_up_in_the_ledger(
+    harness: SnowflakeHarness, hasty: SnowflakeHarness, emulator: Snowflake, mode: WriteMode
+) -> None:
     target = target_of(harness, mode)
     emulator.control(fault={"text": "COMMIT", "runs": True, "after": "AND CURRENT_TRANSACTION()"})
-    done = harness.publish(events(day(0)), target, day(0))
+    done = hasty.publish(events(day(0)), target, day(0))
     assert "COMMIT" in done.note
     assert not done.already
     assert_same_rows(events(day(0)), harness.rows(target))
@@ -79,13 +89,15 @@ def test_a_lost_reply_to_commit_is_looked_up_in_the_ledger(harness: SnowflakeHar
     ("text", "after"),
     [("COMMIT", "AND CURRENT_TRANSACTION()"), ("DELETE FROM", ""), ("INSERT INTO", ""), ("COPY INTO", ""), ("PUT ", "")],
 )
-def test_a_connection_lost_before_the_commit_is_transient(harness: SnowflakeHarness, emulator: Snowflake, text: str, after: str) -> None:
+def test_a_connection_lost_before_the_commit_is_transient(
+    harness: SnowflakeHarness, hasty: SnowflakeHarness, emulator: Snowflake, text: str, after: str
+) -> None:
     target = target_of(harness, WriteMode.REPLACE_WINDOW)
     harness.publish(events(day(0), note="old"), target, day(0))
     claim = harness.connector.claim(target, day(0), attempt="cut")
     emulator.control(fault={"text": text, "runs": False, "after": after})
     with pytest.raises(ConnectionFailed) as caught:
-        harness.connector.publish(harness.request(events(day(0), note="cut"), target, claim))
+        hasty.connector.publish(hasty.request(events(day(0), note="cut"), target, claim))
     assert caught.value.transient
     assert_same_rows(events(day(0), note="old"), harness.rows(target))
     harness.publish(events(day(0), note="new"), target, day(0), "again")

@@ -251,7 +251,7 @@ def test_an_error_is_told_by_its_number(number: int, name: str, kind: type[Dataf
 def test_an_unreachable_host(tmp_path: Path, snowflake_account: Snowflake) -> None:
     keys = {"account": "nowhere", "user": "u", "password": "hidden words", "host": "127.0.0.1", "port": free_port(), "protocol": "http"}
     with pytest.raises(ConnectionFailed, match="warehouse") as caught:
-        connect(keys, tmp_path, login_timeout="1s", network_timeout="1s").probe()
+        connect(keys, tmp_path, login_timeout="1s", statement_timeout="1s").probe()
     assert caught.value.transient
     assert "hidden words" not in str(caught.value)
 

@@ -56,7 +56,7 @@ def _emulator() -> Iterator[Snowflake]:
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "dataflow_assets_tests.services.snowflake_emulator", str(port)]
     with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
         account = Snowflake(
             {
                 "account": "emulator",
@@ -65,8 +65,8 @@ def _emulator() -> Iterator[Snowflake]:
                 "host": "127.0.0.1",
                 "port": port,
                 "protocol": "http",
-                "network_timeout": "3s",
-                "login_timeout": "10s",
+                "statement_timeout": "2min",
+                "login_timeout": "1min",
             }
         )
         try:
@@ -74,7 +74,7 @@ def _emulator() -> Iterator[Snowflake]:
             yield account
         finally:
             server.kill()
-            server.wait()
+            server.communicate()
             log.seek(0)
             sys.stderr.write(log.read().decode(errors="replace"))
 

@@ -12,14 +12,17 @@ import asyncio
 import gzip
 import json
 import logging
+import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -42,8 +45,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-DETACHED_SECONDS = 2.0
-"""How long a silent transaction keeps its locks from others; five minutes with Snowflake."""
+DETACHED_SECONDS = 120.0
+"""How long a silent transaction keeps its locks from others; five minutes with Snowflake. Here, at once when its client is gone."""
 _NAME = r"(?:\"(?:[^\"]|\"\")+\"|\w+)"
 _LOCKING = re.compile(rf"^\s*(?:UPDATE|DELETE FROM|MERGE INTO)\s+({_NAME}(?:\.{_NAME})*)", re.IGNORECASE)
 _DESCRIBE = re.compile(rf"^\s*DESCRIBE TABLE\s+({_NAME}(?:\.{_NAME})*)\s*$", re.IGNORECASE)
@@ -61,6 +64,22 @@ class State:
     busy: int = 0
     touched: float = field(default_factory=time.monotonic)
     temporary: list[str] = field(default_factory=list)
+    ports: set[int] = field(default_factory=set)
+    """Where its client's connections come from."""
+
+    def is_detached(self) -> bool:
+        """Whether its client is dead or was silent for too long."""
+        silent = time.monotonic() - self.touched
+        return not self.busy and (silent > DETACHED_SECONDS or (silent > 0.3 and not self.ports & _connected()))
+
+
+def _connected() -> set[int]:
+    """The ports of all established connections from this machine; any port where Linux does not tell."""
+    table = Path("/proc/net/tcp")
+    if not table.exists():
+        return set(range(65_536))
+    rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    return {int(row[2].split(":")[1], 16) for row in rows if row[3] == "01"}
 
 
 @dataclass
@@ -95,6 +114,8 @@ async def query(request: Request) -> Response:
     """Run a statement: wait for its locks, rewrite what fakesnow does not know, and let fakesnow do the rest."""
     token = fakesnow.server.to_token(request)
     state = _states.setdefault(token, State(token))
+    if request.client is not None:
+        state.ports.add(request.client.port)
     body = json.loads(gzip.decompress(await request.body()))
     text = body["sqlText"]
     _statements.append(text)
@@ -125,7 +146,7 @@ async def _lock(state: State, text: str) -> str | None:
     connection = fakesnow.server.sessions[state.token]
     table = f"{connection.database}.{'' if '.' in match[1] else connection.schema}.{match[1]}"
     while (holder := _locks.get(table, state)) is not state:
-        if not holder.busy and time.monotonic() - holder.touched > DETACHED_SECONDS:
+        if holder.is_detached():
             end_transaction(holder)
         else:
             await asyncio.sleep(0.02)
@@ -373,14 +394,21 @@ def _patch() -> None:
     fakesnow.server.from_binding = _from_binding(fakesnow.converter.from_binding)
 
 
+def _end_with_parent() -> None:
+    """Whoever started the server holds its input open; also one that is killed lets it go."""
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
 def main(port: str) -> None:
-    """Serve on the loopback until killed."""
+    """Serve on the loopback until killed, or until standard input ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _patch()
     fakesnow.server.logger.handlers, fakesnow.server.logger.level = [logging.StreamHandler()], logging.ERROR
     own = {"/session/v1/login-request": login, "/queries/v1/query-request": query, "/session": session}
     routes = [route for route in fakesnow.server.routes if route.path not in own]
     routes += [Route(path, handler, methods=["POST"]) for path, handler in {**own, "/control": control}.items()]
-    uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=int(port), log_level="error")
+    uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=int(port), log_level="error", timeout_keep_alive=600)
 
 
 if __name__ == "__main__":
