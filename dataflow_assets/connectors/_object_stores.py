@@ -10,6 +10,7 @@ import glob
 import importlib
 import posixpath
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -105,6 +106,8 @@ class LazyStore:
 
 def needs(module: str, *, extra: str) -> Any:
     """The driver's module; what it misses for parts that are not used here is no matter. Raises MissingDriver."""
+    if (found := sys.modules.get(module)) is not None:
+        return found
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImportWarning)

@@ -25,6 +25,8 @@ from typing import Any, BinaryIO, ClassVar, Protocol
 from dataflow_assets.storage.objects import Changed, ObjectInfo, ObjectPath
 
 _BLOCK, _BLOCKS = 64 * 1024, 64
+_FEW = 4
+"""Up to so many objects are asked one by one, more are listed."""
 
 FilePath = Path | ObjectPath
 Mark = tuple[int, int | str, int]
@@ -247,7 +249,6 @@ class LocalPlace:
 
 
 _writers: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-_few = 4
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ class ObjectPlace:
         return sorted(self._listed())
 
     def marks(self, names: Collection[str]) -> dict[str, Mark]:
-        if len(names) > _few:
+        if len(names) > _FEW:
             return {name: mark for name, mark in self._listed().items() if name in names}
         found = ((name, mark_of(self.folder / name)) for name in names)
         return {name: mark for name, mark in found if mark}
