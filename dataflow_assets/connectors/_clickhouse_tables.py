@@ -163,13 +163,16 @@ def _digest(*parts: str) -> str:
 
 def drop_stages(server: Server, target: TableName, load: int, *, seconds: float) -> None:
     """Drop the staging tables of a load, and wait until no statement uses them any more: its owner can publish no longer."""
-    at = (target.schema or "", _prefix(target), f"_{load:016x}_")
-    where = "database = {dataflow_1:String} AND startsWith({name}, {dataflow_2:String}) AND position({name}, {dataflow_3:String}) > 0"
-    for (name,) in server.rows(f"SELECT name FROM system.tables WHERE {where.replace('{name}', 'name')}", at):
-        server.run(f"DROP TABLE IF EXISTS {CLICKHOUSE.table(TableName(name, target.schema))} SYNC")
+    mark = f"_{load:016x}_"
+    at = (target.schema or "", _prefix(target), mark)
+    where = "database = {dataflow_1:String} AND startsWith(name, {dataflow_2:String}) AND position(name, {dataflow_3:String}) > 0"
+    for (name,) in server.rows(f"SELECT name FROM system.tables WHERE {where}", at):
+        server.run(f"DROP TABLE IF EXISTS {CLICKHOUSE.table(TableName(name, target.schema))}")
     deadline = time.monotonic() + seconds
-    # Somebody else may have dropped them a moment ago, and SYNC waits only for tables that it finds.
-    while server.rows(f"SELECT 1 FROM system.dropped_tables WHERE {where.replace('{name}', 'table')} LIMIT 1", at):
+    # A statement that found a table before it was dropped is in this list until it is over. Not SYNC: that also waits eight
+    # minutes for nothing when the table was dropped by somebody else.
+    running = "SELECT 1 FROM system.processes WHERE position(query, {dataflow_1:String}) > 0 AND query_id != queryID() LIMIT 1"
+    while server.rows(running, (mark,)):
         if time.monotonic() > deadline:
             raise WriteFailed(f"{target}: an older publish is still running on the server", hint="see SHOW PROCESSLIST", transient=True)
         time.sleep(0.1)

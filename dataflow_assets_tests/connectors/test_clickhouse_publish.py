@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dataflow_assets.connectors import _clickhouse_ledger, _clickhouse_publish
+from dataflow_assets.connectors import _clickhouse_ledger, _clickhouse_publish, _clickhouse_tables
 from dataflow_assets.errors import AuditFailed, ConnectionFailed, DataflowError, WriteFailed
 from dataflow_assets.tables import Target, Unit, WriteMode
 from dataflow_assets.windows import Window
@@ -251,6 +251,36 @@ def test_nothing_is_left_over(harness: ClickHouseHarness, clickhouse: ClickHouse
 
 
 # -- what a kill, a cut line or a pause may leave
+
+
+def staged(harness: ClickHouseHarness, server: ClickHouseServer, load: int) -> tuple[Any, Target, str]:
+    """A connection of the connector, a target, and a staging table of the load."""
+    target = windowed(harness)
+    harness.publish(events(day(0)), target, day(0))
+    name = _clickhouse_tables.stage_name(target, day(0), generation=1, load=load, role="in").name
+    by_hand(server, f"CREATE TABLE {name} (id Int64) ENGINE = MergeTree ORDER BY id")
+    by_hand(server, f"INSERT INTO {name} SELECT number FROM numbers(8)")
+    return harness.connector._server, target, name
+
+
+def test_tables_that_their_owner_dropped_hold_nobody_up(harness: ClickHouseHarness, clickhouse: ClickHouseServer) -> None:
+    """The server keeps a dropped table for eight minutes, whoever uses it or not."""
+    server, target, name = staged(harness, clickhouse, load=77)
+    by_hand(clickhouse, f"DROP TABLE {name}")
+    _clickhouse_tables.drop_stages(server, target.table, 77, seconds=0)
+
+
+def test_a_statement_that_uses_a_dropped_table_is_waited_for(harness: ClickHouseHarness, clickhouse: ClickHouseServer) -> None:
+    server, target, name = staged(harness, clickhouse, load=78)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(by_hand, clickhouse, f"SELECT sum(sleepEachRow(0.25)) FROM {name}")
+        while not server.rows("SELECT 1 FROM system.processes WHERE query LIKE '%sleepEachRow(0.25)%' AND query_id != queryID()"):
+            assert not running.done()
+        with pytest.raises(WriteFailed, match="still running") as caught:
+            _clickhouse_tables.drop_stages(server, target.table, 78, seconds=0)
+        assert caught.value.transient
+        _clickhouse_tables.drop_stages(server, target.table, 78, seconds=60)
+        running.result()
 
 
 class TestClickHouseKilledInPartitions(KillPromises):

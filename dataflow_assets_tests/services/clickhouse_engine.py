@@ -40,6 +40,8 @@ _STREAMED = re.compile(rb"^[\s(]*(?:select|with)\b", re.IGNORECASE)
 _GIVES_ROWS = re.compile(rb"^[\s(]*(?:select|with|show|desc|describe|exists|explain)\b", re.IGNORECASE)
 _STATUS = {60: 404, 81: 404, 47: 404, 62: 400, 36: 400, 516: 403, 497: 403}
 _BUFFER = 1 << 20
+# The server's own defaults: the wheel's pools hold two, and a DELETE in 24 partitions then waits seconds for its turns.
+_POOLS = {"background_pool_size": 16, "background_schedule_pool_size": 16, "background_common_pool_size": 8}
 
 
 class _Cut(Exception):
@@ -237,7 +239,10 @@ class Engine(ThreadingHTTPServer):
 
     def __init__(self, port: int, path: Path) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        self.path = str(path / "data")
+        pools = "".join(f"<{name}>{size}</{name}>" for name, size in _POOLS.items())
+        config = path / "config.xml"
+        config.write_text(f"<clickhouse>{pools}</clickhouse>")
+        self.path = f"{path / 'data'}?config-file={config}"
         scratch = path / "scratch"
         scratch.mkdir(exist_ok=True)
         self.scratch = str(scratch)
