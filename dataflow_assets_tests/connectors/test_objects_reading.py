@@ -288,12 +288,12 @@ def test_constructing_imports_no_driver() -> None:
         "from dataflow_assets.connectors.csv import *\nfrom dataflow_assets.connectors._files import *\n"
         "for url in ('s3://b/x', 'gs://b/x', 'az://b/x'):\n"
         "    Connector(FileConnection(root=url), ConnectionContext('lake', Path('.')))\n"
-        "print([name for name in ('boto3', 'botocore', 'google.cloud', 'azure') if name in sys.modules])"
+        "print([name for name in ('botocore', 'google.cloud', 'azure') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize(("url", "module"), [("s3://b", "boto3"), ("gs://b", "google.cloud.storage"), ("az://b", "azure.storage.blob")])
+@pytest.mark.parametrize(("url", "module"), [("s3://b", "botocore"), ("gs://b", "google.cloud.storage"), ("az://b", "azure.storage.blob")])
 def test_a_missing_driver_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDriver, match=module):

@@ -100,7 +100,7 @@ def s3_bucket(pytestconfig: pytest.Config) -> Iterator[StoreRoot]:
         note_rung(pytestconfig, "s3", "TEST_S3_ROOT")
         yield StoreRoot(root.rstrip("/"))
         return
-    if missing := _missing("boto3", "moto", "flask", "flask_cors"):
+    if missing := _missing("botocore", "moto", "flask", "flask_cors"):
         absent(pytestconfig, "s3", f"set TEST_S3_ROOT, or install {missing}")
     note_rung(pytestconfig, "s3", "moto")
     port = free_port()
