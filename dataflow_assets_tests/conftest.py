@@ -6,5 +6,6 @@ pytest_plugins = [
     "dataflow_assets_tests.services.mysql",
     "dataflow_assets_tests.services.object_stores",
     "dataflow_assets_tests.services.postgres",
+    "dataflow_assets_tests.services.postgres_tls",
     "dataflow_assets_tests.services.snowflake",
 ]

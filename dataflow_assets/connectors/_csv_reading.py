@@ -155,7 +155,7 @@ def read_rows(file: OpenFile, plan: Plan) -> Iterator[pa.RecordBatch]:
 
 
 def _refusal(file: OpenFile, plan: Plan, item: pa.Field, row: int, text: str) -> ValueRefused:
-    place = f"{file.path}:{_line_of(file, plan.dialect, row)}"
+    place = f"{file.path}:{line_of(file, plan.dialect, row)}"
     shown = text if len(text) <= 60 else f"{text[:60]}..."
     if item.name in plan.declared:
         return ValueRefused(
@@ -168,8 +168,8 @@ def _refusal(file: OpenFile, plan: Plan, item: pa.Field, row: int, text: str) ->
     )
 
 
-def _line_of(file: OpenFile, dialect: Dialect, row: int) -> int:
-    """The line on which a row ends, counted as editors do."""
+def line_of(file: OpenFile, dialect: Dialect, row: int) -> int:
+    """The line on which a row ends, counted as editors do; rows count from 0."""
     import csv
 
     with _stream(file, dialect) as stream:
@@ -281,22 +281,27 @@ def _encoding(dialect: Dialect) -> str:
 
 def _refuse_cut_off(file: OpenFile, dialect: Dialect) -> None:
     """A file that breaks off inside quotes has an odd number of them and no last line end; Arrow would take the rest as a value."""
-    quote = dialect.quote_char.encode()
+    quote = dialect.quote_char
     if not quote or dialect.escape_char or _ends_a_line(file, dialect):
         return
-    odd, last = 0, b""
+    decoder, odd, last = codecs.getincrementaldecoder(dialect.encoding)("replace"), 0, ""
     with _stream(file, dialect) as stream:
         while block := stream.read(_BLOCK):
-            odd ^= block.count(quote) & 1
-            last = block[-1:]
-    if odd and last not in b"\r\n":
+            text = decoder.decode(block)
+            odd ^= text.count(quote) & 1
+            last = text[-1:] or last
+    if odd and last not in {"\r", "\n"}:
         raise ReadFailed(f"{file.path} breaks off inside a quoted field", hint="it was not written or copied to its end; fetch it again")
 
 
 def _ends_a_line(file: OpenFile, dialect: Dialect) -> bool:
-    """Whether the last byte is a line end, where that can be told without reading what comes before."""
-    if dialect.codec(file.path):
-        return False
-    with file.open() as stream:
-        size = stream.size()
-        return bool(size) and stream.read_at(1, size - 1) in (b"\r", b"\n")
+    """Whether the last character is a line end, where that can be told without reading what comes before."""
+    tail = None if dialect.codec(file.path) else file.tail(4)
+    return tail is not None and tail.endswith(_line_ends(dialect.encoding))
+
+
+def _line_ends(encoding: str) -> tuple[bytes, ...]:
+    """The bytes of a line end; where a mark at the file's start tells the order of bytes, in either order."""
+    name = codecs.lookup(encoding).name
+    orders = (f"{name}-le", f"{name}-be") if name in {"utf-16", "utf-32"} else (name.removesuffix("-sig"),)
+    return tuple(end.encode(order) for end in "\r\n" for order in orders)

@@ -201,6 +201,15 @@ class OpenFile:
             raise ReadFailed(f"{self.path} was replaced while it was read", hint="run it again", transient=True)
         return handle
 
+    def tail(self, length: int) -> bytes | None:
+        """Its last bytes; None where they cannot be had without all that comes before."""
+        if isinstance(self.path, ObjectPath):
+            return RangeFile.of(self.path).last(length)
+        with self.open() as handle:
+            size: int = handle.size()
+            found: bytes = handle.read_at(min(length, size), max(size - length, 0))
+        return found
+
 
 @contextmanager
 def snapshot(paths: Iterable[FilePath]) -> Iterator[list[OpenFile]]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_assets.connectors._postgres_bulk import BulkConnection
+from dataflow_assets.connectors._postgres_tls import verdict
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.storage.sql import Dialect, Statement
 from dataflow_assets.tables import Target, Unit
@@ -65,6 +66,8 @@ def failure(error: Exception, doing: str, kind: type[DataflowError]) -> Dataflow
     """A driver's error as one of ours, told apart by SQLSTATE; an error without one is a lost or refused connection."""
     state = str(getattr(error, "sqlstate", None) or "").strip("\0")
     text = f"{doing}: {str(error).strip()}"
+    if not state and _is_at_its_limit(error):
+        return ConnectionFailed(text, hint="every connection of the role or the database is in use: run less at a time, or raise the limit")
     if state.startswith(_NOT_ALLOWED) or (not state and _is_login_refused(error)):
         return ConnectionFailed(text, hint="check user, password, database and their rights", transient=False)
     if state.startswith(_LOST) or (not state and _is_connection_error(error)):
@@ -89,6 +92,11 @@ def _is_login_refused(error: Exception) -> bool:
 
     refused = getattr(error, "pgconn", None) if isinstance(error, psycopg.OperationalError) else None
     return refused is not None and (refused.used_password or refused.needs_password)
+
+
+def _is_at_its_limit(error: Exception) -> bool:
+    """Whether a role or database had no connection left. It is told after the login, and libpq hands on no code of it: only this text."""
+    return "too many connections for" in str(error)
 
 
 @contextmanager
@@ -172,11 +180,25 @@ class Sessions:
                 continue
             return connection
 
+    @contextmanager
+    def _connecting(self) -> Iterator[str]:
+        """The parameters of a connection; where it is refused for the sake of TLS, the error says so."""
+        from psycopg.conninfo import conninfo_to_dict
+
+        conninfo = self._conninfo()
+        try:
+            with translated(f"connection {self._name!r}", ConnectionFailed):
+                yield conninfo
+        except ConnectionFailed as error:
+            if error.transient and (found := verdict(conninfo_to_dict(conninfo))) is not None:
+                raise ConnectionFailed(error.message, hint=found.hint, transient=found.transient) from error.__cause__
+            raise
+
     def _connect_sql(self) -> psycopg.Connection[Any]:
         import psycopg
 
-        with translated(f"connection {self._name!r}", ConnectionFailed):
-            connection = psycopg.connect(self._conninfo(), autocommit=True, prepare_threshold=None, cursor_factory=psycopg.RawCursor)
+        with self._connecting() as conninfo:
+            connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, cursor_factory=psycopg.RawCursor)
             try:
                 connection.execute(b"SELECT set_config('TimeZone', 'UTC', false), set_config('client_encoding', 'UTF8', false)")
             except BaseException:
@@ -185,8 +207,8 @@ class Sessions:
         return connection
 
     def _connect_bulk(self) -> Any:
-        with translated(f"connection {self._name!r}", ConnectionFailed):
-            return BulkConnection(self._conninfo())
+        with self._connecting() as conninfo:
+            return BulkConnection(conninfo)
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
@@ -51,9 +52,16 @@ class PostgresConnection(Model):
     database: str | None = Field(None, validation_alias=AliasChoices("database", "dbname"), description="the database")
     user: str | None = Field(None, validation_alias=AliasChoices("user", "username"), description="the user")
     password: SecretStr | None = Field(None, description="best taken from the environment, with env_var")
-    sslmode: str | None = Field(None, description="disable, prefer, require, verify-ca or verify-full")
     dsn: SecretStr | None = Field(
-        None, validation_alias=AliasChoices("dsn", "url"), description="postgresql://user:password@host:port/database"
+        None,
+        validation_alias=AliasChoices("dsn", "url"),
+        description="postgresql://user:password@host:port/database, or postgres://, such as ${DATABASE_URL}",
+    )
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = Field(
+        None, description="from require on the server must speak TLS, from verify-ca on with a certificate that is trusted; default: prefer"
+    )
+    sslrootcert: str | None = Field(
+        None, description="for verify-ca and verify-full: the file of certificates to trust, relative to the project, or system"
     )
     lock_timeout: str = Field("10min", description="how long a publish waits for another one of the same window")
 
@@ -72,8 +80,14 @@ class PostgresConnection(Model):
 
     @model_validator(mode="after")
     def _dsn_or_parts(self) -> Self:
-        if self.dsn is not None and self.model_fields_set & {"host", "port", "database", "user", "password", "sslmode"}:
-            raise ValueError("write either dsn, or host, port, database, user, password and sslmode")
+        if self.dsn is None:
+            return self
+        if self.model_fields_set & {"host", "port", "database", "user", "password"}:
+            raise ValueError("write either dsn, or host, port, database, user and password")
+        said = dict(parse_qsl(urlsplit(self.dsn.get_secret_value()).query))
+        for name in ("sslmode", "sslrootcert"):
+            if getattr(self, name) is not None and said.get(name, getattr(self, name)) != getattr(self, name):
+                raise ValueError(f"the dsn says {name}={said[name]}, and the key {name} says {getattr(self, name)}: leave one of them out")
         return self
 
 
@@ -135,16 +149,13 @@ steps:
             given: dict[str, Any] = conninfo_to_dict(_DRIVER_SUFFIX.sub("postgresql://", options.dsn.get_secret_value()))
         else:
             password = options.password.get_secret_value() if options.password else None
-            given = {
-                "host": options.host,
-                "port": options.port,
-                "dbname": options.database,
-                "user": options.user,
-                "password": password,
-                "sslmode": options.sslmode,
-            }
+            given = {"host": options.host, "port": options.port, "dbname": options.database, "user": options.user, "password": password}
         if secret := given.get("password"):
             register_secret(str(secret))
+        trusted = options.sslrootcert
+        if trusted and trusted != "system":
+            trusted = str(self._context.project_dir / trusted)
+        given = {"sslmode": options.sslmode, "sslrootcert": trusted} | given
         defaults = {"application_name": "dataflow", "connect_timeout": "10"}
         return make_conninfo(**{name: value for name, value in {**defaults, **given}.items() if value is not None})
 

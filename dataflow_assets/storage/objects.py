@@ -159,6 +159,15 @@ class RangeFile(io.RawIOBase):
             self._at += len(piece)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def first(self, length: int) -> bytes:
+        """The first `length` bytes, by a request of their own."""
+        return self._read(0, min(length, self._info.size))
+
+    def last(self, length: int) -> bytes:
+        """The last `length` bytes, by a request of their own."""
+        length = min(length, self._info.size)
+        return self._read(self._info.size - length, length)
+
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer)  # type: ignore[arg-type] # what io gives is a buffer
         found = self.read(len(view))

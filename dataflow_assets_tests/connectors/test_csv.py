@@ -211,6 +211,15 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     assert read(tmp_path, "ä,b\nü,1\n".encode(encoding), encoding=encoding).to_pydict() == {"ä": ["ü"], "b": [1]}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_quotes_are_counted_as_characters(tmp_path: Path, encoding: str, end: str) -> None:
+    """In UTF-16 a byte of other characters is that of a quote."""
+    assert read(tmp_path, f"a,b\n1,\u2200{end}".encode(encoding), encoding=encoding).to_pydict() == {"a": [1], "b": ["\u2200"]}
+    with pytest.raises(ReadFailed, match="breaks off inside a quoted field"):
+        read(tmp_path, 'a,b\n1,"\u2200'.encode(encoding), encoding=encoding)
+
+
 def test_a_wrong_encoding_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReadFailed) as caught:
         read(tmp_path, "a,b\nü,1\n".encode("cp1252"))

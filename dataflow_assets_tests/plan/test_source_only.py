@@ -15,6 +15,7 @@ project_name: desk
 connections:
   api: {type: http, base_url: "https://example.com/v1", token: "{{ env_var('TOKEN', 'none') }}"}
   logs: {type: opensearch, url: "https://logs.example.com"}
+  play: {type: google_play, bucket: pubsite_prod_rev_0123}
 """
 READ = "  - {id: read, type: source, connection: api, config: {path: orders}}\n"
 SEARCH = "  - {id: found, type: source, connection: logs, config: {index: orders, query: {term: {state: open}}}}\n"
@@ -43,6 +44,7 @@ def problems(project: Path, text: str) -> list[str]:
         ("connection: api, config: {mode: append}", "http"),
         ("connection: logs, config: {index: orders}", "elasticsearch"),
         ("endpoint_type: opensearch, connection: logs", "elasticsearch"),
+        ("connection: play, config: {report: sales}", "google_play"),
     ],
 )
 def test_an_endpoint_is_refused_in_one_clear_sentence(project: Path, step: str, kind: str) -> None:
@@ -79,8 +81,8 @@ def test_a_window_in_parameters_needs_its_column(project: Path) -> None:
 
 def test_editors_do_not_offer_them_as_endpoints() -> None:
     step = pipeline_schema()["$defs"]["StepModel"]["properties"]
-    assert {"http", "elasticsearch", "opensearch"} <= set(step["source_type"]["enum"])
-    assert not {"http", "elasticsearch", "opensearch"} & set(step["endpoint_type"]["enum"])
+    assert {"http", "elasticsearch", "opensearch", "google_play"} <= set(step["source_type"]["enum"])
+    assert not {"http", "elasticsearch", "opensearch", "google_play"} & set(step["endpoint_type"]["enum"])
 
 
 def test_addresses_may_come_from_the_environment(project: Path) -> None:
