@@ -41,6 +41,11 @@ def test_loading_and_planning_load_no_dagster_and_no_driver() -> None:
     assert modules <= {"pyarrow"}
 
 
+@pytest.mark.parametrize("kind", ["postgres", "mysql", "clickhouse", "snowflake", "duckdb", "sqlite", "sqlalchemy", "http"])
+def test_a_connector_loads_no_driver_before_it_is_used(kind: str) -> None:
+    assert loaded_by(f"import dataflow_assets.connectors.{kind}") == set()
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     for name in dataflow_assets.__all__:
         value = getattr(dataflow_assets, name)

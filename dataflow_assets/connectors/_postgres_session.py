@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataflow_assets.connectors._postgres_bulk import BulkConnection
 from dataflow_assets.connectors._postgres_tls import verdict
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.storage.sql import Dialect, Statement
@@ -21,6 +20,7 @@ from dataflow_assets.tables import Target, Unit
 
 if TYPE_CHECKING:
     import psycopg
+
 
 _T = TypeVar("_T")
 POSTGRES = Dialect("Postgres", max_identifier_bytes=63, instant_type="TIMESTAMPTZ")
@@ -207,6 +207,8 @@ class Sessions:
         return connection
 
     def _connect_bulk(self) -> Any:
+        from dataflow_assets.connectors._postgres_bulk import BulkConnection
+
         with self._connecting() as conninfo:
             return BulkConnection(conninfo)
 
