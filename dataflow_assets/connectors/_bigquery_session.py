@@ -1,0 +1,350 @@
+"""Clients of BigQuery: keeping them, running jobs with them, and looking at tables.
+
+Here: the driver, and how BigQuery writes SQL. Not here: what is said over it (`bigquery`, `_bigquery_read`, `_bigquery_publish`), what
+its errors mean (`_bigquery_errors`).
+
+A job is named before it is sent. When the reply is lost, it is asked for by that name; sent again, it would run twice.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import unicodedata
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from datetime import time as clock
+from decimal import Decimal
+from typing import IO, TYPE_CHECKING, Any
+
+from dataflow_assets.connectors._bigquery_errors import driver_errors, is_conflict, is_known, is_missing, translated
+from dataflow_assets.connectors._bigquery_login import BigQueryConnection, Login
+from dataflow_assets.errors import ConnectionFailed, ValueRefused
+from dataflow_assets.storage.sql import Dialect, Statement
+from dataflow_assets.tables import TableName
+
+if TYPE_CHECKING:
+    from dataflow_assets.connectors._bigquery_types import Column
+
+_LONGEST_COLUMN, _LONGEST_TABLE = 300, 1024
+_LETTERS = ("L", "M", "N", "Pc", "Pd")
+_MARKS = frozenset("&%=+:'<>#| \t")
+"""What a column's name may hold beside letters, digits, dashes and underscores."""
+_REQUEST_SECONDS = 120
+_UPLOAD_RETRIES = 3
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True)
+class BigQueryDialect(Dialect):
+    """How BigQuery writes SQL. Tables are named in full, for a job has no current dataset unless it is told one."""
+
+    project: str = ""
+    dataset: str | None = None
+
+    def quote(self, name: str) -> str:
+        """A column in backticks. Raises ValueRefused for what BigQuery would reject."""
+        if not name or len(name) > _LONGEST_COLUMN or not all(_is_of(mark, _LETTERS) or mark in _MARKS for mark in name):
+            hint = "rename it in the query: letters, digits, spaces, and any of & % = + : ' < > # | - _, at most 300 characters"
+            raise ValueRefused(f"the name {name!r} is none that a column of BigQuery can have", hint=hint)
+        return super().quote(name)
+
+    def table(self, name: TableName) -> str:
+        """The table's quoted address: project, dataset, table."""
+        return ".".join(f"`{part}`" for part in self.path(name))
+
+    def path(self, name: TableName) -> tuple[str, str, str]:
+        """Project, dataset and table. Raises ValueRefused for names that BigQuery would reject, or when no dataset is known."""
+        whole = name.schema or self.dataset
+        if not whole:
+            hint = "set dataset on the connection, or on the step"
+            raise ValueRefused(f"table {name.name!r}: there is no saying in which dataset it is", hint=hint)
+        project, _, dataset = whole.rpartition(".")
+        if not dataset.replace("_", "a").isalnum() or not dataset.isascii():
+            raise ValueRefused(f"{whole!r} cannot name a dataset", hint="letters, digits and underscores; project.dataset for another project")
+        if not name.name or len(name.name.encode()) > _LONGEST_TABLE or not all(_is_of(mark, (*_LETTERS, "Zs")) for mark in name.name):
+            hint = "letters, digits, spaces, dashes and underscores, at most 1024 bytes"
+            raise ValueRefused(f"{name.name!r} cannot name a table in BigQuery", hint=hint)
+        return project or self.project, dataset, name.name
+
+
+def _is_of(mark: str, categories: Sequence[str]) -> bool:
+    return unicodedata.category(mark).startswith(tuple(categories))
+
+
+def dialect(connection: BigQueryConnection) -> BigQueryDialect:
+    """The dialect of a connection."""
+    return BigQueryDialect(
+        "BigQuery",
+        placeholder=lambda position: f"@p{position}",
+        quotes=("`", "`"),
+        primary_keys=False,
+        text_type="STRING",
+        key_text_type="STRING",
+        integer_type="INT64",
+        instant_type="TIMESTAMP",
+        project=connection.project,
+        dataset=connection.dataset,
+    )
+
+
+@dataclass
+class Script:
+    """Several statements in one job, each with names of its own for its values."""
+
+    dialect: BigQueryDialect
+    values: dict[str, Any] = field(default_factory=dict)
+    _count: int = 0
+
+    def bind(self, made: Callable[[Dialect], Statement]) -> str:
+        """The text of a statement, whose values become those of the script."""
+        self._count += 1
+        prefix = f"s{self._count}p"
+        statement = made(replace(self.dialect, placeholder=lambda position: f"@{prefix}{position}"))
+        self.values |= {f"{prefix}{position}": value for position, value in enumerate(statement.values, start=1)}
+        return statement.text
+
+
+def parameter(name: str, value: Any) -> Any:
+    """The value for the driver, with its type. None is an instant: only the ledger has such values, the bounds of no window."""
+    from google.cloud import bigquery
+
+    if isinstance(value, list):
+        return bigquery.ArrayQueryParameter(name, "STRING", value)
+    return bigquery.ScalarQueryParameter(name, _family(value), value)
+
+
+def _family(value: Any) -> str:
+    if isinstance(value, datetime):
+        return "DATETIME" if value.tzinfo is None else "TIMESTAMP"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "INT64" if value in _INT64 else "BIGNUMERIC"
+    for kind, family in _FAMILIES:
+        if isinstance(value, kind):
+            return family
+    raise ValueRefused(f"a value of type {type(value).__name__} cannot be bound to a query of BigQuery", hint="write it into the query")
+
+
+_FAMILIES: tuple[tuple[type, str], ...] = (
+    (type(None), "TIMESTAMP"),
+    (bool, "BOOL"),
+    (float, "FLOAT64"),
+    (Decimal, "BIGNUMERIC"),
+    (str, "STRING"),
+    (bytes, "BYTES"),
+    (date, "DATE"),
+    (clock, "TIME"),
+)
+
+
+class Session:
+    """One client, used by one thread at a time."""
+
+    def __init__(self, client: Any, login: Login) -> None:
+        self._client, self._login = client, login
+        self.connection = login.connection
+        self.dialect = dialect(login.connection)
+
+    # -- jobs
+
+    def fetch(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """Run a statement; its rows."""
+        return [tuple(row) for row in self.rows(statement)]
+
+    def rows(self, statement: Statement, *, page_rows: int | None = None) -> Any:
+        """Run a statement; the driver's iterator over its rows, which are those of a finished job whatever happens to its tables."""
+        values = {f"p{position}": value for position, value in enumerate(statement.values, start=1)}
+        return self._result(self._begin(statement.text, values, _new_id("read")), page_rows=page_rows)
+
+    def describe(self, statement: Statement) -> list[Column]:
+        """The columns that a query would return, without running it."""
+        from dataflow_assets.connectors._bigquery_types import Column
+
+        values = {f"p{position}": value for position, value in enumerate(statement.values, start=1)}
+        job = self._client.query(
+            statement.text,
+            job_config=self._config(values, dry_run=True),
+            job_retry=None,
+            retry=self._retry(),
+            timeout=_REQUEST_SECONDS,
+        )
+        return [Column.of(item) for item in job.schema or ()]
+
+    def run(self, text: str, values: Mapping[str, Any], *, name: str) -> list[tuple[Any, ...]]:
+        """Run a script, again and again while BigQuery gives it up in favour of another one; the rows of its last statement."""
+        deadline, pause, number = time.monotonic() + self.connection.seconds("lock_timeout"), 0.25, 0
+        while True:
+            try:
+                return [tuple(row) for row in self._result(self._begin(text, values, f"dataflow_{name}_{number}"))]
+            except driver_errors() as error:
+                if not is_conflict(error) or time.monotonic() + pause > deadline:
+                    raise
+            number += 1
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that two do not meet again
+            pause = min(pause * 2, 8.0)
+
+    def _begin(self, text: str, values: Mapping[str, Any], job_id: str) -> Any:
+        """Send a job, or find the one of this id that was sent before."""
+        try:
+            return self._client.query(
+                text, job_config=self._config(values), job_id=job_id, job_retry=None, retry=self._retry(), timeout=_REQUEST_SECONDS
+            )
+        except driver_errors() as error:
+            if not is_known(error):
+                raise
+            return self._client.get_job(job_id, location=self.connection.location, retry=self._retry(), timeout=_REQUEST_SECONDS)
+
+    def _result(self, job: Any, *, page_rows: int | None = None) -> Any:
+        seconds = self.connection.seconds("statement_timeout")
+        try:
+            return job.result(page_size=page_rows, retry=self._retry(), timeout=seconds + 5, job_retry=None)
+        except TimeoutError:
+            with suppress(*driver_errors()):
+                job.cancel(retry=None, timeout=_REQUEST_SECONDS)
+            raise
+
+    def load(self, file: IO[bytes], table: TableName, *, name: str) -> int:
+        """Append a Parquet file to a table; how many rows BigQuery says it took."""
+        from google.cloud import bigquery
+
+        config = bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_APPEND", create_disposition="CREATE_NEVER")
+        options = bigquery.ParquetOptions()
+        options.enable_list_inference = True
+        config.parquet_options = options
+        config.labels = self.connection.labels
+        job_id = f"dataflow_{name}"
+        try:
+            job = self._client.load_table_from_file(
+                file, self._reference(table), job_id=job_id, job_config=config, num_retries=_UPLOAD_RETRIES, timeout=_REQUEST_SECONDS
+            )
+        except driver_errors() as error:
+            if not is_known(error):
+                raise
+            job = self._client.get_job(job_id, location=self.connection.location, retry=self._retry(), timeout=_REQUEST_SECONDS)
+        job.result(retry=self._retry(), timeout=self.connection.seconds("statement_timeout"))
+        return int(job.output_rows or 0)
+
+    def _config(self, values: Mapping[str, Any], *, dry_run: bool = False) -> Any:
+        from google.cloud import bigquery
+
+        config = bigquery.QueryJobConfig(dry_run=dry_run, labels=self.connection.labels)
+        config.query_parameters = [parameter(name, value) for name, value in values.items()]
+        if self.connection.maximum_bytes_billed is not None:
+            config.maximum_bytes_billed = self.connection.maximum_bytes_billed
+        if not dry_run:
+            config.job_timeout_ms = int(self.connection.seconds("statement_timeout") * 1000)
+        return config
+
+    def _retry(self) -> Any:
+        from google.cloud.bigquery import DEFAULT_RETRY
+
+        return DEFAULT_RETRY.with_timeout(self.connection.seconds("retry_timeout"))
+
+    def storage_client(self) -> Any | None:
+        """A client of the Storage Read API, None where results are read over REST."""
+        return self._login.storage_client()
+
+    # -- tables
+
+    def columns(self, table: TableName) -> dict[str, Column]:
+        """Name -> column; empty when there is no such table."""
+        from dataflow_assets.connectors._bigquery_types import Column
+
+        try:
+            found = self._client.get_table(self._reference(table), retry=self._retry(), timeout=_REQUEST_SECONDS)
+        except driver_errors() as error:
+            if is_missing(error):
+                return {}
+            raise
+        return {column.name: column for column in map(Column.of, found.schema)}
+
+    def make_table(self, table: TableName, columns: Mapping[str, str], *, expires: datetime) -> None:
+        """Make a table that BigQuery drops by itself at that time; `columns` is name -> type, plain or in ARRAY<>."""
+        from google.cloud import bigquery
+
+        fields = []
+        for name, kind in columns.items():
+            element = kind.removeprefix("ARRAY<").removesuffix(">")
+            fields.append(bigquery.SchemaField(name, element, mode="REPEATED" if element != kind else "NULLABLE"))
+        made = bigquery.Table(self._reference(table), schema=fields)
+        made.expires = expires
+        self._client.create_table(made, exists_ok=True, retry=self._retry(), timeout=_REQUEST_SECONDS)
+
+    def drop_table(self, table: TableName) -> None:
+        """Drop a table, if it is there."""
+        self._client.delete_table(self._reference(table), not_found_ok=True, retry=self._retry(), timeout=_REQUEST_SECONDS)
+
+    def make_dataset(self, table: TableName) -> None:
+        """Make the dataset of a table, unless it is there: whoever may not make one may still use it."""
+        if self.dataset_location(table) is not None:
+            return
+        from google.cloud import bigquery
+
+        made = bigquery.Dataset(self._dataset(table))
+        if self.connection.location is not None:
+            made.location = self.connection.location
+        self._client.create_dataset(made, exists_ok=True, retry=self._retry(), timeout=_REQUEST_SECONDS)
+
+    def dataset_location(self, table: TableName) -> str | None:
+        """Where the dataset of a table lies; None when it does not exist."""
+        try:
+            found = self._client.get_dataset(self._dataset(table), retry=self._retry(), timeout=_REQUEST_SECONDS)
+        except driver_errors() as error:
+            if is_missing(error):
+                return None
+            raise
+        return str(found.location)
+
+    def _dataset(self, table: TableName) -> Any:
+        from google.cloud import bigquery
+
+        project, dataset, _ = self.dialect.path(table)
+        return bigquery.DatasetReference(project, dataset)
+
+    def _reference(self, table: TableName) -> Any:
+        return self._dataset(table).table(table.name)
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        with suppress(Exception):
+            self._client.close()
+
+
+def _new_id(what: str) -> str:
+    return f"dataflow_{what}_{uuid.uuid4().hex}"
+
+
+class Sessions:
+    """Idle clients of one connector, handed to one user at a time. Safe to share between threads."""
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+        self._idle: list[Session] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def use(self) -> Iterator[Session]:
+        """A client; closed after an error."""
+        with self._lock:
+            session = self._idle.pop() if self._idle else None
+        if session is None:
+            with translated(f"connection {self._login.name!r}", ConnectionFailed):
+                session = Session(self._login.client(), self._login)
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        with self._lock:
+            self._idle.append(session)
+
+    def close(self) -> None:
+        """Close the idle clients."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
