@@ -19,7 +19,10 @@ from dataflow_assets.spec.models import Model
 from dataflow_assets.windows import parse_duration
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-_HINT = "give credentials (the JSON of a service account, with env_var) or credentials_path, or sign in with gcloud auth application-default login"
+_HINT = (
+    "give credentials (the JSON of a service account's key, with env_var) or credentials_path, "
+    "or sign in with gcloud auth application-default login"
+)
 
 
 class BigQueryConnection(Model):

@@ -48,14 +48,13 @@ _EXPIRY = timedelta(days=1)
 _ALL = Statement("TRUE")
 """BigQuery deletes nothing without a WHERE."""
 _SCRIPT = """\
-DECLARE _dataflow_held, _dataflow_deleted, _dataflow_written, _dataflow_found INT64 DEFAULT 0;
+DECLARE _dataflow_held, _dataflow_deleted, _dataflow_found INT64 DEFAULT 0;
 BEGIN TRANSACTION;
 {record};
 SET _dataflow_held = @@row_count;
 IF _dataflow_held = 1 THEN
 {delete}
 {insert};
-SET _dataflow_written = @@row_count;
 SET _dataflow_found = {found};
 END IF;
 IF _dataflow_held = 1 AND {complete} THEN
@@ -63,7 +62,7 @@ COMMIT TRANSACTION;
 ELSE
 ROLLBACK TRANSACTION;
 END IF;
-SELECT _dataflow_held AS held, _dataflow_deleted AS deleted, _dataflow_written AS written, _dataflow_found AS found;
+SELECT _dataflow_held AS held, _dataflow_deleted AS deleted, _dataflow_found AS found;
 """
 
 
@@ -230,7 +229,7 @@ class _Publication:
         failpoint("publish.before_commit")
         script = Script(self._dialect)
         text = self._script(script)
-        ((held, deleted, written, found),) = self._session.run(text, script.values, name=f"publish_{self._name}")
+        ((held, deleted, found),) = self._session.run(text, script.values, name=f"publish_{self._name}")
         failpoint("publish.after_commit")
         if not held:
             return self._refused()
@@ -250,7 +249,7 @@ class _Publication:
             record=script.bind(self._record),
             delete=f"{delete};\nSET _dataflow_deleted = @@row_count;" if counted else "",
             insert=self._insert(),
-            found=f"({count})" if counted else "_dataflow_written",
+            found=f"({count})" if counted else "@@row_count",
             complete="TRUE" if self._ordered else f"_dataflow_found = {rows}",
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from dataflow_assets.batches import resize
 from dataflow_assets.connectors._bigquery_errors import driver_errors, is_denied, translated
-from dataflow_assets.connectors._bigquery_session import Session, Sessions
+from dataflow_assets.connectors._bigquery_session import Result, Session, Sessions
 from dataflow_assets.connectors._bigquery_types import Column, read_expression, read_kind
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage import sql
@@ -27,8 +27,8 @@ from dataflow_assets.storage.read_ahead import read_ahead
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Bind, Query, TableName, WindowFilter
 
-_STREAMS = 2
-"""Streams of the Read API at one time, each with one message in memory."""
+_INLINE_ROWS = 1_000
+"""Rows that come with the job's reply; the Read API is asked when there are more."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ def stream(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wa
     with sessions.use() as session:
         with translated(doing, ReadFailed):
             statement, schema = _statement(session, source, doing, wanted)
-            rows = session.rows(statement, page_rows=wanted.batch_rows)
-        with read_ahead(_exact(session, rows, schema, doing, wanted.batch_rows)) as batches:
+            client = session.storage_client()
+            result = session.result(statement, page_rows=_INLINE_ROWS if client is not None else wanted.batch_rows)
+        with read_ahead(_exact(_pages(session, result), schema, doing, wanted.batch_rows)) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
 
 
@@ -90,35 +91,39 @@ def by_name(columns: Sequence[Column]) -> dict[str, Column]:
     return dict(zip(names, columns, strict=True))
 
 
-def _exact(session: Session, rows: Any, schema: pa.Schema, doing: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _exact(pages: Iterator[pa.RecordBatch], schema: pa.Schema, doing: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
     with translated(doing, ReadFailed):
-        yield from resize(_batches(_pages(session, rows), schema), rows=batch_rows)
+        yield from resize(_batches(pages, schema), rows=batch_rows)
 
 
-def _pages(session: Session, rows: Any) -> Iterator[pa.RecordBatch]:
-    """The result over the Storage Read API, or over REST where that cannot be had or is not allowed."""
+def _pages(session: Session, result: Result) -> Iterator[pa.RecordBatch]:
+    """The result over the Storage Read API, or over REST where it is small, or that API cannot be had or is not allowed."""
     client = session.storage_client()
-    if client is None:
-        yield from rows.to_arrow_iterable()
+    if client is None or result.rows.total_rows <= _INLINE_ROWS:
+        yield from result.rows.to_arrow_iterable()
         return
-    with _closing(client):
-        batches = rows.to_arrow_iterable(bqstorage_client=client, max_queue_size=_STREAMS, max_stream_count=_STREAMS)
-        try:
-            first = list(itertools.islice(batches, 1))
-        except driver_errors() as error:
-            if not is_denied(error):
-                raise
-            batches, first = rows.to_arrow_iterable(), []
-        yield from itertools.chain(first, batches)
-
-
-@contextmanager
-def _closing(client: Any) -> Iterator[None]:
+    batches = _streamed(client, session.connection.project, result)
     try:
-        yield
-    finally:
-        with suppress(Exception):
-            client.transport.close()
+        first = list(itertools.islice(batches, 1))
+    except driver_errors() as error:
+        if not is_denied(error):
+            raise
+        first, batches = [], result.rows.to_arrow_iterable()
+    yield from itertools.chain(first, batches)
+
+
+def _streamed(client: Any, project: str, result: Result) -> Iterator[pa.RecordBatch]:
+    """The result's table over the Storage Read API: one stream, one message in memory. The client takes up a stream that broke off."""
+    from google.cloud.bigquery_storage_v1 import types
+
+    codec = types.ArrowSerializationOptions.CompressionCodec.LZ4_FRAME
+    options = types.ReadSession.TableReadOptions(arrow_serialization_options={"buffer_compression": codec})
+    asked = types.ReadSession(table=result.table.to_bqstorage(), data_format=types.DataFormat.ARROW, read_options=options)
+    session = client.create_read_session(parent=f"projects/{project}", read_session=asked, max_stream_count=1)
+    schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+    for stream_ in session.streams:
+        for message in client.read_rows(stream_.name):
+            yield pa.ipc.read_record_batch(pa.py_buffer(message.arrow_record_batch.serialized_record_batch), schema)
 
 
 def _batches(pages: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -65,7 +65,9 @@ class BigQueryDialect(Dialect):
             raise ValueRefused(f"table {name.name!r}: there is no saying in which dataset it is", hint=hint)
         project, _, dataset = whole.rpartition(".")
         if not dataset.replace("_", "a").isalnum() or not dataset.isascii():
-            raise ValueRefused(f"{whole!r} cannot name a dataset", hint="letters, digits and underscores; project.dataset for another project")
+            raise ValueRefused(
+                f"{whole!r} cannot name a dataset", hint="letters, digits and underscores; project.dataset for another project"
+            )
         if not name.name or len(name.name.encode()) > _LONGEST_TABLE or not all(_is_of(mark, (*_LETTERS, "Zs")) for mark in name.name):
             hint = "letters, digits, spaces, dashes and underscores, at most 1024 bytes"
             raise ValueRefused(f"{name.name!r} cannot name a table in BigQuery", hint=hint)
@@ -141,11 +143,20 @@ _FAMILIES: tuple[tuple[type, str], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Result:
+    """What a finished query returned: the driver's iterator over its rows, and the table in which BigQuery keeps them."""
+
+    rows: Any
+    table: Any
+
+
 class Session:
     """One client, used by one thread at a time."""
 
     def __init__(self, client: Any, login: Login) -> None:
         self._client, self._login = client, login
+        self._storage: Any | None = None
         self.connection = login.connection
         self.dialect = dialect(login.connection)
 
@@ -153,12 +164,13 @@ class Session:
 
     def fetch(self, statement: Statement) -> list[tuple[Any, ...]]:
         """Run a statement; its rows."""
-        return [tuple(row) for row in self.rows(statement)]
+        return [tuple(row) for row in self.result(statement).rows]
 
-    def rows(self, statement: Statement, *, page_rows: int | None = None) -> Any:
-        """Run a statement; the driver's iterator over its rows, which are those of a finished job whatever happens to its tables."""
+    def result(self, statement: Statement, *, page_rows: int | None = None) -> Result:
+        """Run a statement; its result, which stays as it is whatever happens to the tables that it read."""
         values = {f"p{position}": value for position, value in enumerate(statement.values, start=1)}
-        return self._result(self._begin(statement.text, values, _new_id("read")), page_rows=page_rows)
+        job = self._begin(statement.text, values, f"dataflow_read_{uuid.uuid4().hex}")
+        return Result(self._result(job, page_rows=page_rows), job.destination)
 
     def describe(self, statement: Statement) -> list[Column]:
         """The columns that a query would return, without running it."""
@@ -184,7 +196,7 @@ class Session:
                 if not is_conflict(error) or time.monotonic() + pause > deadline:
                     raise
             number += 1
-            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that two do not meet again
+            time.sleep(pause * random.uniform(0.5, 1.5))  # so that two do not meet again
             pause = min(pause * 2, 8.0)
 
     def _begin(self, text: str, values: Mapping[str, Any], job_id: str) -> Any:
@@ -246,7 +258,9 @@ class Session:
 
     def storage_client(self) -> Any | None:
         """A client of the Storage Read API, None where results are read over REST."""
-        return self._login.storage_client()
+        if self._storage is None:
+            self._storage = self._login.storage_client()
+        return self._storage
 
     # -- tables
 
@@ -312,10 +326,9 @@ class Session:
         """Close the client's connections."""
         with suppress(Exception):
             self._client.close()
-
-
-def _new_id(what: str) -> str:
-    return f"dataflow_{what}_{uuid.uuid4().hex}"
+        if self._storage is not None:
+            with suppress(Exception):
+                self._storage.transport.close()
 
 
 class Sessions:

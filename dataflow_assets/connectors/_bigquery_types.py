@@ -7,6 +7,8 @@ and timestamps are counts of microseconds, decimals are text, from which SQL mak
 types depends on the file's options, and has changed over the years.
 """
 
+# ruff: noqa: S608 - identifiers come quoted, and there are no values
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +36,15 @@ _PLAIN: Mapping[str, pa.DataType] = {
 }
 _DECIMALS = {"NUMERIC": (38, 9), "BIGNUMERIC": (76, 38)}
 """Digits, and how many of them after the point, of the types without parameters."""
-_MOMENT = {"TIME": "TIME(TIMESTAMP_MICROS({}))", "DATETIME": "DATETIME(TIMESTAMP_MICROS({}))", "TIMESTAMP": "TIMESTAMP_MICROS({})"}
+_MADE_BY: Mapping[str, str] = {
+    "TIME": "TIME_ADD(TIME '00:00:00', INTERVAL {} MICROSECOND)",
+    "DATETIME": "DATETIME(TIMESTAMP_MICROS({}))",
+    "TIMESTAMP": "TIMESTAMP_MICROS({})",
+    "NUMERIC": "PARSE_NUMERIC({})",
+    "BIGNUMERIC": "PARSE_BIGNUMERIC({})",
+    "JSON": "PARSE_JSON({}, wide_number_mode => 'exact')",
+}
+"""The SQL that makes a value of its column in the staging table, where the two differ."""
 _HINT = "cast it in the query, to STRING for example"
 
 
@@ -66,7 +76,7 @@ class Column:
             precision=getattr(field, "precision", None),
             scale=getattr(field, "scale", None),
             longest=getattr(field, "max_length", None),
-            required=mode == "REQUIRED" and getattr(field, "default_value_expression", None) is None,
+            required=getattr(field, "default_value_expression", None) is None,
             fields=tuple(cls.of(item) for item in getattr(field, "fields", ())),
         )
 
@@ -233,13 +243,7 @@ def taken(quoted: str, column: Column) -> str:
         if made == "item":
             return quoted
         return f"ARRAY(SELECT {made} FROM UNNEST({quoted}) AS item WITH OFFSET AS at ORDER BY at)"
-    if column.family in _MOMENT:
-        return _MOMENT[column.family].format(quoted)
-    if column.family in _DECIMALS:
-        return f"CAST({quoted} AS {column.family})"
-    if column.family == "JSON":
-        return f"PARSE_JSON({quoted}, wide_number_mode => 'exact')"
-    return quoted
+    return _MADE_BY[column.family].format(quoted) if column.family in _MADE_BY else quoted
 
 
 def same_but_for_case(names: Sequence[str]) -> str | None:

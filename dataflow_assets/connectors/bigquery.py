@@ -41,13 +41,12 @@ if TYPE_CHECKING:
 
 _DATASET = AliasChoices("dataset", "table_dataset", "table_schema")
 _CLAIM = """\
-DECLARE _dataflow_generation, _dataflow_rows INT64;
+DECLARE _dataflow_generation INT64;
 BEGIN TRANSACTION;
 {claim};
 SET _dataflow_generation = (SELECT MAX({generation}) FROM ({row}));
-SET _dataflow_rows = (SELECT COUNT(*) FROM ({row}));
 COMMIT TRANSACTION;
-SELECT _dataflow_generation AS generation_claimed, _dataflow_rows AS rows_found, claimed.* FROM ({row}) AS claimed;
+SELECT _dataflow_generation AS generation, claimed.* FROM ({row}) AS claimed;
 """
 
 
@@ -165,10 +164,10 @@ steps:
                 generation=session.dialect.quote("claimed_generation"),
             )
             rows = session.run(text, script.values, name=f"claim_{uuid.uuid4().hex}")
-            if len(rows) != 1 or rows[0][1] != 1:  # primary keys are not enforced
+            if len(rows) != 1:  # primary keys are not enforced
                 table = session.dialect.table(ledger.ledger_table(target.table))
                 raise WriteFailed(f"{doing}: the ledger has {len(rows)} rows of it", hint=f"leave one of them in {table}")
-        generation, _, *row = rows[0]
+        generation, *row = rows[0]
         return Claim(unit, int(generation), attempt, ledger.ledger_row(row).entry)
 
     def _require_ledger(self, session: Session, target: Target) -> None:

@@ -44,6 +44,7 @@ def _address(kind: str, name: str) -> dict[str, str]:
         "sqlalchemy": {"url": f"sqlite:///{name}.sqlite"},
         "http": {"base_url": f"https://{name}.example.com/api/now"},
         "elasticsearch": {"url": f"https://{name}.example.com"},
+        "bigquery": {"project": f"acme-{name}"},
         "snowflake": {"account": f"acme-{name}", "user": "loader", "database": "ANALYTICS"},
     }
     return known.get(kind, {"database": name})
@@ -147,7 +148,7 @@ PREPARE: Mapping[tuple[str, str], Callable[[Path], None]] = {
     ("checks", "validator"): _flights,
     ("checks", "metric_anomaly"): _flights,
 }
-NOT_EMBEDDED = {("connectors", kind) for kind in ("postgres", "mysql", "clickhouse", "snowflake", "http", "elasticsearch")}
+NOT_EMBEDDED = {("connectors", kind) for kind in ("postgres", "mysql", "clickhouse", "snowflake", "bigquery", "http", "elasticsearch")}
 
 
 def every_plugin() -> list[tuple[str, str]]:

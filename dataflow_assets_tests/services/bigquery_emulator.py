@@ -17,10 +17,12 @@ import re
 import sys
 import threading
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import bqemulator.server
 import grpc
+import sqlglot
 from bqemulator.api.routes import jobs as routes
 from bqemulator.config import LogLevel, Settings
 from bqemulator.domain.errors import InvalidQueryError
@@ -28,9 +30,10 @@ from bqemulator.grpc_api import read_servicer
 from bqemulator.jobs import executor
 from bqemulator.scripting import interpreter
 from bqemulator.sql import parameters
+from bqemulator.sql.table_rewriter import rewrite_table_refs
 from bqemulator.storage.engine import DuckDBEngine
 
-_values: ContextVar[list[dict[str, Any]]] = ContextVar("_values", default=[])
+_values: ContextVar[list[dict[str, Any]]] = ContextVar("_values")
 _VALUE = re.compile(r"[$@](s\d+p\d+)\b")
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _RESULT = re.compile(r'FROM\s+"[^"]*_bqemu_anonymous"\."anon([^"]+)"')
@@ -52,6 +55,33 @@ def _bind(sql: str, _: object) -> tuple[str, list[Any]]:
         return parameters._placeholder_for(value, item).replace("?", f"${first + len(found)}")
 
     return _VALUE.sub(placed, sql), found
+
+
+def _patch_translation() -> None:
+    """Each statement is parsed fifteen times on its way, and those about the ledger are wide: this took most of the time of the tests."""
+    parse, translate = sqlglot.parse_one, executor.rewrite_and_translate_statement
+    parsed: dict[tuple[Any, ...], Any] = {}
+    translated: dict[str, str] = {}
+
+    def parse_once(sql: str, *more: Any, **options: Any) -> Any:
+        key = (sql, *more, *sorted(options.items(), key=str))
+        if key not in parsed:
+            if len(parsed) > 5_000:
+                parsed.clear()
+            parsed[key] = parse(sql, *more, **options)
+        return parsed[key].copy()
+
+    async def translate_once(sql: str, **given: Any) -> str:
+        if "_dataflow_ledger" not in sql:  # the translation may depend on the columns, which are always the same there
+            return str(await translate(sql, **given))
+        if sql not in translated:
+            translated[sql] = await translate(sql, **given)
+        return translated[sql]
+
+    sqlglot.parse_one = parse_once
+    for module in (executor, interpreter):
+        module.rewrite_and_translate_statement = translate_once
+        module.rewrite_table_refs = lru_cache(4_096)(rewrite_table_refs)
 
 
 def _patch_scripts() -> None:
@@ -163,6 +193,7 @@ def _end_with_parent() -> None:
 def main(rest_port: str, grpc_port: str) -> None:
     """Serve on the loopback until killed, or until standard input ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _patch_translation()
     _patch_scripts()
     _patch_storage_reads()
     make = bqemulator.server.create_app
