@@ -143,6 +143,19 @@ _FAMILIES: tuple[tuple[type, str], ...] = (
 )
 
 
+def configured(connection: BigQueryConnection, values: Mapping[str, Any], *, dry_run: bool = False) -> Any:
+    """What every query is sent with."""
+    from google.cloud import bigquery
+
+    config = bigquery.QueryJobConfig(dry_run=dry_run, labels=connection.labels)
+    config.query_parameters = [parameter(name, value) for name, value in values.items()]
+    if connection.maximum_bytes_billed is not None:
+        config.maximum_bytes_billed = connection.maximum_bytes_billed
+    if not dry_run:
+        config.job_timeout_ms = int(connection.seconds("statement_timeout") * 1000)
+    return config
+
+
 @dataclass(frozen=True)
 class Result:
     """What a finished query returned: the driver's iterator over its rows, and the table in which BigQuery keeps them."""
@@ -179,7 +192,7 @@ class Session:
         values = {f"p{position}": value for position, value in enumerate(statement.values, start=1)}
         job = self._client.query(
             statement.text,
-            job_config=self._config(values, dry_run=True),
+            job_config=configured(self.connection, values, dry_run=True),
             job_retry=None,
             retry=self._retry(),
             timeout=_REQUEST_SECONDS,
@@ -202,13 +215,28 @@ class Session:
     def _begin(self, text: str, values: Mapping[str, Any], job_id: str) -> Any:
         """Send a job, or find the one of this id that was sent before."""
         try:
+            config = configured(self.connection, values)
             return self._client.query(
-                text, job_config=self._config(values), job_id=job_id, job_retry=None, retry=self._retry(), timeout=_REQUEST_SECONDS
+                text,
+                job_config=config,
+                job_id=job_id,
+                job_retry=None,
+                retry=self._retry(),
+                timeout=_REQUEST_SECONDS,
             )
         except driver_errors() as error:
-            if not is_known(error):
+            if not is_known(error) or (job := self._sent(job_id)) is None:
                 raise
+            return job
+
+    def _sent(self, job_id: str) -> Any | None:
+        """The job of this id, None when there is none."""
+        try:
             return self._client.get_job(job_id, location=self.connection.location, retry=self._retry(), timeout=_REQUEST_SECONDS)
+        except driver_errors() as error:
+            if is_missing(error):
+                return None
+            raise
 
     def _result(self, job: Any, *, page_rows: int | None = None) -> Any:
         seconds = self.connection.seconds("statement_timeout")
@@ -233,23 +261,11 @@ class Session:
             job = self._client.load_table_from_file(
                 file, self._reference(table), job_id=job_id, job_config=config, num_retries=_UPLOAD_RETRIES, timeout=_REQUEST_SECONDS
             )
-        except driver_errors() as error:
-            if not is_known(error):
+        except driver_errors():
+            if (job := self._sent(job_id)) is None:  # else the file arrived whole, and only the reply was lost
                 raise
-            job = self._client.get_job(job_id, location=self.connection.location, retry=self._retry(), timeout=_REQUEST_SECONDS)
         job.result(retry=self._retry(), timeout=self.connection.seconds("statement_timeout"))
         return int(job.output_rows or 0)
-
-    def _config(self, values: Mapping[str, Any], *, dry_run: bool = False) -> Any:
-        from google.cloud import bigquery
-
-        config = bigquery.QueryJobConfig(dry_run=dry_run, labels=self.connection.labels)
-        config.query_parameters = [parameter(name, value) for name, value in values.items()]
-        if self.connection.maximum_bytes_billed is not None:
-            config.maximum_bytes_billed = self.connection.maximum_bytes_billed
-        if not dry_run:
-            config.job_timeout_ms = int(self.connection.seconds("statement_timeout") * 1000)
-        return config
 
     def _retry(self) -> Any:
         from google.cloud.bigquery import DEFAULT_RETRY

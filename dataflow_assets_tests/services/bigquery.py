@@ -133,12 +133,13 @@ def bigquery_keys(bigquery_project: BigQuery) -> Iterator[dict[str, Any]]:
     name = "dataflow_test" if bigquery_project.emulated else f"dataflow_test_{os.getpid()}_{next(_numbers)}"
     keys = {**bigquery_project.keys, "dataset": name}
     yield keys
-    with _client(keys) as client:
+    with client_of(keys) as client:
         client.delete_dataset(keys["dataset"], delete_contents=True, not_found_ok=True)
 
 
 @contextmanager
-def _client(keys: dict[str, Any]) -> Iterator[Any]:
+def client_of(keys: dict[str, Any]) -> Iterator[Any]:
+    """Google's client with these keys."""
     from dataflow_assets.connectors._bigquery_login import BigQueryConnection, Login
     from dataflow_assets.protocols import ConnectionContext
 
@@ -155,8 +156,18 @@ def run(keys: dict[str, Any], *statements: str) -> list[tuple[Any, ...]]:
     `{d}` in a statement stands for the dataset.
     """
     rows: list[tuple[Any, ...]] = []
-    with _client(keys) as client:
+    with client_of(keys) as client:
         client.create_dataset(keys["dataset"], exists_ok=True)
         for statement in statements:
             rows = [tuple(row) for row in client.query(statement.replace("{d}", f"`{keys['dataset']}`")).result()]
     return rows
+
+
+def make_table(keys: dict[str, Any], name: str, *fields: dict[str, Any]) -> None:
+    """Make a table by the API, for the emulator forgets what SQL says of a column's type beyond its family."""
+    from google.cloud import bigquery
+
+    with client_of(keys) as client:
+        client.create_dataset(keys["dataset"], exists_ok=True)
+        schema = [bigquery.SchemaField.from_api_repr(item) for item in fields]
+        client.create_table(bigquery.Table(f"{client.project}.{keys['dataset']}.{name}", schema=schema))

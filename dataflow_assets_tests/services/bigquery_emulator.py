@@ -19,11 +19,13 @@ import threading
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
+from urllib.parse import parse_qs
 
 import bqemulator.server
 import grpc
 import sqlglot
 from bqemulator.api.routes import jobs as routes
+from bqemulator.api.routes import upload
 from bqemulator.config import LogLevel, Settings
 from bqemulator.domain.errors import InvalidQueryError
 from bqemulator.grpc_api import read_servicer
@@ -32,6 +34,7 @@ from bqemulator.scripting import interpreter
 from bqemulator.sql import parameters
 from bqemulator.sql.table_rewriter import rewrite_table_refs
 from bqemulator.storage.engine import DuckDBEngine
+from bqemulator.storage.sql_identifiers import quoted_table_ref
 
 _values: ContextVar[list[dict[str, Any]]] = ContextVar("_values")
 _VALUE = re.compile(r"[$@](s\d+p\d+)\b")
@@ -40,6 +43,9 @@ _RESULT = re.compile(r'FROM\s+"[^"]*_bqemu_anonymous"\."anon([^"]+)"')
 _said: list[str] = []
 _asked: dict[str, int] = {"abort": 0, "deny_storage": 0}
 _taken: set[str] = set()
+_uploads: dict[str, str] = {}
+"""Upload -> the id of its job."""
+_loaded: ContextVar[str] = ContextVar("_loaded")
 
 
 def _bind(sql: str, _: object) -> tuple[str, list[Any]]:
@@ -113,6 +119,22 @@ def _patch_scripts() -> None:
     interpreter.ScriptInterpreter._handle_txn_statement = handle_transaction
 
 
+def _patch_loads() -> None:
+    """A load job has the id that it was given, and says how many rows it took; the emulator says how many the table has."""
+    load = executor.execute_load_job
+    upload._new_job_id = _loaded.get
+
+    async def execute_load_job(project: str, job_id: str, config: dict[str, Any], ctx: Any) -> Any:
+        table = config["load"]["destinationTable"]
+        place = quoted_table_ref(table["projectId"], table["datasetId"], table["tableId"])
+        ((before,),) = ctx.engine.execute(f"SELECT count(*) FROM {place}").fetchall()
+        done = await load(project, job_id, config, ctx)
+        after = int(done.statistics["load"]["outputRows"])
+        return done.model_copy(update={"statistics": {"load": {"outputRows": str(after - before)}}})
+
+    routes.execute_load_job = upload.execute_load_job = execute_load_job
+
+
 def _patch_storage_reads() -> None:
     """The result of a job is a table that can be read; the emulator knows it over REST only."""
     fetch, create = DuckDBEngine.fetch_arrow, read_servicer.BigQueryReadHandler._handle_create_read_session
@@ -124,7 +146,9 @@ def _patch_storage_reads() -> None:
 
     def create_session(self: Any, request: bytes, context: Any) -> bytes:
         if _asked["deny_storage"]:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "bigquery.readsessions.create denied")
+            context.set_code(grpc.StatusCode.PERMISSION_DENIED)
+            context.set_details("bigquery.readsessions.create denied")
+            return b""
         _said.append("CreateReadSession")
         return bytes(create(self, request, context))
 
@@ -158,7 +182,27 @@ class OneAtATime:
                     return
                 _taken.add(name)
                 _said.append(job.get("configuration", {}).get("query", {}).get("query", ""))
+            elif scope["method"] == "POST" and scope["path"].endswith("/tables"):
+                _said.append(body.decode())
+            elif scope["path"].startswith("/upload"):
+                send = _with_its_job(scope, body, send)
             await self._app(scope, _once(body), send)
+
+
+def _with_its_job(scope: Any, body: bytes, send: Any) -> Any:
+    """Remember the id of a job between the request that begins an upload and the one that ends it."""
+    if scope["method"] == "PUT":
+        _loaded.set(_uploads[parse_qs(scope["query_string"].decode())["upload_id"][0]])
+        return send
+    name = json.loads(body)["jobReference"]["jobId"]
+
+    async def listen(message: dict[str, Any]) -> None:
+        for header, value in message.get("headers", ()):
+            if header.lower() == b"x-guploader-uploadid":
+                _uploads[value.decode()] = name
+        await send(message)
+
+    return listen
 
 
 async def _whole(receive: Any) -> bytes:
@@ -195,6 +239,7 @@ def main(rest_port: str, grpc_port: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _patch_translation()
     _patch_scripts()
+    _patch_loads()
     _patch_storage_reads()
     make = bqemulator.server.create_app
     bqemulator.server.create_app = lambda context: OneAtATime(make(context))
