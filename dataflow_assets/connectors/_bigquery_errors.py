@@ -22,6 +22,7 @@ _HINTS = {
     "accessDenied": "the account lacks a right: BigQuery Job User on the project, and Data Viewer (to write: Data Editor) on the dataset",
     "notFound": "check project, dataset, table and location, and the rights of the account",
     "invalidQuery": "run the query in the BigQuery console to see where it breaks off",
+    "invalid": "check the options of the step, and that its columns are as the query says",
     "bytesBilledLimitExceeded": "the job would bill more than maximum_bytes_billed: narrow the query or raise the limit",
     "responseTooLarge": "a result holds 10 GB at most: read it by windows, or fewer columns",
     "resourcesExceeded": "the query needs more than BigQuery gives one job: read it by windows",
@@ -100,7 +101,7 @@ def failure(error: Exception, doing: str, kind: type[DataflowError]) -> Dataflow
     if is_conflict(error):
         return kind(text, hint="other transactions change the same tables: it may be tried again", transient=True)
     reason = reason_of(error)
-    hint = _HINTS.get(reason) or _HINTS["accessDenied" if is_denied(error) else "notFound" if is_missing(error) else "invalidQuery"]
+    hint = _HINTS.get(reason) or _HINTS.get("accessDenied" if is_denied(error) else "notFound" if is_missing(error) else "", "")
     if reason in {"invalidQuery", "invalid"} and kind is WriteFailed:
         hint = "a value may not fit its column: change it in the query, or the type of the target column"
     return kind(text, hint=hint, transient=_may_pass(error, reason))

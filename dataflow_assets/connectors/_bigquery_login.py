@@ -32,7 +32,7 @@ class BigQueryConnection(Model):
     dataset: str | None = Field(
         None,
         validation_alias=AliasChoices("dataset", "database", "schema"),
-        description="the dataset of tables whose step names none; `other-project.dataset` for one of another project",
+        description="the dataset of tables whose step names none; other-project.dataset for one of another project",
     )
     location: str | None = Field(None, description="where datasets are made and jobs run: EU, US, europe-west3, ...; default: US")
     credentials: SecretStr | None = Field(
@@ -132,7 +132,9 @@ class Login:
         from google.cloud import bigquery_storage
         from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
-        return bigquery_storage.BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=grpc.insecure_channel(address)))
+        unlimited = [("grpc.max_receive_message_length", -1)]  # as Google's own channel is
+        channel = grpc.insecure_channel(address, options=unlimited)
+        return bigquery_storage.BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
 
     def _known(self) -> Any:
         with self._lock:

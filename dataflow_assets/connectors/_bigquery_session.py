@@ -230,9 +230,11 @@ class Session:
             return job
 
     def _sent(self, job_id: str) -> Any | None:
-        """The job of this id, None when there is none."""
+        """The job of this id, None when there is none. Jobs are looked for in one place, that of their data."""
+        home = TableName("any") if self.dialect.dataset else None
+        location = self.connection.location or (self.dataset_location(home) if home else None)
         try:
-            return self._client.get_job(job_id, location=self.connection.location, retry=self._retry(), timeout=_REQUEST_SECONDS)
+            return self._client.get_job(job_id, location=location, retry=self._retry(), timeout=_REQUEST_SECONDS)
         except driver_errors() as error:
             if is_missing(error):
                 return None
