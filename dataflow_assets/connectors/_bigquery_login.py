@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
-from dataflow_assets.errors import ConnectionFailed
+from dataflow_assets.errors import ConnectionFailed, MissingDriver
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.secrets import register_secret
 from dataflow_assets.spec.models import Model
@@ -118,8 +118,10 @@ class Login:
         if wanted is False or (wanted is None and self.connection.endpoint and not self.connection.storage_endpoint):
             return None
         try:
-            from google.cloud import bigquery_storage
-        except ModuleNotFoundError:
+            import google.cloud.bigquery_storage as bigquery_storage
+        except ModuleNotFoundError as error:
+            if wanted:
+                raise MissingDriver(kind="bigquery", module="google.cloud.bigquery_storage") from error
             return None
         if self.connection.plain and self.connection.storage_endpoint:
             return self._plain_storage_client(self.connection.storage_endpoint)

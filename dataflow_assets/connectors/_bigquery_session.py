@@ -36,6 +36,8 @@ _MARKS = frozenset("&%=+:'<>#| \t")
 """What a column's name may hold beside letters, digits, dashes and underscores."""
 _REQUEST_SECONDS = 120
 _UPLOAD_RETRIES = 3
+_LOOKS = 5
+"""How often a job is looked for that BigQuery says it has: it may take a moment to be found."""
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -117,7 +119,8 @@ def parameter(name: str, value: Any) -> Any:
 
     if isinstance(value, list):
         return bigquery.ArrayQueryParameter(name, "STRING", value)
-    return bigquery.ScalarQueryParameter(name, _family(value), value)
+    family = _family(value)
+    return bigquery.ScalarQueryParameter(name, family, Decimal(value) if family == "BIGNUMERIC" else value)
 
 
 def _family(value: Any) -> str:
@@ -225,9 +228,13 @@ class Session:
                 timeout=_REQUEST_SECONDS,
             )
         except driver_errors() as error:
-            if not is_known(error) or (job := self._sent(job_id)) is None:
+            if not is_known(error):
                 raise
-            return job
+            for _ in range(_LOOKS):
+                if (job := self._sent(job_id)) is not None:
+                    return job
+                time.sleep(0.5)
+            raise
 
     def _sent(self, job_id: str) -> Any | None:
         """The job of this id, None when there is none. Jobs are looked for in one place, that of their data."""

@@ -102,10 +102,10 @@ class TestBigQueryKilled(KillPromises):
 
     kind = "bigquery"
     failpoints: ClassVar[dict[WriteMode, Sequence[str]]] = {
-        WriteMode.APPEND: ("begin", "mid_copy", "before_commit", "after_commit"),
-        WriteMode.REPLACE_WINDOW: ("mid_copy", "before_commit", "after_commit"),
-        WriteMode.REPLACE: ("before_commit", "after_commit"),
-        WriteMode.UPSERT: ("before_commit", "after_commit"),
+        WriteMode.APPEND: ("mid_copy", "before_commit", "after_commit"),
+        WriteMode.REPLACE_WINDOW: ("begin", "before_commit", "after_commit"),
+        WriteMode.REPLACE: ("before_commit",),
+        WriteMode.UPSERT: ("before_commit",),
     }
 
     @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -19,12 +20,13 @@ from requests import exceptions as lines
 
 from dataflow_assets.connectors import _bigquery_types as types
 from dataflow_assets.connectors._bigquery_errors import failure
-from dataflow_assets.connectors._bigquery_login import BigQueryConnection
+from dataflow_assets.connectors._bigquery_login import BigQueryConnection, Login
 from dataflow_assets.connectors._bigquery_read import by_name
 from dataflow_assets.connectors._bigquery_session import configured
 from dataflow_assets.connectors._bigquery_types import Column, route, source_kind, sql_type, taken
 from dataflow_assets.connectors.bigquery import BigQueryEndpoint, BigQuerySource, Connector
-from dataflow_assets.errors import ConnectionFailed, DataflowError, ReadFailed, ValueRefused, WriteFailed
+from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed, ValueRefused, WriteFailed
+from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.secrets import mask
 from dataflow_assets.tables import Bind, Query, ReadRequest, WindowFilter, WriteMode
 from dataflow_assets_tests.connectors.harness import assert_same_rows, day, events, unit
@@ -226,7 +228,7 @@ def test_a_table_is_made_of_lists(harness: BigQueryHarness) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *("it's", 'say "@p1" ? %s :1', "\\", "\U0001f600", 5, -(2**63), None, Decimal("1.50"), True, 0.1),
+        *("it's", 'say "@p1" ? %s :1', "\\", "\U0001f600", 5, -(2**63), 2**70, None, Decimal("1.50"), True, 0.1),
         *(datetime(2024, 3, 10, 1, 2, 3, 456789, tzinfo=UTC), datetime(2024, 3, 10), date(2024, 2, 29), time(1, 2, 3)),
     ],
     ids=repr,
@@ -341,6 +343,17 @@ def test_no_credential_is_shown(tmp_path: Path, text: str) -> None:
         assert not [said for said in shown if "planted secret" in said]
         assert caught.value.__cause__ is None
     assert "planted secret" not in mask(f"the key is {KEY['private_key']}") or text != json.dumps(KEY)
+
+
+def test_a_driver_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google.cloud.bigquery_storage", None)
+    assert Login(BigQueryConnection(project="p"), ConnectionContext("w", tmp_path)).storage_client() is None
+    with pytest.raises(MissingDriver, match="bigquery_storage"):
+        Login(BigQueryConnection(project="p", storage_api=True), ConnectionContext("w", tmp_path)).storage_client()
+    monkeypatch.setitem(sys.modules, "google.cloud.bigquery", None)
+    with pytest.raises(MissingDriver, match=r"google\.cloud\.bigquery") as caught:
+        connect({"project": "p"}, tmp_path).probe()
+    assert caught.value.hint == 'pip install "dataflow-assets[bigquery]"'
 
 
 def test_a_key_file_that_is_missing_is_named(tmp_path: Path) -> None:
