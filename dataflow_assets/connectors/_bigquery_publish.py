@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataflow_assets.connectors._bigquery_errors import driver_errors, translated
-from dataflow_assets.connectors._bigquery_session import Script, Session, Sessions
+from dataflow_assets.connectors._bigquery_session import Session, Sessions
+from dataflow_assets.connectors._bigquery_sql import Script
 from dataflow_assets.connectors._bigquery_types import (
     Column,
     route,

@@ -16,7 +16,8 @@ from pydantic import AliasChoices, Field
 
 from dataflow_assets.connectors._bigquery_errors import translated
 from dataflow_assets.connectors._bigquery_login import BigQueryConnection, Login, register_secrets
-from dataflow_assets.connectors._bigquery_session import Script, Session, Sessions
+from dataflow_assets.connectors._bigquery_session import Session, Sessions
+from dataflow_assets.connectors._bigquery_sql import Script
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, Names, SqlSourceOptions

@@ -78,7 +78,7 @@ def _patch_translation() -> None:
         return parsed[key].copy()
 
     async def translate_once(sql: str, **given: Any) -> str:
-        if "_dataflow_ledger" not in sql:  # the translation may depend on the columns, which are always the same there
+        if "_dataflow_ledger" not in sql and "FROM " in sql:  # the translation may depend on the columns of tables other than the ledger
             return str(await translate(sql, **given))
         if sql not in translated:
             translated[sql] = await translate(sql, **given)
