@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataflow_assets.assets.io_managers import (
+        BigQueryIOManager,
         ClickHouseIOManager,
         CSVIOManager,
         DuckDBIOManager,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BigQueryIOManager": "assets.io_managers",
     "CSVIOManager": "assets.io_managers",
     "ClickHouseIOManager": "assets.io_managers",
     "DataflowError": "errors",
@@ -53,6 +55,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BigQueryIOManager",
     "CSVIOManager",
     "ClickHouseIOManager",
     "DataflowError",

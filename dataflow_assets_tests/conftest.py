@@ -1,6 +1,7 @@
 """Registers the services that tests can ask for. Here: nothing else; a service has its own module under `services`."""
 
 pytest_plugins = [
+    "dataflow_assets_tests.services.bigquery",
     "dataflow_assets_tests.services.clickhouse",
     "dataflow_assets_tests.services.elasticsearch",
     "dataflow_assets_tests.services.mysql",

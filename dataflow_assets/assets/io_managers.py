@@ -150,6 +150,12 @@ class ClickHouseIOManager(ConnectorIOManager):
     kind, schema_key = "clickhouse", "table_database"
 
 
+class BigQueryIOManager(ConnectorIOManager):
+    """Tables in BigQuery: `project`, `dataset`, `location`, `credentials` or `credentials_path`; `schema` is a dataset."""
+
+    kind, schema_key = "bigquery", "dataset"
+
+
 class SnowflakeIOManager(ConnectorIOManager):
     """Tables in Snowflake: `account`, `user`, `password` or `private_key`, `role`, `warehouse`, `database`."""
 

@@ -166,6 +166,25 @@ def forget_publications(dialect: Dialect, target: TableName) -> Statement:
     return Statement(f"UPDATE {dialect.table(ledger_table(target))} SET {sets} WHERE {key}", (str(target),))
 
 
+def published_keys(dialect: Dialect, target: TableName) -> Statement:
+    """One text for each publication into a table, by which `forget_keys` finds it again."""
+    quoted = dialect.quote("published_generation")
+    key = f"{dialect.quote(_KEY[0])} = {dialect.placeholder(1)} AND {quoted} IS NOT NULL"
+    return Statement(f"SELECT {_publication(dialect)} FROM {dialect.table(ledger_table(target))} WHERE {key}", (str(target),))
+
+
+def forget_keys(dialect: Dialect, target: TableName, keys: list[str]) -> Statement:
+    """`forget_publications`, of these alone, for a database where nothing can be held between looking and forgetting."""
+    everything = forget_publications(dialect, target)
+    text = f"{everything.text} AND {_publication(dialect)} IN UNNEST({dialect.placeholder(2)})"
+    return Statement(text, (*everything.values, keys))
+
+
+def _publication(dialect: Dialect) -> str:
+    names = (*_KEY[1:], *_PUBLISHED[:2])
+    return "CONCAT(" + ", '/', ".join(f"CAST({dialect.quote(name)} AS {dialect.text_type})" for name in names) + ")"
+
+
 def ledger_row(values: Sequence[Any]) -> LedgerRow:
     """A row of `COLUMNS` as data; instants may come as datetimes or ISO text, naive ones are in UTC."""
     row = dict(zip(COLUMNS, values, strict=True))

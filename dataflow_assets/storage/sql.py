@@ -60,6 +60,8 @@ class Dialect:
     max_identifier_bytes: int | None = None
     basic_plane: bool = False
     """Names hold only characters up to U+FFFF; the database would make `?` of others."""
+    primary_keys: bool = True
+    """Whether a primary key is enforced; where none is, none is declared."""
     text_type: str = "TEXT"
     key_text_type: str = "TEXT"
     """A text type that may be part of a primary key."""
@@ -111,7 +113,7 @@ def create_table(
     `index` makes an index within the statement, for databases whose DDL commits by itself and that have this form (MySQL).
     """
     lines = [f"{dialect.quote(name)} {kind}" for name, kind in columns.items()]
-    if primary_key:
+    if primary_key and dialect.primary_keys:
         lines.append(f"PRIMARY KEY ({dialect.names(primary_key)})")
     if index:
         lines.append(f"INDEX ({dialect.names(index)})")

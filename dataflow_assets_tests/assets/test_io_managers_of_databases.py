@@ -12,7 +12,15 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from dataflow_assets import ClickHouseIOManager, MySQLIOManager, PostgresIOManager, SnowflakeIOManager, SQLAlchemyIOManager, SQLiteIOManager
+from dataflow_assets import (
+    BigQueryIOManager,
+    ClickHouseIOManager,
+    MySQLIOManager,
+    PostgresIOManager,
+    SnowflakeIOManager,
+    SQLAlchemyIOManager,
+    SQLiteIOManager,
+)
 from dataflow_assets.assets.io_managers import ConnectorIOManager
 
 PARTITIONS = dg.DailyPartitionsDefinition("2024-03-01", end_date="2024-03-06")
@@ -37,6 +45,11 @@ def _snowflake(ask: Ask, folder: Path) -> ConnectorIOManager:
     return SnowflakeIOManager(project_dir=folder, **keys)  # type: ignore[arg-type]
 
 
+def _bigquery(ask: Ask, folder: Path) -> ConnectorIOManager:
+    keys = ask("bigquery_keys")
+    return BigQueryIOManager(project_dir=folder, **keys)  # type: ignore[arg-type]
+
+
 def _sqlite(_: Ask, folder: Path) -> ConnectorIOManager:
     return SQLiteIOManager(path=str(folder / "mart.sqlite"))
 
@@ -45,7 +58,7 @@ def _sqlalchemy(_: Ask, folder: Path) -> ConnectorIOManager:
     return SQLAlchemyIOManager(url=f"sqlite:///{folder / 'mart.sqlite'}")
 
 
-@pytest.fixture(params=[_postgres, _mysql, _clickhouse, _snowflake, _sqlite, _sqlalchemy])
+@pytest.fixture(params=[_postgres, _mysql, _clickhouse, _snowflake, _bigquery, _sqlite, _sqlalchemy])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ConnectorIOManager]:
     made: ConnectorIOManager = request.param(request.getfixturevalue, tmp_path)
     yield made

@@ -44,6 +44,10 @@ def harness_of(kind: str, place: str, scratch: Path) -> Harness:
         from dataflow_assets_tests.connectors import on_objects
 
         return on_objects.harness_of(place, scratch)
+    if kind == "bigquery":
+        from dataflow_assets_tests.connectors.test_bigquery import BigQueryHarness
+
+        return BigQueryHarness(scratch, keys=json.loads(place))
     if kind == "snowflake":
         from dataflow_assets_tests.connectors.test_snowflake import SnowflakeHarness
 

@@ -45,6 +45,7 @@ def _address(kind: str, name: str) -> dict[str, str]:
         "http": {"base_url": f"https://{name}.example.com/api/now"},
         "elasticsearch": {"url": f"https://{name}.example.com"},
         "google_play": {"bucket": "pubsite_prod_rev_0123456789"},
+        "bigquery": {"project": f"acme-{name}"},
         "snowflake": {"account": f"acme-{name}", "user": "loader", "database": "ANALYTICS"},
     }
     return known.get(kind, {"database": name})
@@ -148,7 +149,8 @@ PREPARE: Mapping[tuple[str, str], Callable[[Path], None]] = {
     ("checks", "validator"): _flights,
     ("checks", "metric_anomaly"): _flights,
 }
-NOT_EMBEDDED = {("connectors", kind) for kind in ("postgres", "mysql", "clickhouse", "snowflake", "http", "elasticsearch", "google_play")}
+_SERVERS = ("postgres", "mysql", "clickhouse", "snowflake", "bigquery", "http", "elasticsearch", "google_play")
+NOT_EMBEDDED = {("connectors", kind) for kind in _SERVERS}
 
 
 def every_plugin() -> list[tuple[str, str]]:
