@@ -26,8 +26,8 @@ from dataflow_assets.connectors._clickhouse_tables import (
     describe,
     drop_quietly,
     drop_stages,
+    held_columns,
     mark_inserts,
-    require_columns,
     require_engine,
     stage_name,
     sweep,
@@ -36,7 +36,8 @@ from dataflow_assets.connectors._clickhouse_types import ColumnRoute, route
 from dataflow_assets.errors import AuditFailed, DataflowError, Fenced, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger
-from dataflow_assets.storage.feed import ORDER, Feed, WindowBounds, require_target_rows
+from dataflow_assets.storage.agreement import require_agreement
+from dataflow_assets.storage.feed import ORDER, Feed, require_target_rows, window_bounds
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, WindowFilter, WriteMode
 
@@ -140,14 +141,11 @@ class _Publication:
 
     def _prepare(self) -> None:
         """Work out the ways of the columns and make the staging tables; they exist before the turn, so that whoever ends it finds them."""
-        names = self.request.schema.names
-        if absent := [key for key in self.request.target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
         if self.table is None:
             self._require_auto_create()
         else:
             require_engine(self.table, self._name)
-            require_columns(self.table, self._name, names)
+            require_agreement(self.request, held_columns(self.table), CLICKHOUSE)
             if LOAD not in self.table.columns:
                 add_load_column(self.server, self._name)
                 self.table = describe(self.server, self._name)
@@ -171,26 +169,14 @@ class _Publication:
         staged = describe(self.server, self._stage("in"))
         if staged is None:
             raise WriteFailed(f"{self._name}: the staging table was dropped by another publish", transient=True)
-        require_columns(staged, self._name, self.request.schema.names)
+        require_agreement(self.request, held_columns(staged), CLICKHOUSE)
         zone = self.server.zone
         self.types = {item.name: staged.columns[item.name].type for item in self.request.schema}
         self.routes: dict[str, ColumnRoute] = {
             item.name: route(item.name, item.type, self.types[item.name], zone=zone) for item in self.request.schema
         }
         self.staged = staged
-        self.bounds = self._window()
-
-    def _window(self) -> WindowBounds | None:
-        """The window in the type in which its column travels; None when the mode has no window."""
-        target, window, name = self.request.target, self.request.claim.unit.window, self.request.target.window_column
-        if self._mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self.routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{self._name}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self.routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        self.bounds = window_bounds(self.request, self.routes)
 
     def _fill(self) -> None:
         """The stage in one INSERT of Arrow blocks, verified by its count."""

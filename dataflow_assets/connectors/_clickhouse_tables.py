@@ -18,6 +18,7 @@ from dataflow_assets.connectors._clickhouse_ledger import LOAD, STAGE
 from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, Server, driver_errors
 from dataflow_assets.connectors._clickhouse_types import sql_type
 from dataflow_assets.errors import WriteFailed
+from dataflow_assets.storage.agreement import HeldColumn
 from dataflow_assets.tables import PublishRequest, TableName, Target, Unit, WriteMode
 
 _ENGINES = {"MergeTree", "ReplacingMergeTree"}
@@ -92,18 +93,11 @@ def require_engine(table: Table, name: TableName) -> None:
         raise WriteFailed(f"table {name} has the engine {table.engine}, into which windows cannot be swapped exactly once", hint=hint)
 
 
-def require_columns(table: Table, name: TableName, given: Sequence[str]) -> None:
-    """Raise WriteFailed where the data and the table differ in their columns."""
-    said = [f"has no column {item!r}" for item in given if item not in table.columns]
-    said += [f"computes column {item!r} itself" for item in given if item in table.columns and table.columns[item].default in _COMPUTED]
-    said += [
-        f"has column {item!r} without a default, which the data lacks"
-        for item, column in table.columns.items()
-        if item not in given and not column.default
+def held_columns(table: Table) -> list[HeldColumn]:
+    """The columns, as the agreement with the data wants them."""
+    return [
+        HeldColumn(name, filled=bool(column.default), writable=column.default not in _COMPUTED) for name, column in table.columns.items()
     ]
-    if said:
-        hint = f"make the columns agree: in the query, or with ALTER TABLE {CLICKHOUSE.table(name)}"
-        raise WriteFailed(f"table {name} {', '.join(said)}", hint=hint)
 
 
 def create_statement(request: PublishRequest, name: TableName) -> str:

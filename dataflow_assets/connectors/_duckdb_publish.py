@@ -11,14 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from dataflow_assets.connectors._duckdb_session import DUCKDB, affected, rows, translated
 from dataflow_assets.connectors._duckdb_types import reads_alike, route, sql_type
 from dataflow_assets.errors import WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import ORDER, Feed, WindowBounds, outside_window, require_rows, require_target_rows
+from dataflow_assets.storage.agreement import HeldColumn, require_agreement
+from dataflow_assets.storage.feed import ORDER, Feed, outside_window, require_rows, require_target_rows, window_bounds
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
 
@@ -133,33 +132,11 @@ class _Publication:
 
     def _plan(self, columns: Mapping[str, tuple[str, bool]]) -> None:
         """Work out the ways of the columns. Raises before anything is written."""
-        names, table = self.request.schema.names, self._target.table
-        said = [f"has no column {name!r}" for name in names if name not in columns]
-        said += [
-            f"has column {name!r} without a default, which the data lacks"
-            for name, (_, default) in columns.items()
-            if name not in names and not default
-        ]
-        if said:
-            hint = f"make the columns agree: in the query, or with ALTER TABLE {DUCKDB.table(table)}"
-            raise WriteFailed(f"table {table} {', '.join(said)}", hint=hint)
-        if absent := [key for key in self._target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
+        held = [HeldColumn(name, filled=default) for name, (_, default) in columns.items()]
+        require_agreement(self.request, held, DUCKDB)
         self._routes = {item.name: route(item.name, item.type, columns[item.name][0]) for item in self.request.schema}
         self._fast = bool(self.request.paths) and all(reads_alike(item.type, columns[item.name][0]) for item in self.request.schema)
-        self._bounds = self._window()
-
-    def _window(self) -> WindowBounds | None:
-        """The window in the type in which its column travels; None when the mode has no window."""
-        target, window, name = self._target, self.request.claim.unit.window, self._target.window_column
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self._routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{target.table}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self._routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        self._bounds = window_bounds(self.request, self._routes)
 
     def _predicate(self, *, first: int = 1) -> Statement | None:
         if self._bounds is None or self.request.claim.unit.window is None:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from dataflow_assets.connectors import _mysql_target as tables
 from dataflow_assets.connectors import _mysql_wire as wire
 from dataflow_assets.connectors._mysql_session import (
@@ -34,9 +32,10 @@ from dataflow_assets.connectors._mysql_types import MySQLRoute, TargetColumn, ro
 from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import Feed, WindowBounds, require_target_rows
+from dataflow_assets.storage.agreement import HeldColumn, require_agreement
+from dataflow_assets.storage.feed import Feed, WindowBounds, require_target_rows, window_bounds
 from dataflow_assets.storage.sql import Statement
-from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
+from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WriteMode
 
 if TYPE_CHECKING:
     import pymysql
@@ -125,7 +124,8 @@ class _Publication:
             self.created = tables.make(self.connection, self.request)
             self.columns = tables.columns_of(self.connection, self._table)
         tables.require_innodb(self.connection, self._table)
-        tables.require_agreement(self.request, self.columns)
+        held = [HeldColumn(column.name, filled=not column.required) for column in self.columns.values()]
+        require_agreement(self.request, held, MYSQL)
         self.routes = {item.name: route(item.name, item.type, self.columns[item.name]) for item in self.request.schema}
         _ = self._window
         if self._target.mode is WriteMode.UPSERT:
@@ -134,16 +134,7 @@ class _Publication:
 
     @cached_property
     def _window(self) -> WindowBounds | None:
-        """The window in the type of the target column; None when the mode has no window."""
-        target, window, name = self._target, self.request.claim.unit.window, self._target.window_column
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self.routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{self._table}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self.routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        return window_bounds(self.request, self.routes)
 
     @cached_property
     def _predicate(self) -> Statement | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.connectors._mysql_session import MYSQL, NO_DATABASE, NO_TABLE, code_of, fetch, run
-from dataflow_assets.connectors._mysql_types import TargetColumn, disagreement, sql_type
+from dataflow_assets.connectors._mysql_types import TargetColumn, sql_type
 from dataflow_assets.errors import WriteFailed
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.sql import Statement
@@ -198,16 +198,6 @@ def drop_if_empty(connection: pymysql.Connection[Any], table: TableName) -> None
             run(connection, Statement(f"DROP TABLE {name}"))
     with suppress(pymysql.MySQLError):
         run(connection, Statement("UNLOCK TABLES"))
-
-
-def require_agreement(request: PublishRequest, columns: Mapping[str, TargetColumn]) -> None:
-    """Raise WriteFailed unless data and table have the same columns, the upsert keys among them."""
-    target, names = request.target, request.schema.names
-    if said := disagreement(names, columns):
-        hint = f"make the columns agree: in the query, or with ALTER TABLE {MYSQL.table(target.table)}"
-        raise WriteFailed(f"table {target.table} {', '.join(said)}", hint=hint)
-    if absent := [key for key in target.keys if key not in names]:
-        raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
 
 
 def require_one_index(connection: pymysql.Connection[Any], target: Target, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ the text of the rows (`_mysql_text`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -288,13 +288,3 @@ def _text_route(name: str, base: str, arguments: Sequence[str]) -> MySQLRoute:
         return MySQLRoute(name, pa.string(), members=tuple(arguments), many=base == "set")
     longest = int(arguments[0]) if base in {"char", "varchar"} else None
     return MySQLRoute(name, pa.string(), longest=longest, trims=base == "char")
-
-
-def disagreement(names: Sequence[str], columns: Mapping[str, TargetColumn]) -> list[str]:
-    """What the table says of the columns of the data: those it lacks, and those without a default that the data lacks."""
-    said = [f"has no column {name!r}" for name in names if name not in columns]
-    return said + [
-        f"has column {name!r} without a default, which the data lacks"
-        for name, column in columns.items()
-        if column.required and name not in names
-    ]

@@ -7,11 +7,9 @@ and their errors (`_postgres_session`), a COMMIT whose reply was lost (`postgres
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
-
-import pyarrow as pa
 
 from dataflow_assets.connectors._postgres_session import (
     POSTGRES,
@@ -25,13 +23,14 @@ from dataflow_assets.connectors._postgres_session import (
     translated,
     unit_lock,
 )
-from dataflow_assets.connectors._postgres_types import TargetColumn, missing_columns, route, sql_type
+from dataflow_assets.connectors._postgres_types import TargetColumn, route, sql_type
 from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_target_rows
+from dataflow_assets.storage.agreement import HeldColumn, require_agreement
+from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_target_rows, window_bounds
 from dataflow_assets.storage.sql import Statement
-from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
+from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WriteMode
 
 COPY_ROWS = 4_096  # measured: the server need not wait for the next batch, and 5 million rows take 0.3 s less than in batches of 16k rows
 _INCOMING = "_dataflow_incoming"
@@ -89,6 +88,7 @@ class _Publication:
     connection: Any
     request: PublishRequest
     created: bool = False
+    routes: Mapping[str, Route] = field(default_factory=dict)
 
     @property
     def _target(self) -> Target:
@@ -120,7 +120,7 @@ class _Publication:
     def write(self) -> Published:
         """Delete, copy and count."""
         columns = self._columns_or_create()
-        routes = self._routes(columns)
+        routes = self.routes = self._routes(columns)
         mode = self._target.mode
         deleted = None
         if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
@@ -157,35 +157,14 @@ class _Publication:
         return sql.create_table(POSTGRES, self._table, {**given, **inferred})
 
     def _routes(self, columns: Sequence[TargetColumn]) -> dict[str, Route]:
-        names = self.request.schema.names
-        absent, required = missing_columns(names, columns)
-        if absent or required:
-            said = [f"has no column {name!r}" for name in absent] + [
-                f"has column {name!r} without a default, which the data lacks" for name in required
-            ]
-            hint = f"make the columns agree: in the query, or with ALTER TABLE {POSTGRES.table(self._table)}"
-            raise WriteFailed(f"table {self._table} {', '.join(said)}", hint=hint)
-        if absent := [key for key in self._target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
+        held = [HeldColumn(column.name, filled=not column.required, writable=not column.generated) for column in columns]
+        require_agreement(self.request, held, POSTGRES)
         by_name = {column.name: column for column in columns}
         return {item.name: route(item.name, item.type, by_name[item.name]) for item in self.request.schema}
 
     @cached_property
     def _window(self) -> WindowBounds | None:
-        """The window in the type of the target column; None when the mode has no window."""
-        target, window = self._target, self.request.claim.unit.window
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        name = target.window_column
-        if name is None or window is None:
-            hint = "set event_time_column on the step or its pipeline"
-            raise WriteFailed(f"{self._table}: replace_window needs windows and an event_time_column", hint=hint)
-        columns = {column.name: column for column in self._columns()}
-        if name not in columns or name not in self.request.schema.names:
-            raise WriteFailed(f"event_time_column {name!r} is missing in the data or in {self._table}", hint="name a column of both")
-        kind = route(name, self.request.schema.field(name).type, columns[name]).wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        return window_bounds(self.request, self.routes)
 
     @cached_property
     def _predicate(self) -> Statement | None:

@@ -5,7 +5,6 @@ Here: pure tables and functions over type names, OIDs and modifiers. Not here: q
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -198,11 +197,3 @@ def _numeric_route(name: str, kind: pa.DataType, column: TargetColumn) -> Route:
     if pa.types.is_integer(kind):
         return Route(name, pa.decimal128(20, 0))
     return Route(name, pa.string(), "numeric")
-
-
-def missing_columns(names: Sequence[str], columns: Sequence[TargetColumn]) -> tuple[list[str], list[str]]:
-    """Columns of the data that the table lacks, and columns without a default that the data lacks."""
-    there = {column.name for column in columns}
-    return [name for name in names if name not in there], [
-        column.name for column in columns if column.required and column.name not in names
-    ]

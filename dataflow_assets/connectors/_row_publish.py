@@ -19,9 +19,10 @@ import pyarrow as pa
 from dataflow_assets.errors import WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import Feed, Route, WindowBounds, require_target_rows
+from dataflow_assets.storage.agreement import HeldColumn, require_agreement
+from dataflow_assets.storage.feed import Feed, Route, WindowBounds, require_target_rows, window_bounds
 from dataflow_assets.storage.sql import Dialect, Statement
-from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
+from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WriteMode
 
 FEED_ROWS = 8_192
 """Rows that are Python objects at one time."""
@@ -150,19 +151,8 @@ class RowPublication(abc.ABC):
         return self.columns()
 
     def _require_columns(self) -> None:
-        names, there = self.request.schema.names, self._found
-        said = [f"has no column {name!r}" for name in names if name not in there]
-        said += [f"computes column {name!r} itself" for name in names if name in there and not there[name].writable]
-        said += [
-            f"has column {name!r} without a default, which the data lacks"
-            for name, column in there.items()
-            if name not in names and column.required and column.writable
-        ]
-        if said:
-            hint = f"make the columns agree: in the query, or with ALTER TABLE {self.dialect.table(self.table)}"
-            raise WriteFailed(f"table {self.table} {', '.join(said)}", hint=hint)
-        if absent := [key for key in self._target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
+        held = [HeldColumn(item.name, filled=not item.required, writable=item.writable) for item in self._found.values()]
+        require_agreement(self.request, held, self.dialect)
         keys = self._target.keys
         if self._target.mode is WriteMode.UPSERT and not any(found == set(keys) for found in self.unique_keys()):
             hint = f"{self._index(keys, unique=True).text};"
@@ -174,16 +164,7 @@ class RowPublication(abc.ABC):
 
     @cached_property
     def _bounds(self) -> WindowBounds | None:
-        """The window in the type in which its column travels; None when the mode has no window."""
-        target, window, name = self._target, self.request.claim.unit.window, self._target.window_column
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self._routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{self.table}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self._routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        return window_bounds(self.request, self._routes)
 
     @cached_property
     def _predicate(self) -> Statement | None:

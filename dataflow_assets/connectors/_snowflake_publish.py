@@ -24,7 +24,6 @@ from dataflow_assets.connectors._snowflake_session import (
     CommitUnknown,
     Session,
     Sessions,
-    TargetColumn,
     driver_errors,
     failure,
     translated,
@@ -33,7 +32,8 @@ from dataflow_assets.connectors._snowflake_types import Declared, route, sql_typ
 from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_rows, require_target_rows
+from dataflow_assets.storage.agreement import HeldColumn, require_agreement
+from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_rows, require_target_rows, window_bounds
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
 
@@ -105,7 +105,8 @@ class _Publication:
         if not found:
             self._create()
             found = self._session.columns(self._table)
-        self._require_columns(found)
+        held = [HeldColumn(column.name, filled=not column.required, writable=column.writable) for column in found.values()]
+        require_agreement(self.request, held, SNOWFLAKE)
         self._declared = {name: Declared.of(column.declared) for name, column in found.items()}
 
     def _create(self) -> None:
@@ -127,21 +128,6 @@ class _Publication:
         inferred = {item.name: sql_type(item.type, name=item.name) for item in self.request.schema if item.name not in given}
         return sql.create_table(SNOWFLAKE, self._table, {**given, **inferred})
 
-    def _require_columns(self, there: Mapping[str, TargetColumn]) -> None:
-        names = self.request.schema.names
-        said = [f"has no column {name!r}" for name in names if name not in there]
-        said += [f"computes column {name!r} itself" for name in names if name in there and not there[name].writable]
-        said += [
-            f"has column {name!r} without a default, which the data lacks"
-            for name, column in there.items()
-            if name not in names and column.required
-        ]
-        if said:
-            hint = f"make the columns agree: in the query, or with ALTER TABLE {SNOWFLAKE.table(self._table)}"
-            raise WriteFailed(f"table {self._table} {', '.join(said)}", hint=hint)
-        if absent := [key for key in self._target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
-
     @cached_property
     def _routes(self) -> dict[str, Route]:
         return {item.name: route(item.name, item.type, self._declared[item.name]) for item in self.request.schema}
@@ -153,16 +139,7 @@ class _Publication:
 
     @cached_property
     def _window(self) -> WindowBounds | None:
-        """The window in the type in which its column travels; None when the mode has no window."""
-        target, window, name = self._target, self.request.claim.unit.window, self._target.window_column
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self._routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{self._table}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self._routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        return window_bounds(self.request, self._routes)
 
     @cached_property
     def _predicate(self) -> Statement | None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataflow_assets.errors import AuditFailed, ValueRefused
+from dataflow_assets.errors import AuditFailed, ValueRefused, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage.casts import cast_exactly
 from dataflow_assets.storage.read_ahead import read_ahead
-from dataflow_assets.tables import PublishRequest, Unit, WriteMode
+from dataflow_assets.tables import PublishRequest, Unit, WindowFilter, WriteMode
 
 _AHEAD_ROWS = 32_768
 ORDER = "_dataflow_order"
@@ -59,6 +59,19 @@ class WindowBounds:
     column: str
     start: pa.Scalar
     end: pa.Scalar
+
+
+def window_bounds(request: PublishRequest, routes: Mapping[str, Route]) -> WindowBounds | None:
+    """The window in the type in which its column travels, None when the mode has no window. Raises WriteFailed without a column for it."""
+    target, window, name = request.target, request.claim.unit.window, request.target.window_column
+    if target.mode is not WriteMode.REPLACE_WINDOW:
+        return None
+    if name is None or window is None or name not in routes:
+        hint = "set event_time_column on the step or its pipeline to a column of the data"
+        raise WriteFailed(f"{target.table}: replace_window needs windows and an event_time_column", hint=hint)
+    kind = routes[name].wire
+    start, end = WindowFilter(name, window, target.timezone).bounds(kind)
+    return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
 
 
 class Feed:
