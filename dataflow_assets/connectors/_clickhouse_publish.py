@@ -13,14 +13,17 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import pyarrow as pa
 
+from dataflow_assets.connectors import _clickhouse_registry
 from dataflow_assets.connectors._clickhouse_ledger import LOAD, Ledger, Turn, older
 from dataflow_assets.connectors._clickhouse_read import window_predicate
 from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, Server, driver_errors, translated
 from dataflow_assets.connectors._clickhouse_tables import (
+    SYSTEM,
+    Table,
     add_load_column,
     create_statement,
     describe,
@@ -36,8 +39,9 @@ from dataflow_assets.connectors._clickhouse_types import ColumnRoute, route
 from dataflow_assets.errors import AuditFailed, DataflowError, Fenced, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger
-from dataflow_assets.storage.agreement import require_agreement
+from dataflow_assets.storage.agreement import Agreement, agree
 from dataflow_assets.storage.feed import ORDER, Feed, require_target_rows, window_bounds
+from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, WindowFilter, WriteMode
 
@@ -61,13 +65,15 @@ class _Swap:
     scope: tuple[str, ...] | None = ()
 
 
-def publish(server: Server, request: PublishRequest, *, lock_seconds: float) -> Published:
+def publish(server: Server, request: PublishRequest, *, lock_seconds: float, known: Registry) -> Published:
     """Publish a stage. Raises what the protocol names."""
     doing = f"publishing {request.claim.unit} into {request.target.table}"
     for _ in range(_TRIES):
         try:
             with translated(doing, WriteFailed, port=server.options.port):
-                return _Publication(server, request, lock_seconds).run()
+                publication = _Publication(server, request, lock_seconds, known)
+                done = publication.run()
+                return publication.agreement.reported(done) if publication.agreement else done
         except _TableChanged:
             continue
     raise WriteFailed(f"{doing}: the table was altered again and again meanwhile", transient=True)
@@ -80,9 +86,11 @@ class _Publication:
     server: Server
     request: PublishRequest
     seconds: float
+    registry: Registry
     load: int = field(default_factory=lambda: secrets.randbits(62) + 1)
     swapping: bool = False
     roles: list[str] = field(default_factory=list)
+    agreement: Agreement | None = None
 
     @cached_property
     def log(self) -> Ledger:
@@ -145,7 +153,7 @@ class _Publication:
             self._require_auto_create()
         else:
             require_engine(self.table, self._name)
-            require_agreement(self.request, held_columns(self.table), CLICKHOUSE)
+            self._agree(self.table)
             if LOAD not in self.table.columns:
                 add_load_column(self.server, self._name)
                 self.table = describe(self.server, self._name)
@@ -153,6 +161,27 @@ class _Publication:
         if self._mode is not WriteMode.REPLACE and self.table is not None:
             self._make("out")
         self._plan()
+
+    def _agree(self, table: Table) -> None:
+        """Change the table where the schema policy says so: in a turn of its own, so that nobody swaps partitions meanwhile.
+
+        The turn publishes nothing. A new column is empty and harmless until the rows come.
+        """
+        self.agreement = agree(self.request, held_columns(table), SYSTEM)
+        self.request = self.agreement.request(self.request)
+        if not self.agreement.alters:
+            return
+        claim = self.request.claim
+        turn = self.log.take_turn(claim.unit, generation=claim.generation, load=secrets.randbits(62) + 1)
+        with self.log.alive(turn):
+            try:
+                self.log.wait(turn, self.end, seconds=self.seconds)
+                for statement in self.agreement.statements(self.request, CLICKHOUSE):
+                    self.server.run(statement.text)
+                failpoint("publish.after_alter")
+            finally:
+                self.log.decide(turn, published=False)
+        self.table = describe(self.server, self._name)
 
     def _make(self, role: str) -> None:
         table = self._stage(role)
@@ -169,7 +198,8 @@ class _Publication:
         staged = describe(self.server, self._stage("in"))
         if staged is None:
             raise WriteFailed(f"{self._name}: the staging table was dropped by another publish", transient=True)
-        require_agreement(self.request, held_columns(staged), CLICKHOUSE)
+        if self.agreement is None:
+            self.agreement = agree(self.request, held_columns(staged), SYSTEM)
         zone = self.server.zone
         self.types = {item.name: staged.columns[item.name].type for item in self.request.schema}
         self.routes: dict[str, ColumnRoute] = {
@@ -261,6 +291,9 @@ class _Publication:
             self.swapping = True  # from here on only the rows tell
             self.server.run(swap.statement)
         failpoint("publish.after_commit")
+        read, write = partial(_clickhouse_registry.versions, self.server), partial(_clickhouse_registry.write, self.server)
+        columns = held_columns(self.staged)
+        self.registry.keep_by(self.request, columns, read=lambda: read(self._name), write=lambda version: write(self._name, version))
         self.log.decide(turn, published=True)
         found = None if self._mode is WriteMode.UPSERT else self.request.rows
         return Published(self.request.rows, self.request.claim.generation, deleted=swap.deleted, target_rows=found)

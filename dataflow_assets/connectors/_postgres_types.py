@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataflow_assets.errors import ValueRefused
+from dataflow_assets.storage.agreement import HeldColumn
 from dataflow_assets.storage.casts import cast_exactly, is_bytes, is_list, is_text, plain_type
 from dataflow_assets.storage.feed import Route
 
@@ -153,6 +154,42 @@ class TargetColumn:
     required: bool
     generated: bool
     always_identity: bool
+    nullable: bool = True
+    is_domain: bool = False
+
+    @property
+    def declared(self) -> str:
+        """The type as Postgres writes it."""
+        if self.type_name == "numeric" and self.modifier >= 0:
+            kind = decimal_type(self.modifier)
+            return f"numeric({kind.precision},{kind.scale})"
+        if self.type_name in _SIZED and self.modifier >= 4:
+            return f"{self.cast_name}({self.modifier - 4})"
+        return self.cast_name
+
+
+_SIZED = {"varchar", "bpchar"}
+_WIDENED = {"int2", "int4", "int8", "float4", "float8"}
+
+
+def held_column(column: TargetColumn) -> HeldColumn:
+    """The column, as the agreement with the data wants it; the type of a domain is not changed."""
+    kind, longest = None, None
+    if not column.is_domain and column.type_name in _WIDENED:
+        kind = _WIRE[column.type_name]
+    elif not column.is_domain and column.type_name == "numeric" and column.modifier >= 0:
+        kind = decimal_type(column.modifier)
+    elif not column.is_domain and column.type_name == "varchar" and column.modifier >= 4:
+        longest = column.modifier - 4
+    return HeldColumn(
+        column.name,
+        column.declared,
+        filled=not column.required,
+        nullable=column.nullable,
+        writable=not column.generated,
+        kind=kind,
+        longest=longest,
+    )
 
 
 _WIRE = {"bool": pa.bool_(), "int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64(), "float4": pa.float32(), "float8": pa.float64()}
@@ -166,7 +203,7 @@ def route(name: str, kind: pa.DataType, column: TargetColumn) -> Route:
     if column.type_name == "numeric":
         return _numeric_route(name, kind, column)
     if wire := _WIRE.get(column.type_name):
-        sized = column.type_name in {"varchar", "bpchar"} and column.modifier >= 4
+        sized = column.type_name in _SIZED and column.modifier >= 4
         fraction = column.modifier if pa.types.is_temporal(wire) and 0 <= column.modifier < 6 else None
         return Route(name, wire, longest=column.modifier - 4 if sized else None, fraction=fraction)
     if column.type_name == "money":

@@ -101,6 +101,19 @@ def reflected_kind(kind: Any, dialect: sa.Dialect, *, name: str) -> pa.DataType 
     return TIME if isinstance(kind, sa.Time) and not kind.timezone else None
 
 
+def widened_kind(kind: Any, dialect: sa.Dialect, *, name: str) -> pa.DataType | None:
+    """The Arrow type that a reflected column holds, where ALTER TABLE is known to give it a wider one: numbers of Postgres."""
+    import sqlalchemy as sa
+
+    if dialect.name != "postgresql":
+        return None
+    if isinstance(kind, sa.Integer):
+        return pa.int16() if isinstance(kind, sa.SmallInteger) else pa.int64() if isinstance(kind, sa.BigInteger) else pa.int32()
+    if isinstance(kind, sa.Float):
+        return pa.float32() if isinstance(kind, sa.REAL) else pa.float64()
+    return decimal_type(kind.precision, kind.scale, name=name) if isinstance(kind, sa.Numeric) and kind.precision else None
+
+
 def _float(kind: Any, dialect: sa.Dialect, *, name: str) -> pa.DataType:
     import sqlalchemy as sa
 

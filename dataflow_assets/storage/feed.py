@@ -5,15 +5,16 @@ Here: what is true of any table. Not here: the types of one database, the statem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataflow_assets.batches import open_parquet
 from dataflow_assets.errors import AuditFailed, ValueRefused, WriteFailed
 from dataflow_assets.failpoints import failpoint
-from dataflow_assets.storage.casts import cast_exactly
+from dataflow_assets.storage.casts import cast_exactly, is_text, plain, plain_type
 from dataflow_assets.storage.read_ahead import read_ahead
 from dataflow_assets.tables import PublishRequest, Unit, WindowFilter, WriteMode
 
@@ -145,6 +146,19 @@ class Feed:
         strays = pc.sum(pc.fill_null(outside, True), min_count=0).as_py()
         if strays:
             raise outside_window(bounds.column, strays, self._request.claim.unit)
+
+
+def longest_texts(request: PublishRequest, names: Sequence[str]) -> dict[str, int]:
+    """The characters of the longest value of some columns, by name; those that are no text are left out."""
+    wanted = [name for name in names if is_text(plain_type(request.schema.field(name).type))]
+    found = dict.fromkeys(wanted, 0)
+    if not wanted:
+        return found
+    with open_parquet(request.paths, request.schema, columns=wanted) if request.paths else request.open_reader() as reader:
+        for batch in reader:
+            for name in wanted:
+                found[name] = max(found[name], pc.max(pc.utf8_length(plain(batch.column(name)))).as_py() or 0)
+    return found
 
 
 def null_key(key: str) -> ValueRefused:

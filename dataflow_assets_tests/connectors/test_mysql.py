@@ -19,6 +19,7 @@ from dataflow_assets.tables import Target, WriteMode
 from dataflow_assets_tests.connectors.arrow_types import COLUMNS
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
+from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises, SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_column, assert_same_rows, day, events, failing, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -87,6 +88,14 @@ class TestMySQL(ConnectorContract):
         return harness
 
 
+class TestMySQLSchemas(SchemaPromises):
+    """Columns that change."""
+
+    @pytest.fixture
+    def harness(self, harness: MySQLHarness) -> MySQLHarness:
+        return harness
+
+
 class TestMySQLDropped(DroppedPromises):
     """A table dropped by hand."""
 
@@ -95,7 +104,7 @@ class TestMySQLDropped(DroppedPromises):
         ask(harness.dsn, f"DROP TABLE {table}")
 
 
-class TestMySQLKilled(KillPromises):
+class TestMySQLKilled(KillPromises, SchemaKillPromises):
     """Processes."""
 
     kind = "mysql"

@@ -23,6 +23,7 @@ from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import ReadRequest, Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
+from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises, SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -86,6 +87,14 @@ class TestPostgres(ConnectorContract):
         return harness
 
 
+class TestPostgresSchemas(SchemaPromises):
+    """Columns that change."""
+
+    @pytest.fixture
+    def harness(self, harness: PostgresHarness) -> PostgresHarness:
+        return harness
+
+
 class TestPostgresDropped(DroppedPromises):
     """A table dropped by hand."""
 
@@ -95,7 +104,7 @@ class TestPostgresDropped(DroppedPromises):
             connection.execute(f"drop table {table}")
 
 
-class TestPostgresKilled(KillPromises):
+class TestPostgresKilled(KillPromises, SchemaKillPromises):
     """Processes."""
 
     kind = "postgres"
