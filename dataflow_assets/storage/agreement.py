@@ -46,6 +46,9 @@ class System:
     """The type of a column that is to hold an Arrow type: of a new one, or of one that is there. Raises ValueRefused."""
     widens: Callable[[pa.DataType, pa.DataType], bool] = lambda old, new: True
     """Whether a column can be changed from one type into a wider one, in place."""
+    noun: str = "table"
+    remedy: str = ""
+    """What else than a policy makes the columns agree; default: ALTER TABLE."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class _Meeting:
         computed = [f"computes column {name!r} itself" for name in names if name in self._there and not self._there[name].writable]
         if computed:
             hint = "leave it out in the query"
-            raise WriteFailed(f"table {self._table} {', '.join(computed)}", hint=hint)
+            raise WriteFailed(f"{self._system.noun} {self._table} {', '.join(computed)}", hint=hint)
 
     def refuse(self) -> None:
         """Raise unless both have the same columns."""
@@ -130,18 +133,20 @@ class _Meeting:
 
     def _raise(self, *, hint: str = "") -> NoReturn:
         said = [f"has no column {item.name!r}" for item in self.new]
-        said += [f"has column {column.name!r} without a default, which the data lacks" for column in self.lacking]
-        raise WriteFailed(f"table {self._table} {', '.join(said)}{self._difference()}", hint=hint or self._ways_out())
+        alone = " without a default" if self._system.noun == "table" else ""
+        said += [f"has column {column.name!r}{alone}, which the data lacks" for column in self.lacking]
+        raise WriteFailed(f"{self._system.noun} {self._table} {', '.join(said)}{self._difference()}", hint=hint or self._ways_out())
 
     def _difference(self) -> str:
         """The columns that differ, one a line."""
         rows = [("+", item.name, str(item.type), "only in the data") for item in self.new]
-        rows += [("-", column.name, column.declared, "only in the table") for column in self.lacking]
+        rows += [("-", column.name, column.declared, f"only in the {self._system.noun}") for column in self.lacking]
         widths = [max(len(row[position]) for row in rows) for position in (1, 2)]
         return "".join(f"\n  {sign} {name:<{widths[0]}}  {kind:<{widths[1]}}  {where}" for sign, name, kind, where in rows)
 
     def _ways_out(self) -> str:
-        ways = ["make the columns agree: in the query, or with ALTER TABLE " + self._system.dialect.table(self._request.target.table)]
+        altering = f"make the columns agree: in the query, or with ALTER TABLE {self._system.dialect.table(self._request.target.table)}"
+        ways = [self._system.remedy or altering]
         if self._request.target.policy is not SchemaPolicy.EVOLVE and all(column.nullable for column in self.lacking):
             does = [*(["adds what is new"] if self.new else []), *(["leaves null what is not in the data"] if self.lacking else [])]
             ways.append(f"schema_policy: evolve {' and '.join(does)}")
