@@ -16,7 +16,7 @@ from dataflow_assets.errors import ValueRefused, WriteFailed
 from dataflow_assets.storage.feed import longest_texts
 from dataflow_assets.storage.sql import Dialect, Statement, add_column, change_type
 from dataflow_assets.storage.widening import widened
-from dataflow_assets.tables import Published, PublishRequest, SchemaChange, SchemaPolicy
+from dataflow_assets.tables import Published, PublishRequest, SchemaChange, SchemaPolicy, WriteMode
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class _Meeting:
     def _ways_out(self) -> str:
         altering = f"make the columns agree: in the query, or with ALTER TABLE {self._system.dialect.table(self._request.target.table)}"
         ways = [self._system.remedy or altering]
-        if self._request.target.policy is not SchemaPolicy.EVOLVE and all(column.nullable for column in self.lacking):
+        if self._request.target.policy is not SchemaPolicy.EVOLVE and not self._needed:
             does = [*(["adds what is new"] if self.new else []), *(["leaves null what is not in the data"] if self.lacking else [])]
             ways.append(f"schema_policy: evolve {' and '.join(does)}")
         if self._request.target.policy is SchemaPolicy.FREEZE and self.new and not self.lacking:
@@ -166,7 +166,7 @@ class _Meeting:
 
     def evolved(self, lengths: Callable[[PublishRequest, Sequence[str]], Mapping[str, int]]) -> Agreement:
         """The table with what is new, and wide enough."""
-        self._refuse_required()
+        self._refuse_needed()
         self._refuse_namesakes()
         waiting = [item.name for item in self.new if pa.types.is_null(item.type) and item.name not in self._given]
         added = {item.name: self._new_type(item) for item in self.new if item.name not in waiting}
@@ -189,9 +189,15 @@ class _Meeting:
     def _new_type(self, item: pa.Field) -> str:
         return self._given.get(item.name) or self._system.sql_type(item.type, HeldColumn(item.name))
 
-    def _refuse_required(self) -> None:
-        if any(not column.nullable for column in self.lacking):
-            self.lacking, self.new = [column for column in self.lacking if not column.nullable], []
+    @property
+    def _needed(self) -> list[HeldColumn]:
+        """The columns that cannot be left null: those that allow none, and of an upsert all, for it meets rows that have a value there."""
+        upserts = self._request.target.mode is WriteMode.UPSERT
+        return [column for column in self.lacking if upserts or not column.nullable]
+
+    def _refuse_needed(self) -> None:
+        if needed := self._needed:
+            self.lacking, self.new = needed, []
             self._raise()
 
     def _refuse_namesakes(self) -> None:

@@ -138,8 +138,8 @@ def columns_of(journal: Journal) -> pa.Schema | None:
 def rows_of(format: Format, path: FilePath, journal: Journal, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The rows of a file with the columns of its target: null where the file is older than a column."""
     record = journal.files.get(path.name)
-    own = record.schema if record and not record.edited else format.schema(path, schema)
-    reading = pa.schema([schema.field(name) if name in schema.names else own.field(name) for name in own.names])
+    own = record.schema if record and not record.edited else schema  # of what others changed nothing is supposed
+    reading = pa.schema([schema.field(name) for name in own.names])
     for batch in format.rows(path, reading):
         yield batch if batch.schema.equals(schema) else file_rows.conform(batch, schema)
 

@@ -7,6 +7,7 @@ between the change of the table and its rows. Not here: the decision itself (`da
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -150,6 +151,15 @@ class SchemaPromises:
         with pytest.raises(Fenced):
             harness.connector.publish(harness.request(with_coupon(0), target, slow))
         assert_same_rows(events(day(0)), harness.rows(target))
+
+    def test_windows_beside_each_other_add_a_column_once(self, harness: Harness) -> None:
+        target = self.target(harness, EVOLVE)
+        harness.publish(events(day(0)), target, day(0))
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda number: harness.publish(with_coupon(number), target, day(number)), range(1, 4)))
+        old = events(day(0)).append_column("coupon", pa.nulls(24, pa.string()))
+        assert_same_rows(pa.concat_tables([old, *(with_coupon(number) for number in range(1, 4))]), harness.rows(target))
+        assert changes(harness, target) == [(), ("added 'coupon'",)]
 
     def test_a_version_tells_everything(self, harness: Harness) -> None:
         target = self.target(harness, EVOLVE)

@@ -87,8 +87,8 @@ def tables(draw: st.DrawFn) -> list[HeldColumn]:
 
 
 def request(schema: pa.Schema, policy: SchemaPolicy | None, *, keys: Sequence[str] = (), given: Mapping[str, str] | None = None) -> Any:
-    options = EndpointOptions(columns=dict(given or {}))
-    target = Target(TableName("things", "mart"), WriteMode.APPEND, options, tuple(keys), schema_policy=policy)
+    options, mode = EndpointOptions(columns=dict(given or {})), WriteMode.UPSERT if keys else WriteMode.APPEND
+    target = Target(TableName("things", "mart"), mode, options, tuple(keys), schema_policy=policy)
     claim = Claim(Unit("p", "s", "u"), 1, "a")
     return PublishRequest(target, claim, schema, 0, "", lambda: pa.RecordBatchReader.from_batches(schema, []))
 
@@ -160,6 +160,13 @@ def test_the_difference_reads_well() -> None:
 def test_a_required_column_is_never_left_null() -> None:
     with pytest.raises(WriteFailed, match="remark"):
         agree(request(pa.schema([("id", pa.int64())]), EVOLVE), [HeldColumn("id"), HeldColumn("remark", nullable=False)], SYSTEM)
+
+
+def test_an_upsert_leaves_no_column_null_for_it_meets_rows_that_have_a_value() -> None:
+    for policy in SchemaPolicy:
+        with pytest.raises(WriteFailed, match="remark") as caught:
+            agree(request(pa.schema([("id", pa.int64())]), policy, keys=["id"]), [HeldColumn("id"), HeldColumn("remark")], SYSTEM)
+        assert "evolve" not in str(caught.value)
 
 
 def test_a_computed_column_takes_no_values_under_any_policy() -> None:

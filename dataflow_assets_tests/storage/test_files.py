@@ -412,6 +412,25 @@ def test_a_file_that_is_replaced_as_a_whole_has_the_columns_of_its_rows(single: 
     assert single.rows(target).to_pydict() == {"id": [3], "y": ["z"]}
 
 
+def test_a_version_counts_only_once_its_file_is_there(single: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal announces the new columns before the rename that makes them true."""
+    target = replace(target_of(single, WriteMode.APPEND), schema_policy=SchemaPolicy.EVOLVE)
+    single.publish(pa.table({"id": [1]}), target, unit("a"))
+
+    def break_off(place: str) -> None:
+        if place == "publish.before_commit":
+            raise OSError("broken off")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(files, "failpoint", break_off)
+        with pytest.raises(WriteFailed):
+            single.publish(pa.table({"id": [2], "x": [5]}), target, unit("b"))
+    assert [version.version for version in single.connector.schemas(target)] == [1]  # type: ignore[attr-defined]
+    assert single.rows(target).column_names == ["id"]
+    single.publish(pa.table({"id": [2], "x": [5]}), target, unit("b"), "again")
+    assert [version.changes for version in single.connector.schemas(target)] == [(), ("added 'x' int64",)]  # type: ignore[attr-defined]
+
+
 def test_a_journal_without_versions_gets_them(single: Harness) -> None:
     target = target_of(single, WriteMode.APPEND)
     single.publish(pa.table({"id": [1]}), target, unit("a"))
