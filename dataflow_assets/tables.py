@@ -207,6 +207,9 @@ class PublishRequest:
     state: dict[str, str] = field(default_factory=dict)
 
 
+SchemaAction = Literal["added", "widened", "discarded", "absent", "waiting"]
+
+
 @dataclass(frozen=True)
 class SchemaChange:
     """What a schema policy did to one column: `added` or `widened` in the target, `discarded` from the data, or `absent` from it.
@@ -214,7 +217,7 @@ class SchemaChange:
     `waiting`: a column without any value so far, which the target gets with the first one.
     """
 
-    action: Literal["added", "widened", "discarded", "absent", "waiting"]
+    action: SchemaAction
     column: str
     table: str
     before: str = ""

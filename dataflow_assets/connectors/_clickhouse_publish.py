@@ -8,16 +8,14 @@ Here: the order of the statements (docs/decisions/0005 says why each step is saf
 
 from __future__ import annotations
 
-import io
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
-import pyarrow as pa
-
 from dataflow_assets.connectors import _clickhouse_registry
+from dataflow_assets.connectors._clickhouse_blocks import blocks
 from dataflow_assets.connectors._clickhouse_ledger import LOAD, Ledger, Turn, older
 from dataflow_assets.connectors._clickhouse_read import window_predicate
 from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, Server, driver_errors, translated
@@ -221,7 +219,7 @@ class _Publication:
         reader = feed.reader()
         mark_inserts(self.server, self._stage("in"), self.load)
         try:
-            self.server.insert(CLICKHOUSE.table(into), reader.schema.names, _blocks(reader))
+            self.server.insert(CLICKHOUSE.table(into), reader.schema.names, blocks(reader))
         except Exception as error:
             feed.raise_own(error)
             raise
@@ -395,20 +393,3 @@ class _Publication:
 def _text(partition: str) -> str:
     """A partition's id as text in SQL: the server's own, letters, digits and dashes."""
     return "'" + partition.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _blocks(reader: pa.RecordBatchReader) -> Iterator[bytes]:
-    """The rows as one Arrow stream, block by block."""
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, reader.schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-            yield _taken(sink)
-    yield _taken(sink)
-
-
-def _taken(sink: io.BytesIO) -> bytes:
-    written = sink.getvalue()
-    sink.seek(0)
-    sink.truncate()
-    return written

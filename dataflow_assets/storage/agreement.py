@@ -16,7 +16,7 @@ from dataflow_assets.errors import ValueRefused, WriteFailed
 from dataflow_assets.storage.feed import longest_texts
 from dataflow_assets.storage.sql import Dialect, Statement, add_column, change_type
 from dataflow_assets.storage.widening import widened
-from dataflow_assets.tables import Published, PublishRequest, SchemaChange, SchemaPolicy, WriteMode
+from dataflow_assets.tables import Published, PublishRequest, SchemaAction, SchemaChange, SchemaPolicy, WriteMode
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class _Meeting:
     def _table(self) -> str:
         return str(self._request.target.table)
 
-    def _change(self, action: str, column: str, before: str = "", after: str = "") -> SchemaChange:
-        return SchemaChange(action, column, self._table, before, after)  # type: ignore[arg-type]
+    def _change(self, action: SchemaAction, column: str, before: str = "", after: str = "") -> SchemaChange:
+        return SchemaChange(action, column, self._table, before, after)
 
     def refuse_what_no_policy_allows(self) -> None:
         names = self._request.schema.names

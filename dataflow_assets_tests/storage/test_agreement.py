@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow_assets.errors import ValueRefused, WriteFailed
@@ -39,6 +39,7 @@ def extremes(kind: pa.DataType) -> list[Any]:
     return [0, 2**bits - 1] if pa.types.is_unsigned_integer(kind) else [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1]
 
 
+@settings(deadline=None)
 @given(NUMBERS, NUMBERS)
 def test_a_wider_type_holds_every_old_and_every_new_value(held: pa.DataType, incoming: pa.DataType) -> None:
     kind = widened(held, incoming)
@@ -53,6 +54,7 @@ def test_a_wider_type_holds_every_old_and_every_new_value(held: pa.DataType, inc
             assert cast_exactly(column, kind, name="n").cast(old).equals(column)
 
 
+@settings(deadline=None)
 @given(KINDS, OTHERS)
 def test_meanings_are_never_widened(held: pa.DataType, incoming: pa.DataType) -> None:
     assert widened(held, incoming) is None
@@ -100,6 +102,7 @@ def tried(schema: pa.Schema, columns: Sequence[HeldColumn], policy: SchemaPolicy
         return error
 
 
+@settings(deadline=None)
 @given(schemas(), tables(), st.sampled_from([None, *SchemaPolicy]))
 def test_any_agreement_is_sound(schema: pa.Schema, columns: list[HeldColumn], policy: SchemaPolicy | None) -> None:
     """Every column that goes in is there after it, and every one that does not is accounted for."""
@@ -121,6 +124,7 @@ def test_any_agreement_is_sound(schema: pa.Schema, columns: list[HeldColumn], po
         assert not found.changes
 
 
+@settings(deadline=None)
 @given(schemas(), tables())
 def test_evolving_twice_changes_nothing_the_second_time(schema: pa.Schema, columns: list[HeldColumn]) -> None:
     found = tried(schema, columns, EVOLVE)
