@@ -86,11 +86,16 @@ def read_column(name: str, quoted: str, *, oid: int, modifier: int, is_array: bo
     return ReadColumn(name, guarded, pa.list_(decimal_type(modifier)) if oid == _NUMERIC_ARRAY else None)
 
 
+def _digits(modifier: int) -> tuple[int, int]:
+    """Precision and scale of a numeric."""
+    return (modifier - 4) >> 16 & 0xFFFF, (((modifier - 4) & 0x7FF) ^ 0x400) - 0x400
+
+
 def decimal_type(modifier: int) -> pa.DataType:
     """numeric(p, s) as a decimal; a numeric without precision as decimal(38, 9). Raises ValueRefused above 76 digits."""
     if modifier < 0:
         return UNCONSTRAINED
-    precision, scale = (modifier - 4) >> 16 & 0xFFFF, (((modifier - 4) & 0x7FF) ^ 0x400) - 0x400
+    precision, scale = _digits(modifier)
     precision = max(precision - min(scale, 0), scale)
     scale = max(scale, 0)
     if precision > 76:
@@ -161,14 +166,15 @@ class TargetColumn:
     def declared(self) -> str:
         """The type as Postgres writes it."""
         if self.type_name == "numeric" and self.modifier >= 0:
-            kind = decimal_type(self.modifier)
-            return f"numeric({kind.precision},{kind.scale})"
+            return "numeric({},{})".format(*_digits(self.modifier))
         if self.type_name in _SIZED and self.modifier >= 4:
             return f"{self.cast_name}({self.modifier - 4})"
         return self.cast_name
 
 
 _SIZED = {"varchar", "bpchar"}
+_WIDEST = 38
+"""Digits of a numeric that is widened; what a column of more is given is held to its own."""
 _WIDENED = {"int2", "int4", "int8", "float4", "float8"}
 
 
@@ -177,7 +183,7 @@ def held_column(column: TargetColumn) -> HeldColumn:
     kind, longest = None, None
     if not column.is_domain and column.type_name in _WIDENED:
         kind = _WIRE[column.type_name]
-    elif not column.is_domain and column.type_name == "numeric" and column.modifier >= 0:
+    elif not column.is_domain and column.type_name == "numeric" and column.modifier >= 0 and max(_digits(column.modifier)) <= _WIDEST:
         kind = decimal_type(column.modifier)
     elif not column.is_domain and column.type_name == "varchar" and column.modifier >= 4:
         longest = column.modifier - 4

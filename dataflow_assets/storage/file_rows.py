@@ -44,11 +44,12 @@ def combined(schemas: Iterable[pa.Schema]) -> pa.Schema | None:
     """The columns of files that were written to one target: each column of any of them, in the type that holds the values of all."""
     fields: dict[str, pa.DataType] = {}
     found = False
-    for schema in schemas:
+    for schema in {id(schema): schema for schema in schemas}.values():  # of a thousand windows nearly all have the same one
         found = True
         for item in schema:
             old = fields.get(item.name)
-            fields[item.name] = item.type if old is None or pa.types.is_null(old) else widened(old, item.type) or old
+            if old != item.type:
+                fields[item.name] = item.type if old is None or pa.types.is_null(old) else widened(old, item.type) or old
     return pa.schema(list(fields.items())) if found else None
 
 
