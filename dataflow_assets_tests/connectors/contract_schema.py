@@ -96,7 +96,7 @@ class SchemaPromises:
         assert_same_rows(events(day(0)), harness.rows(target))
         assert changes(harness, target) == [()]
 
-    @pytest.mark.parametrize("mode", [WriteMode.REPLACE_WINDOW, WriteMode.APPEND, WriteMode.UPSERT])
+    @pytest.mark.parametrize("mode", [WriteMode.REPLACE_WINDOW, WriteMode.UPSERT])
     def test_discard_leaves_the_column_out_and_says_so(self, harness: Harness, mode: WriteMode) -> None:
         target = self.target(harness, DISCARD, mode)
         harness.publish(events(day(0)), target, day(0))
