@@ -23,6 +23,7 @@ from dataflow_assets.tables import (
     PublishRequest,
     Query,
     ReadRequest,
+    SchemaVersion,
     TableName,
     Target,
     Unit,
@@ -245,6 +246,15 @@ class TellsCodeVersion(Protocol):
 
     def code_version(self, project_dir: Path) -> str:
         """A text that differs when the code does, such as a hash of the file."""
+        ...
+
+
+@runtime_checkable
+class KeepsSchemas(Protocol):
+    """A connector that keeps the versions of its targets' columns, written with the rows that were published into them."""
+
+    def schemas(self, target: Target) -> list[SchemaVersion]:
+        """The versions, oldest first; empty when none is known. Raises ReadFailed."""
         ...
 
 

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
 from dataflow_assets.errors import ValueRefused
@@ -27,6 +27,17 @@ class WriteMode(enum.StrEnum):
     REPLACE = "replace"
     REPLACE_WINDOW = "replace_window"
     UPSERT = "upsert"
+
+
+class SchemaPolicy(enum.StrEnum):
+    """What becomes of a column that the data has and the target has not."""
+
+    EVOLVE = "evolve"
+    """The target gets it; a type is widened where every old value stays what it is; a column that the data lacks is null."""
+    FREEZE = "freeze"
+    """The publish is refused, with the difference."""
+    DISCARD = "discard"
+    """It is left out of this target, which is said."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,13 @@ class Target:
     keys: tuple[str, ...] = ()
     window_column: str | None = None
     timezone: str = "UTC"
+    schema_policy: SchemaPolicy | None = None
+    """As written; None where nothing is, which means freeze for all that is not written anew as a whole."""
+
+    @property
+    def policy(self) -> SchemaPolicy:
+        """The policy that counts for a table whose rows may stay."""
+        return self.schema_policy or SchemaPolicy.FREEZE
 
 
 @dataclass(frozen=True)
@@ -189,6 +207,62 @@ class PublishRequest:
     state: dict[str, str] = field(default_factory=dict)
 
 
+SchemaAction = Literal["added", "widened", "discarded", "absent", "waiting"]
+
+
+@dataclass(frozen=True)
+class SchemaChange:
+    """What a schema policy did to one column: `added` or `widened` in the target, `discarded` from the data, or `absent` from it.
+
+    `waiting`: a column without any value so far, which the target gets with the first one.
+    """
+
+    action: SchemaAction
+    column: str
+    table: str
+    before: str = ""
+    after: str = ""
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the data's column is not in the target."""
+        return self.action in {"discarded", "waiting"}
+
+    def __str__(self) -> str:
+        return {
+            "added": f"column {self.column!r} ({self.after}) was added to {self.table} (evolve)",
+            "widened": f"column {self.column!r} of {self.table} was widened from {self.before} to {self.after} (evolve)",
+            "discarded": f"column {self.column!r} ({self.before}) was left out: {self.table} does not have it (discard)",
+            "absent": f"column {self.column!r} of {self.table} got no values: the data does not have it (evolve)",
+            "waiting": f"column {self.column!r} was left out: it has no value yet that would tell its type (evolve)",
+        }[self.action]
+
+
+@dataclass(frozen=True)
+class ColumnVersion:
+    """One column of a table as it was; `type` is spelled as the system spells it."""
+
+    name: str
+    type: str
+    nullable: bool = True
+
+
+@dataclass(frozen=True)
+class SchemaVersion:
+    """The columns of a table from the moment on that a publish found or made them so. Versions count from 1 for each table."""
+
+    target: str
+    version: int
+    columns: tuple[ColumnVersion, ...]
+    changes: tuple[str, ...]
+    """What differs from the version before, a sentence each."""
+    recorded_at: datetime
+    pipeline: str
+    step: str
+    unit_key: str
+    attempt: str
+
+
 @dataclass(frozen=True)
 class Published:
     """What a publish did. `already` means the ledger showed it done before (a lost COMMIT reply, an append run twice)."""
@@ -199,6 +273,8 @@ class Published:
     target_rows: int | None = None
     already: bool = False
     note: str = ""
+    schema_changes: tuple[SchemaChange, ...] = ()
+    """What the schema policy did, column by column."""
 
 
 def schema_fingerprint(schema: pa.Schema) -> str:

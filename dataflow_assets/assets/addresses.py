@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from dataflow_assets.errors import DataflowError
-from dataflow_assets.tables import WriteMode
+from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Window
 
 
@@ -27,6 +27,7 @@ class Address:
     mode: WriteMode | None = None
     keys: tuple[str, ...] = ()
     window_column: str | None = None
+    schema_policy: SchemaPolicy | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ def _address(key: dg.AssetKey, layers: Sequence[Mapping[str, Any] | None], *, is
     unknown = said.get("mode")
     if unknown is not None and unknown not in {mode.value for mode in WriteMode} | {"insert"}:
         raise DataflowError(f"asset {key.to_user_string()}: mode {unknown!r} is unknown", hint=f"use {', '.join(WriteMode)}")
+    policy = said.get("schema_policy")
+    if policy is not None and policy not in set(SchemaPolicy):
+        raise DataflowError(f"asset {key.to_user_string()}: schema_policy {policy!r} is unknown", hint=f"use {', '.join(SchemaPolicy)}")
     name, schema = _name(said, is_file=is_file)
     return Address(
         key=tuple(key.path),
@@ -62,6 +66,7 @@ def _address(key: dg.AssetKey, layers: Sequence[Mapping[str, Any] | None], *, is
         mode=WriteMode.APPEND if unknown == "insert" else WriteMode(unknown) if unknown else None,
         keys=_words(said.get("upsert_keys")),
         window_column=said.get("window_column") or said.get("partition_expr"),
+        schema_policy=SchemaPolicy(policy) if policy else None,
     )
 
 

@@ -27,7 +27,7 @@ from pydantic import SecretStr
 
 from dataflow_assets import discovery
 from dataflow_assets.assets.addresses import Address, Partitions, input_address, output_address, partitions_of_input, partitions_of_output
-from dataflow_assets.assets.metadata import markdown_table, table_schema
+from dataflow_assets.assets.metadata import markdown_table, schema_changes, table_schema
 from dataflow_assets.errors import DataflowError, ReadFailed, ValueRefused
 from dataflow_assets.execution.connections import validated
 from dataflow_assets.protocols import ConnectionContext, Connector
@@ -129,7 +129,8 @@ class ConnectorIOManager(dg.IOManager):
             raise _no_window_column(address)
         if mode not in self.connector.capabilities.modes and mode is not WriteMode.REPLACE:
             raise DataflowError(f"{_where(address)}: the {self.kind} connector cannot {mode}", hint="choose another `mode` in its metadata")
-        return Target(self.connector.target_table(options), mode, options, address.keys, address.window_column, partitions.timezone)
+        table, policy = self.connector.target_table(options), address.schema_policy
+        return Target(table, mode, options, address.keys, address.window_column, partitions.timezone, policy)
 
 
 class PostgresIOManager(ConnectorIOManager):
@@ -321,6 +322,7 @@ def _metadata(target: Target, stage: Stage, done: list[Published]) -> Mapping[st
         "receipt": dg.MetadataValue.json({"rows": stage.receipt.rows, "checksum": stage.receipt.checksum}),
         "generation": max(published.generation for published in done),
     }
+    shown |= schema_changes([change for published in done for change in published.schema_changes])
     if preview := stage.preview():
         shown["preview"] = dg.MetadataValue.md(markdown_table(preview))
     return shown

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dataflow_assets.execution.events import StepFinished
     from dataflow_assets.plan.model import StepPlan
     from dataflow_assets.protocols import CheckResult
+    from dataflow_assets.tables import SchemaChange
     from dataflow_assets.windows import Window
 
 _CELL = 80
@@ -40,7 +41,7 @@ def materialized(event: StepFinished, step: StepPlan, *, window: Window | None, 
     """Metadata of one materialization: the receipt, the columns, a preview, and how it went."""
     metadata: dict[str, Any] = {
         "dagster/row_count": event.rows,
-        "dagster/column_schema": table_schema(event.schema),
+        "dagster/column_schema": table_schema(_columns_of(event)),
         "receipt": dg.MetadataValue.json({"rows": event.rows, "bytes": event.bytes, "checksum": event.checksum}),
         "seconds": round(event.seconds, 3),
         "resumed": event.resumed,
@@ -69,7 +70,24 @@ def _published(event: StepFinished) -> dict[str, Any]:
         found["rows_in_target"] = published.target_rows
     if published.note:
         found["note"] = mask(published.note)
-    return found
+    return found | schema_changes(published.schema_changes)
+
+
+def schema_changes(changes: Sequence[SchemaChange]) -> dict[str, Any]:
+    """What the schema policy did, a line each; nothing when it did nothing."""
+    if not changes:
+        return {}
+    return {"schema_changes": dg.MetadataValue.md("\n".join(f"- {_escape(mask(str(change)))}" for change in changes))}
+
+
+def _columns_of(event: StepFinished) -> pa.Schema:
+    """The columns that are in the target; of a step that is no endpoint, those of its rows."""
+    left_out = {change.column for change in (event.published.schema_changes if event.published else ()) if change.left_out}
+    if not left_out:
+        return event.schema
+    import pyarrow as pa
+
+    return pa.schema([item for item in event.schema if item.name not in left_out])
 
 
 @lru_cache(maxsize=256)

@@ -95,6 +95,8 @@ class _Recorder:
         if key not in self.asked.assets:
             return
         step, window = self.op.step_of[key], self.windows.get(event.key)
+        for change in event.published.schema_changes if event.published else ():
+            self.context.log.warning(mask(f"{event.key} {event.step}: {change}"))
         shown = metadata.materialized(event, step, window=window, inputs=self.op.inputs(step))
         if self.asked.is_range:
             # recorded at once, not when the run ends: what is published stays recorded if the process is killed

@@ -12,6 +12,7 @@ from dataflow_assets.cli.failures import describe
 from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.plan.model import WindowTodo
 from dataflow_assets.protocols import Severity
+from dataflow_assets.tables import Published
 from dataflow_assets.windows import Window
 
 Fate = Literal["running", "published", "already", "failed"]
@@ -154,9 +155,18 @@ def step_data(step: StepFinished) -> dict[str, Any]:
         "seconds": round(step.seconds, 3),
         "checksum": step.checksum,
         "resumed": step.resumed,
-        "published": {"rows": published.rows, "generation": published.generation, "already": published.already, "note": published.note}
-        if published
-        else None,
+        "published": published_data(published) if published else None,
+    }
+
+
+def published_data(published: Published) -> dict[str, Any]:
+    """What a publish did, as data."""
+    return {
+        "rows": published.rows,
+        "generation": published.generation,
+        "already": published.already,
+        "note": published.note,
+        "schema_changes": [{"action": change.action, "column": change.column, "text": str(change)} for change in published.schema_changes],
     }
 
 

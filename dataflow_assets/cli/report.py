@@ -83,6 +83,8 @@ class Report:
             self._log.debug("%s %s: %s rows in %.2fs", event.key, event.step, event.rows, event.seconds)
             if event.published and event.published.note:
                 self.line("WARN", f"{event.key} {event.step}: {event.published.note}", indent=4)
+            for change in event.published.schema_changes if event.published else ():
+                self.line("WARN", f"{event.key} {event.step}: {change}", indent=4)
         elif isinstance(event, WindowFinished) and outcome and event.window:
             self._window_done(event, outcome)
         elif isinstance(event, WindowFailed):

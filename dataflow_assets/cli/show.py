@@ -133,6 +133,7 @@ def _step_data(step: StepPlan) -> dict[str, Any]:
         "mode": step.mode,
         "keys": list(step.keys),
         "window_column": step.window_column,
+        "schema_policy": step.schema_policy,
         "table": step.table,
         "reads": ["/".join(key) for key in step.reads],
         "config": masked(step.config),

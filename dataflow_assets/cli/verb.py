@@ -1,6 +1,6 @@
 """What every verb has in common: the options that may stand before or after its name.
 
-Here: the base class of the commands. Not here: options of several verbs only (`cli.selection`).
+Here: the base classes of the commands. Not here: options of several verbs only (`cli.selection`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,14 @@ LEVELS = ("debug", "info", "warning", "error")
 
 class VerbCommand(click.Command):
     """A command that also takes the shared options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(shared_options())
+
+
+class VerbGroup(click.Group):
+    """A verb with verbs of its own, that also takes the shared options."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

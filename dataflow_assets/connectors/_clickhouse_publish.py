@@ -8,26 +8,27 @@ Here: the order of the statements (docs/decisions/0005 says why each step is saf
 
 from __future__ import annotations
 
-import io
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
-import pyarrow as pa
-
+from dataflow_assets.connectors import _clickhouse_registry
+from dataflow_assets.connectors._clickhouse_blocks import blocks
 from dataflow_assets.connectors._clickhouse_ledger import LOAD, Ledger, Turn, older
 from dataflow_assets.connectors._clickhouse_read import window_predicate
 from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, Server, driver_errors, translated
 from dataflow_assets.connectors._clickhouse_tables import (
+    SYSTEM,
+    Table,
     add_load_column,
     create_statement,
     describe,
     drop_quietly,
     drop_stages,
+    held_columns,
     mark_inserts,
-    require_columns,
     require_engine,
     stage_name,
     sweep,
@@ -36,7 +37,9 @@ from dataflow_assets.connectors._clickhouse_types import ColumnRoute, route
 from dataflow_assets.errors import AuditFailed, DataflowError, Fenced, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger
-from dataflow_assets.storage.feed import ORDER, Feed, WindowBounds, require_target_rows
+from dataflow_assets.storage.agreement import Agreement, agree
+from dataflow_assets.storage.feed import ORDER, Feed, require_target_rows, window_bounds
+from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, WindowFilter, WriteMode
 
@@ -60,13 +63,15 @@ class _Swap:
     scope: tuple[str, ...] | None = ()
 
 
-def publish(server: Server, request: PublishRequest, *, lock_seconds: float) -> Published:
+def publish(server: Server, request: PublishRequest, *, lock_seconds: float, known: Registry) -> Published:
     """Publish a stage. Raises what the protocol names."""
     doing = f"publishing {request.claim.unit} into {request.target.table}"
     for _ in range(_TRIES):
         try:
             with translated(doing, WriteFailed, port=server.options.port):
-                return _Publication(server, request, lock_seconds).run()
+                publication = _Publication(server, request, lock_seconds, known)
+                done = publication.run()
+                return publication.agreement.reported(done) if publication.agreement else done
         except _TableChanged:
             continue
     raise WriteFailed(f"{doing}: the table was altered again and again meanwhile", transient=True)
@@ -79,9 +84,11 @@ class _Publication:
     server: Server
     request: PublishRequest
     seconds: float
+    registry: Registry
     load: int = field(default_factory=lambda: secrets.randbits(62) + 1)
     swapping: bool = False
     roles: list[str] = field(default_factory=list)
+    agreement: Agreement | None = None
 
     @cached_property
     def log(self) -> Ledger:
@@ -140,14 +147,11 @@ class _Publication:
 
     def _prepare(self) -> None:
         """Work out the ways of the columns and make the staging tables; they exist before the turn, so that whoever ends it finds them."""
-        names = self.request.schema.names
-        if absent := [key for key in self.request.target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
         if self.table is None:
             self._require_auto_create()
         else:
             require_engine(self.table, self._name)
-            require_columns(self.table, self._name, names)
+            self._agree(self.table)
             if LOAD not in self.table.columns:
                 add_load_column(self.server, self._name)
                 self.table = describe(self.server, self._name)
@@ -155,6 +159,27 @@ class _Publication:
         if self._mode is not WriteMode.REPLACE and self.table is not None:
             self._make("out")
         self._plan()
+
+    def _agree(self, table: Table) -> None:
+        """Change the table where the schema policy says so: in a turn of its own, so that nobody swaps partitions meanwhile.
+
+        The turn publishes nothing. A new column is empty and harmless until the rows come.
+        """
+        self.agreement = agree(self.request, held_columns(table), SYSTEM)
+        self.request = self.agreement.request(self.request)
+        if not self.agreement.alters:
+            return
+        claim = self.request.claim
+        turn = self.log.take_turn(claim.unit, generation=claim.generation, load=secrets.randbits(62) + 1)
+        with self.log.alive(turn):
+            try:
+                self.log.wait(turn, self.end, seconds=self.seconds)
+                for statement in self.agreement.statements(self.request, CLICKHOUSE):
+                    self.server.run(statement.text)
+                failpoint("publish.after_alter")
+            finally:
+                self.log.decide(turn, published=False)
+        self.table = describe(self.server, self._name)
 
     def _make(self, role: str) -> None:
         table = self._stage(role)
@@ -171,26 +196,15 @@ class _Publication:
         staged = describe(self.server, self._stage("in"))
         if staged is None:
             raise WriteFailed(f"{self._name}: the staging table was dropped by another publish", transient=True)
-        require_columns(staged, self._name, self.request.schema.names)
+        if self.agreement is None:
+            self.agreement = agree(self.request, held_columns(staged), SYSTEM)
         zone = self.server.zone
         self.types = {item.name: staged.columns[item.name].type for item in self.request.schema}
         self.routes: dict[str, ColumnRoute] = {
             item.name: route(item.name, item.type, self.types[item.name], zone=zone) for item in self.request.schema
         }
         self.staged = staged
-        self.bounds = self._window()
-
-    def _window(self) -> WindowBounds | None:
-        """The window in the type in which its column travels; None when the mode has no window."""
-        target, window, name = self.request.target, self.request.claim.unit.window, self.request.target.window_column
-        if self._mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self.routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{self._name}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self.routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        self.bounds = window_bounds(self.request, self.routes)
 
     def _fill(self) -> None:
         """The stage in one INSERT of Arrow blocks, verified by its count."""
@@ -205,7 +219,7 @@ class _Publication:
         reader = feed.reader()
         mark_inserts(self.server, self._stage("in"), self.load)
         try:
-            self.server.insert(CLICKHOUSE.table(into), reader.schema.names, _blocks(reader))
+            self.server.insert(CLICKHOUSE.table(into), reader.schema.names, blocks(reader))
         except Exception as error:
             feed.raise_own(error)
             raise
@@ -275,6 +289,9 @@ class _Publication:
             self.swapping = True  # from here on only the rows tell
             self.server.run(swap.statement)
         failpoint("publish.after_commit")
+        read, write = partial(_clickhouse_registry.versions, self.server), partial(_clickhouse_registry.write, self.server)
+        columns = held_columns(self.staged)
+        self.registry.keep_by(self.request, columns, read=lambda: read(self._name), write=lambda version: write(self._name, version))
         self.log.decide(turn, published=True)
         found = None if self._mode is WriteMode.UPSERT else self.request.rows
         return Published(self.request.rows, self.request.claim.generation, deleted=swap.deleted, target_rows=found)
@@ -376,20 +393,3 @@ class _Publication:
 def _text(partition: str) -> str:
     """A partition's id as text in SQL: the server's own, letters, digits and dashes."""
     return "'" + partition.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _blocks(reader: pa.RecordBatchReader) -> Iterator[bytes]:
-    """The rows as one Arrow stream, block by block."""
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, reader.schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-            yield _taken(sink)
-    yield _taken(sink)
-
-
-def _taken(sink: io.BytesIO) -> bytes:
-    written = sink.getvalue()
-    sink.seek(0)
-    sink.truncate()
-    return written

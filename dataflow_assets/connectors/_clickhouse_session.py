@@ -18,7 +18,7 @@ from uuid import UUID
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.storage.sql import Dialect
 
-CLICKHOUSE = Dialect("ClickHouse", quotes=("`", "`"), escapes=True)
+CLICKHOUSE = Dialect("ClickHouse", quotes=("`", "`"), escapes=True, retyping="MODIFY COLUMN {column} {kind}")
 NATIVE_PORTS = frozenset({9000, 9440})
 _UTC_NAMES = frozenset({"UTC", "Etc/UTC", "UCT", "Etc/UCT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal", "GMT", "Etc/GMT"})
 

@@ -14,10 +14,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from dataflow_assets.connectors._clickhouse_ledger import LOAD, STAGE
 from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, Server, driver_errors
-from dataflow_assets.connectors._clickhouse_types import sql_type
+from dataflow_assets.connectors._clickhouse_types import holds_null, parse, sql_type, widened_kind
 from dataflow_assets.errors import WriteFailed
+from dataflow_assets.storage.agreement import HeldColumn, System
 from dataflow_assets.tables import PublishRequest, TableName, Target, Unit, WriteMode
 
 _ENGINES = {"MergeTree", "ReplacingMergeTree"}
@@ -92,18 +95,25 @@ def require_engine(table: Table, name: TableName) -> None:
         raise WriteFailed(f"table {name} has the engine {table.engine}, into which windows cannot be swapped exactly once", hint=hint)
 
 
-def require_columns(table: Table, name: TableName, given: Sequence[str]) -> None:
-    """Raise WriteFailed where the data and the table differ in their columns."""
-    said = [f"has no column {item!r}" for item in given if item not in table.columns]
-    said += [f"computes column {item!r} itself" for item in given if item in table.columns and table.columns[item].default in _COMPUTED]
-    said += [
-        f"has column {item!r} without a default, which the data lacks"
-        for item, column in table.columns.items()
-        if item not in given and not column.default
-    ]
-    if said:
-        hint = f"make the columns agree: in the query, or with ALTER TABLE {CLICKHOUSE.table(name)}"
-        raise WriteFailed(f"table {name} {', '.join(said)}", hint=hint)
+def held_columns(table: Table) -> list[HeldColumn]:
+    """The columns, as the agreement with the data wants them; those of a key, and those with a default, keep their type."""
+    found = []
+    for name, column in table.columns.items():
+        if name == LOAD:
+            continue
+        fixed = bool(column.default) or mentions(f"{table.sorting_key} {table.partition_key}", name)
+        kind = None if fixed else widened_kind(column.type)
+        null, computed = holds_null(parse(column.type)), column.default in _COMPUTED
+        found.append(HeldColumn(name, column.type, filled=bool(column.default), nullable=null, writable=not computed, kind=kind))
+    return found
+
+
+def changed_type(kind: pa.DataType, column: HeldColumn) -> str:
+    """The type of a column that is added, or changed and keeps what it does with nulls."""
+    return sql_type(kind, name=column.name, nullable=column.nullable)
+
+
+SYSTEM = System(CLICKHOUSE, changed_type)
 
 
 def create_statement(request: PublishRequest, name: TableName) -> str:

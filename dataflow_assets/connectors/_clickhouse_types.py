@@ -319,6 +319,18 @@ def _range_of(kind: Kind, wire: pa.DataType) -> tuple[int, int, int] | None:
     return None
 
 
+def widened_kind(type_text: str) -> pa.DataType | None:
+    """The Arrow type that a number column holds, whose type can be changed in place; None for every other one."""
+    kind = parse(type_text)
+    kind = kind.inner() if kind.name == "Nullable" else kind
+    if kind.name in _INTEGERS or kind.name in {"Float32", "Float64"}:
+        return _PLAIN[kind.name]
+    if kind.name not in {"Decimal", *_DECIMAL_BITS}:
+        return None
+    precision, scale = _decimal(kind)
+    return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
+
+
 def route(name: str, kind: pa.DataType, type_text: str, *, zone: str | None) -> ColumnRoute:
     """The way of a column of Arrow type `kind` into a column of type `type_text`. Raises ValueRefused when there is none."""
     target, kind = parse(type_text), plain_type(kind)

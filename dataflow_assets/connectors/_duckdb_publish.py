@@ -8,41 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from dataflow_assets.connectors._duckdb_session import DUCKDB, affected, rows, translated
-from dataflow_assets.connectors._duckdb_types import reads_alike, route, sql_type
+from dataflow_assets.connectors._duckdb_types import held_column, reads_alike, route, sql_type
 from dataflow_assets.errors import WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import ORDER, Feed, WindowBounds, outside_window, require_rows, require_target_rows
+from dataflow_assets.storage.agreement import Agreement, HeldColumn, System, agree
+from dataflow_assets.storage.feed import ORDER, Feed, outside_window, require_rows, require_target_rows, window_bounds
+from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
 
 if TYPE_CHECKING:
     import duckdb
 
+SYSTEM = System(DUCKDB, lambda kind, column: sql_type(kind, name=column.name))
 _INCOMING, _STAGE = "_dataflow_incoming", "_dataflow_stage"
 _BATCH_ROWS = 65_536
 _COLUMNS = """
-SELECT column_name, data_type, column_default IS NOT NULL FROM duckdb_columns()
+SELECT column_name, data_type, column_default IS NOT NULL, is_nullable FROM duckdb_columns()
 WHERE database_name = current_database() AND schema_name = $1 AND table_name = $2 ORDER BY column_index
 """
 
 
-def publish(connection: duckdb.DuckDBPyConnection, request: PublishRequest) -> Published:
+def publish(connection: duckdb.DuckDBPyConnection, request: PublishRequest, registry: Registry) -> Published:
     """Publish as the only writer of the file."""
     with translated(f"publishing {request.claim.unit} into {request.target.table}", WriteFailed):
-        publication = _Publication(connection, request)
+        publication = _Publication(connection, request, registry)
         if (done := ledger.settled(publication.ledger_row(), request)) is not None:
             return done
         failpoint("publish.begin")
         created = publication.prepare()
         try:
-            return publication.run()
+            return publication.agreement.reported(publication.run())
         except BaseException:
             publication.undo(drop=created)
             raise
@@ -54,7 +56,9 @@ class _Publication:
 
     connection: duckdb.DuckDBPyConnection
     request: PublishRequest
+    registry: Registry
     committed: bool = False
+    agreement: Agreement = field(init=False)
 
     @property
     def _target(self) -> Target:
@@ -112,6 +116,7 @@ class _Publication:
                 else rows(connection, sql.count_rows(DUCKDB, self._target.table, self._predicate()))[0][0]
             )
             require_target_rows(found, self.request)
+        self.registry.keep(self.request, self._there.values(), DUCKDB, partial(rows, connection))
         rows(connection, ledger.publish_unit(DUCKDB, self.request))
         recorded = rows(connection, ledger.fetch_unit(DUCKDB, self._target, self.request.claim.unit))
         ledger.confirm(ledger.ledger_row(recorded[0]) if recorded else None, self.request)
@@ -121,45 +126,33 @@ class _Publication:
         failpoint("publish.after_commit")
         return Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=written)
 
-    def _columns(self) -> dict[str, tuple[str, bool]]:
-        """Name -> type and whether it has a default."""
+    def _columns(self) -> dict[str, HeldColumn]:
         table = self._target.table
-        return {name: (kind, default) for name, kind, default in rows(self.connection, Statement(_COLUMNS, (table.schema, table.name)))}
+        found = rows(self.connection, Statement(_COLUMNS, (table.schema, table.name)))
+        return {name: held_column(name, kind, filled=filled, nullable=null) for name, kind, filled, null in found}
 
     def _create_table(self) -> Statement:
         given: Mapping[str, str] = self._target.options.columns
         inferred = {item.name: sql_type(item.type, name=item.name) for item in self.request.schema if item.name not in given}
         return sql.create_table(DUCKDB, self._target.table, {**given, **inferred})
 
-    def _plan(self, columns: Mapping[str, tuple[str, bool]]) -> None:
-        """Work out the ways of the columns. Raises before anything is written."""
-        names, table = self.request.schema.names, self._target.table
-        said = [f"has no column {name!r}" for name in names if name not in columns]
-        said += [
-            f"has column {name!r} without a default, which the data lacks"
-            for name, (_, default) in columns.items()
-            if name not in names and not default
-        ]
-        if said:
-            hint = f"make the columns agree: in the query, or with ALTER TABLE {DUCKDB.table(table)}"
-            raise WriteFailed(f"table {table} {', '.join(said)}", hint=hint)
-        if absent := [key for key in self._target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
-        self._routes = {item.name: route(item.name, item.type, columns[item.name][0]) for item in self.request.schema}
-        self._fast = bool(self.request.paths) and all(reads_alike(item.type, columns[item.name][0]) for item in self.request.schema)
-        self._bounds = self._window()
+    def _plan(self, columns: Mapping[str, HeldColumn]) -> None:
+        """Let the columns agree, and work out their ways. Raises before anything is written.
 
-    def _window(self) -> WindowBounds | None:
-        """The window in the type in which its column travels; None when the mode has no window."""
-        target, window, name = self._target, self.request.claim.unit.window, self._target.window_column
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self._routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{target.table}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self._routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        The table is changed before the transaction, by itself: a new column is null and harmless until the rows come.
+        """
+        self.agreement = agree(self.request, columns.values(), SYSTEM)
+        self.request = self.agreement.request(self.request)
+        if self.agreement.alters:
+            for statement in self.agreement.statements(self.request, DUCKDB):
+                rows(self.connection, statement)
+            columns = self._columns()
+            failpoint("publish.after_alter")
+        self._there = columns
+        kinds = {item.name: columns[item.name].declared for item in self.request.schema}
+        self._routes = {item.name: route(item.name, item.type, kinds[item.name]) for item in self.request.schema}
+        self._fast = bool(self.request.paths) and all(reads_alike(item.type, kinds[item.name]) for item in self.request.schema)
+        self._bounds = window_bounds(self.request, self._routes)
 
     def _predicate(self, *, first: int = 1) -> Statement | None:
         if self._bounds is None or self.request.claim.unit.window is None:

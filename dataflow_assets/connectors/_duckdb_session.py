@@ -20,7 +20,7 @@ from dataflow_assets.storage.sql import Dialect, Statement
 if TYPE_CHECKING:
     import duckdb
 
-DUCKDB = Dialect("DuckDB")
+DUCKDB = Dialect("DuckDB", folds_case=True)
 _LINGER_SECONDS = 0.25
 _POLL_SECONDS = 0.02
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataflow_assets.errors import ValueRefused
+from dataflow_assets.storage.agreement import HeldColumn
 from dataflow_assets.storage.casts import is_bytes, is_list, is_text, plain_type
 from dataflow_assets.storage.feed import Route
 
@@ -82,6 +83,12 @@ def wire_type(type_text: str) -> pa.DataType | None:
     if match := _DECIMAL.match(type_text):
         return pa.decimal128(int(match[1]), int(match[2]))
     return pa.decimal128(38, 0) if type_text.lower() in _AS_DECIMAL else _WIRE.get(type_text)
+
+
+def held_column(name: str, type_text: str, *, filled: bool, nullable: bool) -> HeldColumn:
+    """A column of a table, as the agreement with the data wants it."""
+    widens = type_text in _SIGNED or type_text in _UNSIGNED or type_text in {"FLOAT", "DOUBLE"} or _DECIMAL.match(type_text)
+    return HeldColumn(name, type_text, filled=filled, nullable=nullable, kind=wire_type(type_text) if widens else None)
 
 
 def route(name: str, kind: pa.DataType, type_text: str) -> Route:

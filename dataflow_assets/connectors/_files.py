@@ -30,7 +30,7 @@ from dataflow_assets.storage.file_writing import Format
 from dataflow_assets.storage.objects import ObjectPath, RangeFile
 from dataflow_assets.storage.places import FilePath, Mark, mark_of
 from dataflow_assets.storage.type_names import column_types
-from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, TableName, Target, Unit, WindowFilter
+from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, SchemaVersion, TableName, Target, Unit, WindowFilter
 
 _OPEN_AT_ONCE = 64
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -127,6 +127,10 @@ class FileConnector:
         entries = files.known(self._site(target), self.format(target.options)).entries
         return [entry for entry in entries if (entry.unit.pipeline, entry.unit.step) == (pipeline, step)]
 
+    def schemas(self, target: Target) -> list[SchemaVersion]:
+        """The versions of the target's columns."""
+        return list(files.known(self._site(target), self.format(target.options)).schemas)
+
     @contextmanager
     def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
         site, format = self._site(target), self.format(target.options)
@@ -137,7 +141,7 @@ class FileConnector:
             raise ReadFailed(f"{site} does not exist", hint="run the pipeline that writes it")
         likely = files.columns_of(journal)
         schema = likely if likely is not None else format.schema(present[0], pa.schema([]))
-        batches = (batch for path in present for batch in format.rows(path, schema))
+        batches = (batch for path in present for batch in files.rows_of(format, path, journal, schema))
         yield reader_of(schema, batches, window=window)
 
     def _site(self, target: Target) -> Site:

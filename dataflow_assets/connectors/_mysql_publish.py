@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
 
 from dataflow_assets.connectors import _mysql_target as tables
 from dataflow_assets.connectors import _mysql_wire as wire
@@ -30,13 +28,15 @@ from dataflow_assets.connectors._mysql_session import (
     translated,
 )
 from dataflow_assets.connectors._mysql_text import Spelling
-from dataflow_assets.connectors._mysql_types import MySQLRoute, TargetColumn, route
+from dataflow_assets.connectors._mysql_types import MySQLRoute, TargetColumn, changed_type, held_column, route
 from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import Feed, WindowBounds, require_target_rows
+from dataflow_assets.storage.agreement import Agreement, System, agree
+from dataflow_assets.storage.feed import Feed, WindowBounds, require_target_rows, window_bounds
+from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
-from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
+from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WriteMode
 
 if TYPE_CHECKING:
     import pymysql
@@ -45,18 +45,20 @@ BATCH_ROWS = 16_384
 INSERT_BYTES = 1024 * 1024
 _INCOMING = "_dataflow_incoming"
 _ATTEMPTS = 5
+_COLUMN_EXISTS = 1060
+SYSTEM = System(MYSQL, changed_type)
 
 
 class _TableChanged(Exception):
-    """Somebody dropped or altered the table between the plan and the transaction."""
+    """Somebody dropped or altered the table between the plan and the transaction, or made the same change a moment earlier."""
 
 
-def publish(connection: pymysql.Connection[Any], request: PublishRequest) -> Published:
+def publish(connection: pymysql.Connection[Any], request: PublishRequest, registry: Registry) -> Published:
     """Publish over a connection outside any transaction. Raises CommitUnknown beside the errors of the protocol."""
     doing = f"publishing {request.claim.unit} into {request.target.table}"
     with translated(doing, WriteFailed):
         for _ in range(_ATTEMPTS):
-            publication = _Publication(connection, request, doing)
+            publication = _Publication(connection, request, registry, doing)
             if (done := ledger.settled(publication.ledger_row(), request)) is not None:
                 return done
             failpoint("publish.begin")
@@ -73,10 +75,12 @@ class _Publication:
 
     connection: pymysql.Connection[Any]
     request: PublishRequest
+    registry: Registry
     doing: str
     created: bool = False
     columns: Mapping[str, TargetColumn] = field(default_factory=dict)
     routes: Mapping[str, MySQLRoute] = field(default_factory=dict)
+    agreement: Agreement = field(init=False)
 
     @property
     def _target(self) -> Target:
@@ -106,7 +110,7 @@ class _Publication:
             failpoint("publish.before_commit")
         except BaseException as error:
             self._undo()
-            if isinstance(error, Exception) and code_of(error) == NO_TABLE:
+            if isinstance(error, Exception) and code_of(error) in {NO_TABLE, _COLUMN_EXISTS}:
                 raise _TableChanged from error
             raise
         if done.already:
@@ -125,25 +129,25 @@ class _Publication:
             self.created = tables.make(self.connection, self.request)
             self.columns = tables.columns_of(self.connection, self._table)
         tables.require_innodb(self.connection, self._table)
-        tables.require_agreement(self.request, self.columns)
+        self._agree()
         self.routes = {item.name: route(item.name, item.type, self.columns[item.name]) for item in self.request.schema}
         _ = self._window
         if self._target.mode is WriteMode.UPSERT:
             tables.require_one_index(self.connection, self._target, self.request.schema.names)
             self._load_incoming()
 
+    def _agree(self) -> None:
+        """Change the table where the schema policy says so: before the transaction, which a change would end."""
+        agreement = agree(self.request, map(held_column, self.columns.values()), SYSTEM)
+        if agreement.alters:
+            tables.alter(self.connection, self.request, agreement)
+            self.columns = tables.columns_of(self.connection, self._table)
+            failpoint("publish.after_alter")
+        self.request, self.agreement = agreement.request(self.request), agreement
+
     @cached_property
     def _window(self) -> WindowBounds | None:
-        """The window in the type of the target column; None when the mode has no window."""
-        target, window, name = self._target, self.request.claim.unit.window, self._target.window_column
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self.routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{self._table}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self.routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        return window_bounds(self.request, self.routes)
 
     @cached_property
     def _predicate(self) -> Statement | None:
@@ -162,14 +166,21 @@ class _Publication:
         failpoint("publish.after_delete")
         written = self._upsert() if mode is WriteMode.UPSERT else self._load(Spelling(self._table, self.routes))
         if mode is not WriteMode.UPSERT:
-            require_target_rows(self._count(written), self.request)
-        return self._record() or Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=written)
+            self._require(self._count(written))
+        done = Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=written)
+        return self._record() or self.agreement.reported(done)
 
     def _pin(self) -> None:
         """Touch the table, which keeps others from altering it until the transaction ends, and see that it is as planned."""
         fetch(self.connection, Statement(sql.select(MYSQL, None, MYSQL.table(self._table)) + " LIMIT 0"))
         if tables.columns_of(self.connection, self._table) != self.columns:
             raise _TableChanged
+
+    def _require(self, found: int) -> None:
+        """Hold the count against the stage's; an older attempt that sees the rows of a newer one as well is fenced."""
+        if found != self.request.rows:
+            ledger.settled(self._unit_row(), self.request)
+        require_target_rows(found, self.request)
 
     def _count(self, written: int) -> int:
         if self._target.mode is WriteMode.APPEND:
@@ -184,6 +195,7 @@ class _Publication:
         """
         if (done := ledger.settled(self._unit_row(lock=" FOR UPDATE"), self.request)) is not None:
             return done
+        self.registry.keep(self.request, map(held_column, self.columns.values()), MYSQL, partial(fetch, self.connection))
         run(self.connection, ledger.publish_unit(MYSQL, self.request))
         ledger.confirm(self._unit_row(), self.request)
         return None

@@ -36,6 +36,9 @@ MYSQL = Dialect(
     instant=lambda moment: moment.astimezone(UTC).replace(tzinfo=None),
     conflict=on_duplicate_key,
     incoming=lambda quoted: f"VALUES({quoted})",  # the only form that MySQL and MariaDB share
+    folds_case=True,
+    adding="ADD COLUMN",
+    retyping="MODIFY COLUMN {column} {kind} {null}",
 )
 
 STRICT = "STRICT_ALL_TABLES,STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.connectors._mysql_session import MYSQL, NO_DATABASE, NO_TABLE, code_of, fetch, run
-from dataflow_assets.connectors._mysql_types import TargetColumn, disagreement, sql_type
+from dataflow_assets.connectors._mysql_types import TargetColumn, sql_type
 from dataflow_assets.errors import WriteFailed
-from dataflow_assets.storage import ledger, sql
+from dataflow_assets.storage import ledger, registry, sql
+from dataflow_assets.storage.agreement import Agreement
+from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import PublishRequest, TableName, Target, WriteMode
 
@@ -49,11 +51,11 @@ def table_options(connection: pymysql.Connection[Any]) -> str:
     return f"ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE {exact}"
 
 
-def require_ledger(connection: pymysql.Connection[Any], target: Target) -> None:
-    """Create database and ledger where they are missing."""
+def require_ledger(connection: pymysql.Connection[Any], target: Target, known: Registry) -> None:
+    """Create database, ledger and registry where they are missing."""
     import pymysql
 
-    table = ledger.ledger_table(target.table)
+    table, schemas = ledger.ledger_table(target.table), registry.registry_table(target.table)
     statement = ledger.create_ledger(MYSQL, table, options=table_options(connection))
     try:
         run(connection, statement)
@@ -62,6 +64,18 @@ def require_ledger(connection: pymysql.Connection[Any], target: Target) -> None:
             raise
         run(connection, Statement(f"CREATE DATABASE IF NOT EXISTS {MYSQL.quote(table.schema)} CHARACTER SET utf8mb4"))
         run(connection, statement)
+    run(connection, registry.create_registry(MYSQL, schemas, options=table_options(connection)))
+    known.made.add(schemas)
+
+
+def require_registry(connection: pymysql.Connection[Any], target: Target, known: Registry) -> None:
+    """Create what is missing beside the target, where that is not known: an older ledger has no registry."""
+    schemas = registry.registry_table(target.table)
+    if schemas not in known.made:
+        if exists(connection, schemas):
+            known.made.add(schemas)
+        else:
+            require_ledger(connection, target, known)
 
 
 def exists(connection: pymysql.Connection[Any], table: TableName) -> bool:
@@ -73,9 +87,10 @@ def columns_of(connection: pymysql.Connection[Any], table: TableName) -> dict[st
     """Name -> column; empty when there is no such table. By name and not by pattern, so capitals count where they do on the server."""
     found = _shown(connection, "FULL COLUMNS", table)
     columns = {}
-    for name, definition, collation, _, _, default, extra, *_ in found:
+    for name, definition, collation, null, index, default, extra, _, comment in found:
         filled = any(word in extra.lower() for word in ("auto_increment", "virtual", "stored", "persistent"))
-        columns[name] = TargetColumn(name, _text(definition), collation, default is None and not filled)
+        bare = default is None and not extra and not index and not comment
+        columns[name] = TargetColumn(name, _text(definition), collation, default is None and not filled, null == "YES", bare)
     return columns
 
 
@@ -162,6 +177,13 @@ def make(connection: pymysql.Connection[Any], request: PublishRequest) -> bool:
     return True
 
 
+def alter(connection: pymysql.Connection[Any], request: PublishRequest, agreement: Agreement) -> None:
+    """Change the table; each statement commits by itself. Whoever publishes into it is waited for."""
+    begin(connection, request.target, alone=True)
+    for statement in agreement.statements(request, MYSQL):
+        run(connection, statement)
+
+
 def begin(connection: pymysql.Connection[Any], target: Target, *, alone: bool) -> None:
     """Begin a transaction that has the table to itself, or shares it with others that share it.
 
@@ -198,16 +220,6 @@ def drop_if_empty(connection: pymysql.Connection[Any], table: TableName) -> None
             run(connection, Statement(f"DROP TABLE {name}"))
     with suppress(pymysql.MySQLError):
         run(connection, Statement("UNLOCK TABLES"))
-
-
-def require_agreement(request: PublishRequest, columns: Mapping[str, TargetColumn]) -> None:
-    """Raise WriteFailed unless data and table have the same columns, the upsert keys among them."""
-    target, names = request.target, request.schema.names
-    if said := disagreement(names, columns):
-        hint = f"make the columns agree: in the query, or with ALTER TABLE {MYSQL.table(target.table)}"
-        raise WriteFailed(f"table {target.table} {', '.join(said)}", hint=hint)
-    if absent := [key for key in target.keys if key not in names]:
-        raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
 
 
 def require_one_index(connection: pymysql.Connection[Any], target: Target, names: Sequence[str]) -> None:

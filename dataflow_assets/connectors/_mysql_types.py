@@ -7,7 +7,7 @@ the text of the rows (`_mysql_text`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from dataflow_assets.connectors._mysql_wire import Field
 from dataflow_assets.errors import ValueRefused
+from dataflow_assets.storage.agreement import HeldColumn
 from dataflow_assets.storage.casts import cast_exactly, is_bytes, is_text, plain_type
 from dataflow_assets.storage.feed import Route
 
@@ -193,6 +194,9 @@ class TargetColumn:
     definition: str
     collation: str | None
     required: bool
+    nullable: bool = True
+    bare: bool = False
+    """It has nothing that a change of its type would take away: no default, no index, no comment, nothing that it does by itself."""
 
     @property
     def parts(self) -> tuple[str, list[str], str]:
@@ -203,6 +207,37 @@ class TargetColumn:
         if name in {"enum", "set"}:
             return name, [member.replace("''", "'") for member in _MEMBER.findall(arguments)], match["rest"]
         return name, [part.strip() for part in arguments.split(",") if part], match["rest"]
+
+
+@dataclass(frozen=True)
+class MySQLColumn(HeldColumn):
+    """A column with the collation that it keeps when its type is changed."""
+
+    collation: str | None = None
+
+
+def changed_type(kind: pa.DataType, column: HeldColumn) -> str:
+    """The type of a column that is added or changed."""
+    collation = column.collation if isinstance(column, MySQLColumn) and is_text(kind) else None
+    return sql_type(kind, name=column.name) + (f" COLLATE {collation}" if collation else "")
+
+
+def held_column(column: TargetColumn) -> HeldColumn:
+    """The column, as the agreement with the data wants it. TINYINT(1) is a boolean, and stays one."""
+    kind, longest = None, None
+    base, arguments, rest = column.parts
+    if column.bare and base in _WIRE and rest.strip() in {"", "unsigned"} and (base, arguments) != ("tinyint", ["1"]):
+        kind = _integer(pa.null(), base, arguments, unsigned="unsigned" in rest)
+    elif column.bare and base == "decimal" and not rest.strip():
+        kind = decimal_type(int(arguments[0]), int(arguments[1]))
+    elif column.bare and base in {"float", "double"} and not arguments and not rest.strip():
+        kind = pa.float32() if base == "float" else pa.float64()
+    elif column.bare and base == "varchar":
+        longest = int(arguments[0])
+    filled, nullable = not column.required, column.nullable
+    return MySQLColumn(
+        column.name, column.definition, filled=filled, nullable=nullable, kind=kind, longest=longest, collation=column.collation
+    )
 
 
 @dataclass(frozen=True)
@@ -288,13 +323,3 @@ def _text_route(name: str, base: str, arguments: Sequence[str]) -> MySQLRoute:
         return MySQLRoute(name, pa.string(), members=tuple(arguments), many=base == "set")
     longest = int(arguments[0]) if base in {"char", "varchar"} else None
     return MySQLRoute(name, pa.string(), longest=longest, trims=base == "char")
-
-
-def disagreement(names: Sequence[str], columns: Mapping[str, TargetColumn]) -> list[str]:
-    """What the table says of the columns of the data: those it lacks, and those without a default that the data lacks."""
-    said = [f"has no column {name!r}" for name in names if name not in columns]
-    return said + [
-        f"has column {name!r} without a default, which the data lacks"
-        for name, column in columns.items()
-        if column.required and name not in names
-    ]

@@ -6,12 +6,10 @@ and their errors (`_postgres_session`), a COMMIT whose reply was lost (`postgres
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
-
-import pyarrow as pa
 
 from dataflow_assets.connectors._postgres_session import (
     POSTGRES,
@@ -25,14 +23,17 @@ from dataflow_assets.connectors._postgres_session import (
     translated,
     unit_lock,
 )
-from dataflow_assets.connectors._postgres_types import TargetColumn, missing_columns, route, sql_type
+from dataflow_assets.connectors._postgres_types import TargetColumn, held_column, route, sql_type
 from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_target_rows
+from dataflow_assets.storage.agreement import Agreement, System, agree
+from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_target_rows, window_bounds
+from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
-from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
+from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WriteMode
 
+SYSTEM = System(POSTGRES, lambda kind, column: sql_type(kind, name=column.name))
 COPY_ROWS = 4_096  # measured: the server need not wait for the next batch, and 5 million rows take 0.3 s less than in batches of 16k rows
 _INCOMING = "_dataflow_incoming"
 _GONE = {
@@ -43,7 +44,8 @@ _GONE = {
 }
 _COLUMNS = """
 SELECT a.attname::text, t.typname::text, format_type(t.oid, NULL), CASE WHEN d.typtype = 'd' THEN d.typtypmod ELSE a.atttypmod END,
-    NOT a.atthasdef AND a.attidentity = '', a.attgenerated <> '', a.attidentity = 'a'
+    NOT a.atthasdef AND a.attidentity = '', a.attgenerated <> '', a.attidentity = 'a',
+    NOT (a.attnotnull OR d.typnotnull), d.typtype = 'd'
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_type d ON d.oid = a.atttypid JOIN pg_type t ON t.oid = CASE WHEN d.typtype = 'd' THEN d.typbasetype ELSE d.oid END
 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'f') AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
@@ -56,9 +58,9 @@ WHERE n.nspname = $1 AND c.relname = $2 AND i.indisunique AND i.indisvalid AND i
 """
 
 
-def publish(connection: Any, request: PublishRequest, *, lock_seconds: float) -> Published:
+def publish(connection: Any, request: PublishRequest, *, lock_seconds: float, registry: Registry) -> Published:
     """Publish over an ADBC connection that is outside any transaction. Raises CommitUnknown beside the errors of the protocol."""
-    publication = _Publication(connection, request)
+    publication = _Publication(connection, request, registry)
     with translated(f"publishing {request.claim.unit} into {request.target.table}", WriteFailed):
         publication.lock(lock_seconds)
         if (done := ledger.settled(publication.ledger_row(), request)) is not None:
@@ -88,7 +90,9 @@ class _Publication:
 
     connection: Any
     request: PublishRequest
+    registry: Registry
     created: bool = False
+    routes: Mapping[str, Route] = field(default_factory=dict)
 
     @property
     def _target(self) -> Target:
@@ -119,8 +123,10 @@ class _Publication:
 
     def write(self) -> Published:
         """Delete, copy and count."""
-        columns = self._columns_or_create()
-        routes = self._routes(columns)
+        columns, agreement = self._agreed(self._columns_or_create())
+        by_name = {column.name: column for column in columns}
+        routes = self.routes = {item.name: route(item.name, item.type, by_name[item.name]) for item in self.request.schema}
+        self.registry.keep(self.request, map(held_column, columns), POSTGRES, partial(run, self.connection))
         mode = self._target.mode
         deleted = None
         if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
@@ -129,7 +135,8 @@ class _Publication:
         identity = any(column.always_identity and column.name in self.request.schema.names for column in columns)
         written = self._copy(routes, overriding=" OVERRIDING SYSTEM VALUE" if identity else "")
         self._index()
-        return Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=self._count(written))
+        done = Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=self._count(written))
+        return agreement.reported(done)
 
     def _columns_or_create(self) -> list[TargetColumn]:
         if found := self._columns():
@@ -156,36 +163,20 @@ class _Publication:
         inferred = {item.name: sql_type(item.type, name=item.name) for item in self.request.schema if item.name not in given}
         return sql.create_table(POSTGRES, self._table, {**given, **inferred})
 
-    def _routes(self, columns: Sequence[TargetColumn]) -> dict[str, Route]:
-        names = self.request.schema.names
-        absent, required = missing_columns(names, columns)
-        if absent or required:
-            said = [f"has no column {name!r}" for name in absent] + [
-                f"has column {name!r} without a default, which the data lacks" for name in required
-            ]
-            hint = f"make the columns agree: in the query, or with ALTER TABLE {POSTGRES.table(self._table)}"
-            raise WriteFailed(f"table {self._table} {', '.join(said)}", hint=hint)
-        if absent := [key for key in self._target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
-        by_name = {column.name: column for column in columns}
-        return {item.name: route(item.name, item.type, by_name[item.name]) for item in self.request.schema}
+    def _agreed(self, columns: list[TargetColumn]) -> tuple[list[TargetColumn], Agreement]:
+        """Change the table where the schema policy says so: before any lock on it, so that nobody's lock has to grow."""
+        agreement = agree(self.request, map(held_column, columns), SYSTEM)
+        self.request = agreement.request(self.request)
+        if not agreement.alters:
+            return columns, agreement
+        for statement in agreement.statements(self.request, POSTGRES):
+            run(self.connection, statement)
+        failpoint("publish.after_alter")
+        return self._columns(), agreement
 
     @cached_property
     def _window(self) -> WindowBounds | None:
-        """The window in the type of the target column; None when the mode has no window."""
-        target, window = self._target, self.request.claim.unit.window
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        name = target.window_column
-        if name is None or window is None:
-            hint = "set event_time_column on the step or its pipeline"
-            raise WriteFailed(f"{self._table}: replace_window needs windows and an event_time_column", hint=hint)
-        columns = {column.name: column for column in self._columns()}
-        if name not in columns or name not in self.request.schema.names:
-            raise WriteFailed(f"event_time_column {name!r} is missing in the data or in {self._table}", hint="name a column of both")
-        kind = route(name, self.request.schema.field(name).type, columns[name]).wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        return window_bounds(self.request, self.routes)
 
     @cached_property
     def _predicate(self) -> Statement | None:

@@ -5,13 +5,13 @@ Here: pure tables and functions over type names, OIDs and modifiers. Not here: q
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataflow_assets.errors import ValueRefused
+from dataflow_assets.storage.agreement import HeldColumn
 from dataflow_assets.storage.casts import cast_exactly, is_bytes, is_list, is_text, plain_type
 from dataflow_assets.storage.feed import Route
 
@@ -86,11 +86,16 @@ def read_column(name: str, quoted: str, *, oid: int, modifier: int, is_array: bo
     return ReadColumn(name, guarded, pa.list_(decimal_type(modifier)) if oid == _NUMERIC_ARRAY else None)
 
 
+def _digits(modifier: int) -> tuple[int, int]:
+    """Precision and scale of a numeric."""
+    return (modifier - 4) >> 16 & 0xFFFF, (((modifier - 4) & 0x7FF) ^ 0x400) - 0x400
+
+
 def decimal_type(modifier: int) -> pa.DataType:
     """numeric(p, s) as a decimal; a numeric without precision as decimal(38, 9). Raises ValueRefused above 76 digits."""
     if modifier < 0:
         return UNCONSTRAINED
-    precision, scale = (modifier - 4) >> 16 & 0xFFFF, (((modifier - 4) & 0x7FF) ^ 0x400) - 0x400
+    precision, scale = _digits(modifier)
     precision = max(precision - min(scale, 0), scale)
     scale = max(scale, 0)
     if precision > 76:
@@ -154,6 +159,43 @@ class TargetColumn:
     required: bool
     generated: bool
     always_identity: bool
+    nullable: bool = True
+    is_domain: bool = False
+
+    @property
+    def declared(self) -> str:
+        """The type as Postgres writes it."""
+        if self.type_name == "numeric" and self.modifier >= 0:
+            return "numeric({},{})".format(*_digits(self.modifier))
+        if self.type_name in _SIZED and self.modifier >= 4:
+            return f"{self.cast_name}({self.modifier - 4})"
+        return self.cast_name
+
+
+_SIZED = {"varchar", "bpchar"}
+_WIDEST = 38
+"""Digits of a numeric that is widened; what a column of more is given is held to its own."""
+_WIDENED = {"int2", "int4", "int8", "float4", "float8"}
+
+
+def held_column(column: TargetColumn) -> HeldColumn:
+    """The column, as the agreement with the data wants it; the type of a domain is not changed."""
+    kind, longest = None, None
+    if not column.is_domain and column.type_name in _WIDENED:
+        kind = _WIRE[column.type_name]
+    elif not column.is_domain and column.type_name == "numeric" and column.modifier >= 0 and max(_digits(column.modifier)) <= _WIDEST:
+        kind = decimal_type(column.modifier)
+    elif not column.is_domain and column.type_name == "varchar" and column.modifier >= 4:
+        longest = column.modifier - 4
+    return HeldColumn(
+        column.name,
+        column.declared,
+        filled=not column.required,
+        nullable=column.nullable,
+        writable=not column.generated,
+        kind=kind,
+        longest=longest,
+    )
 
 
 _WIRE = {"bool": pa.bool_(), "int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64(), "float4": pa.float32(), "float8": pa.float64()}
@@ -167,7 +209,7 @@ def route(name: str, kind: pa.DataType, column: TargetColumn) -> Route:
     if column.type_name == "numeric":
         return _numeric_route(name, kind, column)
     if wire := _WIRE.get(column.type_name):
-        sized = column.type_name in {"varchar", "bpchar"} and column.modifier >= 4
+        sized = column.type_name in _SIZED and column.modifier >= 4
         fraction = column.modifier if pa.types.is_temporal(wire) and 0 <= column.modifier < 6 else None
         return Route(name, wire, longest=column.modifier - 4 if sized else None, fraction=fraction)
     if column.type_name == "money":
@@ -198,11 +240,3 @@ def _numeric_route(name: str, kind: pa.DataType, column: TargetColumn) -> Route:
     if pa.types.is_integer(kind):
         return Route(name, pa.decimal128(20, 0))
     return Route(name, pa.string(), "numeric")
-
-
-def missing_columns(names: Sequence[str], columns: Sequence[TargetColumn]) -> tuple[list[str], list[str]]:
-    """Columns of the data that the table lacks, and columns without a default that the data lacks."""
-    there = {column.name for column in columns}
-    return [name for name in names if name not in there], [
-        column.name for column in columns if column.required and column.name not in names
-    ]

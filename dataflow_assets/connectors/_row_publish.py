@@ -19,9 +19,11 @@ import pyarrow as pa
 from dataflow_assets.errors import WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import Feed, Route, WindowBounds, require_target_rows
+from dataflow_assets.storage.agreement import Agreement, HeldColumn, System, agree
+from dataflow_assets.storage.feed import Feed, Route, WindowBounds, require_target_rows, window_bounds
+from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Dialect, Statement
-from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
+from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WriteMode
 
 FEED_ROWS = 8_192
 """Rows that are Python objects at one time."""
@@ -37,6 +39,18 @@ class TargetColumn:
     required: bool
     """Nothing fills it where the data lacks it."""
     writable: bool = True
+    nullable: bool = True
+    shown: str = ""
+    """The declared type as text."""
+    kind: pa.DataType | None = None
+    """The Arrow type that it holds, where the database can give it a wider one."""
+    longest: int | None = None
+    """Characters that it holds, where the database can give it more."""
+
+    @property
+    def held(self) -> HeldColumn:
+        """The column, as the agreement with the data wants it."""
+        return HeldColumn(self.name, self.shown, not self.required, self.nullable, self.writable, self.kind, self.longest)
 
 
 class RowPublication(abc.ABC):
@@ -47,8 +61,10 @@ class RowPublication(abc.ABC):
     rows_at_once: int = 100
     """Rows of one statement; with SQLite 100 are 1.3 times as fast as one, and more gain nothing (measured)."""
 
-    def __init__(self, dialect: Dialect, request: PublishRequest) -> None:
-        self.dialect, self.request = dialect, request
+    agreement: Agreement
+
+    def __init__(self, dialect: Dialect, request: PublishRequest, registry: Registry) -> None:
+        self.dialect, self.request, self.registry = dialect, request, registry
         self.created = False
 
     # -- what a database brings
@@ -126,9 +142,21 @@ class RowPublication(abc.ABC):
         """An index with a name of its own, since not every database picks one; a renamed table keeps the name that it had."""
         return sql.create_index(self.dialect, self.table, columns, name=f"dataflow_{uuid.uuid4().hex[:12]}", unique=unique)
 
+    def agree(self) -> None:
+        """Change the table where the schema policy says so, unless the ledger has decided already. Called once, when it is there."""
+        system = System(self.dialect, lambda kind, column: self.sql_type(kind, name=column.name))
+        held = [column.held for column in self._found.values()]
+        self.agreement = agree(self.request, held, system)
+        if self.agreement.alters and ledger.settled(self.ledger_row(), self.request) is None:
+            for statement in self.agreement.statements(self.request, self.dialect):
+                self.affected(statement)
+            del self._found
+            failpoint("publish.after_alter")
+        self.request = self.agreement.request(self.request)
+
     def write(self) -> Published:
         """Delete, insert and count."""
-        self._require_columns()
+        self._require_unique()
         predicate, mode, deleted = self._predicate, self._target.mode, None
         if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
             deleted = max(self.affected(sql.delete_rows(self.dialect, self.table, predicate)), 0)
@@ -138,10 +166,12 @@ class RowPublication(abc.ABC):
             ((written,),) = self.fetch(sql.count_rows(self.dialect, self.table, predicate))
         if mode is not WriteMode.UPSERT:
             require_target_rows(int(written), self.request)
-        return Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=int(written))
+        done = Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=int(written))
+        return self.agreement.reported(done)
 
     def record(self) -> None:
         """Write the ledger row, unless a newer claim came meanwhile."""
+        self.registry.keep(self.request, [column.held for column in self._found.values()], self.dialect, self.fetch)
         self.affected(ledger.publish_unit(self.dialect, self.request))
         ledger.confirm(self.ledger_row(), self.request)
 
@@ -149,20 +179,7 @@ class RowPublication(abc.ABC):
     def _found(self) -> dict[str, TargetColumn]:
         return self.columns()
 
-    def _require_columns(self) -> None:
-        names, there = self.request.schema.names, self._found
-        said = [f"has no column {name!r}" for name in names if name not in there]
-        said += [f"computes column {name!r} itself" for name in names if name in there and not there[name].writable]
-        said += [
-            f"has column {name!r} without a default, which the data lacks"
-            for name, column in there.items()
-            if name not in names and column.required and column.writable
-        ]
-        if said:
-            hint = f"make the columns agree: in the query, or with ALTER TABLE {self.dialect.table(self.table)}"
-            raise WriteFailed(f"table {self.table} {', '.join(said)}", hint=hint)
-        if absent := [key for key in self._target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
+    def _require_unique(self) -> None:
         keys = self._target.keys
         if self._target.mode is WriteMode.UPSERT and not any(found == set(keys) for found in self.unique_keys()):
             hint = f"{self._index(keys, unique=True).text};"
@@ -174,16 +191,7 @@ class RowPublication(abc.ABC):
 
     @cached_property
     def _bounds(self) -> WindowBounds | None:
-        """The window in the type in which its column travels; None when the mode has no window."""
-        target, window, name = self._target, self.request.claim.unit.window, self._target.window_column
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self._routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{self.table}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self._routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        return window_bounds(self.request, self._routes)
 
     @cached_property
     def _predicate(self) -> Statement | None:

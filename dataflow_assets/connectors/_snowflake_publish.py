@@ -29,14 +29,27 @@ from dataflow_assets.connectors._snowflake_session import (
     failure,
     translated,
 )
-from dataflow_assets.connectors._snowflake_types import Declared, route, sql_type, staged, staged_kind, staged_type, taken
+from dataflow_assets.connectors._snowflake_types import (
+    Declared,
+    held_column,
+    lengthens,
+    route,
+    sql_type,
+    staged,
+    staged_kind,
+    staged_type,
+    taken,
+)
 from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_rows, require_target_rows
+from dataflow_assets.storage.agreement import Agreement, HeldColumn, System, agree
+from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_rows, require_target_rows, window_bounds
+from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
 
+SYSTEM = System(SNOWFLAKE, lambda kind, column: sql_type(kind, name=column.name), widens=lengthens)
 _BATCH_ROWS = 32_768
 _FILE_BYTES = 96 * 1024 * 1024
 """Arrow bytes of one file; as Parquet it is a fraction of that, near the 100 to 250 MB that Snowflake loads best at most."""
@@ -44,17 +57,17 @@ _ENDED = "Snowflake ended the transaction before its COMMIT; nothing was publish
 _LOST_REPLY = "the reply to COMMIT was lost; the ledger shows that it happened"
 
 
-def publish(sessions: Sessions, request: PublishRequest) -> Published:
+def publish(sessions: Sessions, request: PublishRequest, registry: Registry) -> Published:
     """Publish, and look into the ledger when it is not known whether the COMMIT happened."""
     try:
         with sessions.use() as session, translated(f"publishing {request.claim.unit} into {request.target.table}", WriteFailed):
-            publication = _Publication(session, request)
+            publication = _Publication(session, request, registry)
             if (done := ledger.settled(publication.ledger_row(), request)) is not None:
                 return done
             failpoint("publish.begin")
             publication.prepare()
             with publication.incoming():
-                return publication.run()
+                return publication.agreement.reported(publication.run())
     except CommitUnknown:
         if not _committed(sessions, request):
             raise
@@ -64,7 +77,7 @@ def publish(sessions: Sessions, request: PublishRequest) -> Published:
 def _committed(sessions: Sessions, request: PublishRequest) -> bool:
     """Whether the ledger shows the publish, asked once the broken session has let go of the ledger."""
     with sessions.use() as session, translated(f"asking the ledger about {request.claim.unit}", ConnectionFailed):
-        publication = _Publication(session, request)
+        publication = _Publication(session, request, Registry())
         publication.lock()
         row = publication.ledger_row()
         session.rollback()
@@ -74,8 +87,10 @@ def _committed(sessions: Sessions, request: PublishRequest) -> bool:
 class _Publication:
     """One publish under way; its public methods are called in their order in this file."""
 
-    def __init__(self, session: Session, request: PublishRequest) -> None:
-        self._session, self.request = session, request
+    agreement: Agreement
+
+    def __init__(self, session: Session, request: PublishRequest, registry: Registry) -> None:
+        self._session, self.request, self._registry = session, request, registry
         suffix = uuid.uuid4().hex[:12].upper()
         self._incoming = TableName(f"_DATAFLOW_INCOMING_{suffix}", request.target.table.schema)
         self._transaction = ""
@@ -105,8 +120,20 @@ class _Publication:
         if not found:
             self._create()
             found = self._session.columns(self._table)
-        self._require_columns(found)
+        found = self._agree(found)
         self._declared = {name: Declared.of(column.declared) for name, column in found.items()}
+
+    def _agree(self, found: dict[str, TargetColumn]) -> dict[str, TargetColumn]:
+        """Change the table where the schema policy says so; each change commits by itself, and is null and harmless without its rows."""
+        self.agreement = agree(self.request, _held(found), SYSTEM)
+        self.request = self.agreement.request(self.request)
+        if self.agreement.alters:
+            for statement in self.agreement.statements(self.request, SNOWFLAKE):
+                self._session.fetch(statement)
+            found = self._session.columns(self._table)
+            failpoint("publish.after_alter")
+        self._held = _held(found)
+        return found
 
     def _create(self) -> None:
         """Make the table; before that, forget what was published into an older one of its name.
@@ -127,21 +154,6 @@ class _Publication:
         inferred = {item.name: sql_type(item.type, name=item.name) for item in self.request.schema if item.name not in given}
         return sql.create_table(SNOWFLAKE, self._table, {**given, **inferred})
 
-    def _require_columns(self, there: Mapping[str, TargetColumn]) -> None:
-        names = self.request.schema.names
-        said = [f"has no column {name!r}" for name in names if name not in there]
-        said += [f"computes column {name!r} itself" for name in names if name in there and not there[name].writable]
-        said += [
-            f"has column {name!r} without a default, which the data lacks"
-            for name, column in there.items()
-            if name not in names and column.required
-        ]
-        if said:
-            hint = f"make the columns agree: in the query, or with ALTER TABLE {SNOWFLAKE.table(self._table)}"
-            raise WriteFailed(f"table {self._table} {', '.join(said)}", hint=hint)
-        if absent := [key for key in self._target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
-
     @cached_property
     def _routes(self) -> dict[str, Route]:
         return {item.name: route(item.name, item.type, self._declared[item.name]) for item in self.request.schema}
@@ -153,16 +165,7 @@ class _Publication:
 
     @cached_property
     def _window(self) -> WindowBounds | None:
-        """The window in the type in which its column travels; None when the mode has no window."""
-        target, window, name = self._target, self.request.claim.unit.window, self._target.window_column
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self._routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{self._table}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self._routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        return window_bounds(self.request, self._routes)
 
     @cached_property
     def _predicate(self) -> Statement | None:
@@ -268,6 +271,7 @@ class _Publication:
 
     def _record(self) -> None:
         """Write the ledger row, if this is still the transaction that wrote the rows."""
+        self._registry.keep(self.request, self._held, SNOWFLAKE, self._session.fetch)
         record = ledger.publish_unit(SNOWFLAKE, self.request)
         same = Statement(f"{record.text} AND CURRENT_TRANSACTION() = {SNOWFLAKE.placeholder(1)}", (*record.values, self._transaction))
         done, row = self._session.affected(same), self.ledger_row()
@@ -286,3 +290,10 @@ class _Publication:
             raise (CommitUnknown(cause.message) if isinstance(cause, ConnectionFailed) else cause) from error
         if not ledger.recorded(row, self.request.claim) and row is not None and row.generation == self.request.claim.generation:
             raise WriteFailed(f"{self._table} {self.request.claim.unit}: {_ENDED}", transient=True)
+
+
+def _held(columns: Mapping[str, TargetColumn]) -> list[HeldColumn]:
+    return [
+        held_column(name, column.declared, filled=not column.required, nullable=column.nullable, writable=column.writable)
+        for name, column in columns.items()
+    ]

@@ -30,6 +30,7 @@ SNOWFLAKE = Dialect(
     max_identifier_bytes=255,
     integer_type="NUMBER(19,0)",
     instant_type="TIMESTAMP_LTZ",
+    conflict=lambda *_: "",  # there is no such form; who inserts holds the ledger
 )
 _MISSING = 2003
 _IDLE_SECONDS = 30
@@ -137,6 +138,7 @@ class TargetColumn:
     required: bool
     """Nothing fills it where the data lacks it."""
     writable: bool
+    nullable: bool = True
 
 
 class Session:
@@ -185,7 +187,7 @@ class Session:
             if is_missing(error):
                 return {}
             raise
-        return {row[0]: TargetColumn(row[0], row[1], row[4] is None, row[2] == "COLUMN") for row in rows}
+        return {row[0]: TargetColumn(row[0], row[1], row[4] is None, row[2] == "COLUMN", row[3] == "Y") for row in rows}
 
     def upload(self, path: Path, stage: TableName) -> None:
         """Put a local file into a stage."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from dataflow_assets.errors import ValueRefused
+from dataflow_assets.storage.agreement import HeldColumn
 from dataflow_assets.storage.casts import is_bytes, is_text, plain_type
 from dataflow_assets.storage.feed import Route
 
@@ -100,6 +101,21 @@ class Declared:
     def __str__(self) -> str:
         inside = ",".join(str(part) for part in (self.size, self.scale) if part is not None)
         return f"{self.family}({inside})" if inside else self.family
+
+
+def held_column(name: str, text: str, *, filled: bool, nullable: bool, writable: bool) -> HeldColumn:
+    """A column of a table, as the agreement with the data wants it: Snowflake lengthens numbers and text, and changes nothing else."""
+    declared, kind, longest = Declared.of(text), None, None
+    if declared.family == "NUMBER":
+        kind = pa.decimal128(declared.size or _WIDEST, declared.scale or 0)
+    elif declared.family == "VARCHAR" and declared.size and declared.size < _LONGEST_TEXT:
+        longest = declared.size
+    return HeldColumn(name, text, filled=filled, nullable=nullable, writable=writable, kind=kind, longest=longest)
+
+
+def lengthens(old: pa.DataType, new: pa.DataType) -> bool:
+    """Whether a number gets more digits before the point only."""
+    return bool(old.scale == new.scale)
 
 
 def route(name: str, kind: pa.DataType, declared: Declared) -> Route:

@@ -19,12 +19,14 @@ from dataflow_assets.connectors import _sqlite_times as times
 from dataflow_assets.connectors._row_publish import Row, RowPublication, TargetColumn
 from dataflow_assets.connectors._sqlalchemy_read import reflect
 from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, failure, no_upsert, translated
-from dataflow_assets.connectors._sqlalchemy_types import FLOATS_FOR_DECIMALS, has_zones, new_type, route
+from dataflow_assets.connectors._sqlalchemy_types import FLOATS_FOR_DECIMALS, has_zones, new_type, route, widened_kind
 from dataflow_assets.connectors._sqlite_types import decimals_as_floats, refuse_nan
 from dataflow_assets.errors import ConnectionFailed, ValueRefused, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
+from dataflow_assets.storage.agreement import Agreement
 from dataflow_assets.storage.feed import Route, WindowBounds
+from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Dialect, Statement, on_duplicate_key
 from dataflow_assets.tables import Published, PublishRequest, Target, WriteMode
 
@@ -40,16 +42,17 @@ def require_mode(target: Target, dialect: Dialect) -> None:
         )
 
 
-def publish(sessions: Sessions, request: PublishRequest) -> Published:
+def publish(sessions: Sessions, request: PublishRequest, registry: Registry) -> Published:
     """Publish, and look into the ledger when it is not known whether the COMMIT happened."""
     import sqlalchemy as sa
 
     doing = f"publishing {request.claim.unit} into {request.target.table}"
     with translated(doing, WriteFailed):
         require_mode(request.target, sessions.dialect)
-        _require_table(sessions, request)
+        agreement = _require_table(sessions, request, registry)
         with sessions.writing() as session:
-            publication = _Publication(session, request)
+            publication = _Publication(session, agreement.request(request), registry)
+            publication.agreement = agreement
             publication.lock()
             if (done := ledger.settled(publication.ledger_row(), request)) is not None:
                 return done
@@ -68,27 +71,43 @@ def publish(sessions: Sessions, request: PublishRequest) -> Published:
     return result
 
 
-def _require_table(sessions: Sessions, request: PublishRequest) -> None:
-    """Make the table unless it is there; somebody else may be quicker."""
+def _require_table(sessions: Sessions, request: PublishRequest, registry: Registry) -> Agreement:
+    """Make the table unless it is there, and change it where the schema policy says so; somebody else may be quicker with either."""
     import sqlalchemy as sa
 
     with sessions.writing() as session:
-        publication = _Publication(session, request)
-        if publication.columns():
-            return
+        publication = _Publication(session, request, registry)
+        if not publication.columns():
+            try:
+                publication.create()
+                session.commit()
+            except sa.exc.DBAPIError:
+                session.rollback()
+                if not publication.columns():
+                    raise
         try:
-            publication.create()
-            session.commit()
+            return _agreed(publication)
         except sa.exc.DBAPIError:
             session.rollback()
-            if not publication.columns():
-                raise
+            return _agreed(_Publication(session, request, registry))
+
+
+def _agreed(publication: _Publication) -> Agreement:
+    """What was agreed, with the change committed; nothing, where the ledger has decided already that there is nothing to write."""
+    try:
+        publication.agree()
+    except WriteFailed:
+        if ledger.settled(publication.ledger_row(), publication.request) is None:
+            raise
+        return Agreement(publication.request.schema, {}, {})
+    publication.commit()
+    return publication.agreement
 
 
 def _committed(sessions: Sessions, request: PublishRequest) -> bool:
     """Whether the ledger shows the publish, asked once the broken session has let go of the unit's row."""
     with sessions.writing() as session:
-        publication = _Publication(session, request)
+        publication = _Publication(session, request, Registry())
         publication.lock()
         return ledger.recorded(publication.ledger_row(), request.claim)
 
@@ -98,8 +117,8 @@ class _Publication(RowPublication):
 
     rows_at_once = 500
 
-    def __init__(self, session: Session, request: PublishRequest) -> None:
-        super().__init__(session.dialect, request)
+    def __init__(self, session: Session, request: PublishRequest, registry: Registry) -> None:
+        super().__init__(session.dialect, request, registry)
         self._session, self._sa = session, session.connection.dialect
         self.parameters = self._sa.insertmanyvalues_max_parameters
 
@@ -108,6 +127,10 @@ class _Publication(RowPublication):
         alone = self.request.target.mode in {WriteMode.UPSERT, WriteMode.REPLACE}
         unit = None if alone else self.request.claim.unit
         self._session.affected(ledger.lock_units(self.dialect, self.request.target, unit))
+
+    def commit(self) -> None:
+        """Commit what was done so far."""
+        self._session.commit()
 
     def fetch(self, statement: Statement) -> list[tuple[Any, ...]]:
         return self._session.fetch(statement)
@@ -128,7 +151,15 @@ class _Publication(RowPublication):
             identity = item.get("identity") or {}
             filled = item.get("default") is not None or identity or item.get("autoincrement") is True
             computed = bool(item.get("computed")) or bool(identity.get("always"))
-            found[name] = TargetColumn(name, item["type"], required=not filled, writable=not computed)
+            found[name] = TargetColumn(
+                name,
+                item["type"],
+                required=not filled,
+                writable=not computed,
+                nullable=bool(item.get("nullable", True)),
+                shown=str(item["type"]),
+                kind=widened_kind(item["type"], self._sa, name=name),
+            )
         return found
 
     def sql_type(self, kind: pa.DataType, *, name: str) -> str:

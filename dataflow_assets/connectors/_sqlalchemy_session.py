@@ -96,7 +96,7 @@ def sql_dialect(given: sa.Dialect) -> Dialect:
         incoming=(lambda quoted: f"VALUES({quoted})") if given.name in {"mysql", "mariadb"} else (lambda quoted: f"excluded.{quoted}"),
     )
     if given.name != "postgresql":
-        return made
+        return replace(made, folds_case=True, adding="ADD")  # without COLUMN, which not every dialect has there
     return replace(made, instant_type="TIMESTAMP WITH TIME ZONE", instant=lambda moment: moment)
 
 

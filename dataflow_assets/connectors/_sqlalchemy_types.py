@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INSTANT, NAIVE, TIME = pa.timestamp("us", "UTC"), pa.timestamp("us"), pa.time64("us")
 UNCONSTRAINED = pa.decimal128(38, 9)
 _FLOAT_DIGITS = 15
+_WIDENED_DIGITS = 38
 _MOST_DIGITS = {"postgresql": 1_000, "sqlite": 15, "mysql": 65, "mariadb": 65}
 _MYSQL = {"mysql", "mariadb"}
 FLOATS_FOR_DECIMALS = {"sqlite"}
@@ -99,6 +100,21 @@ def reflected_kind(kind: Any, dialect: sa.Dialect, *, name: str) -> pa.DataType 
     if isinstance(kind, sa.Date):
         return pa.date32()
     return TIME if isinstance(kind, sa.Time) and not kind.timezone else None
+
+
+def widened_kind(kind: Any, dialect: sa.Dialect, *, name: str) -> pa.DataType | None:
+    """The Arrow type that a reflected column holds, where ALTER TABLE is known to give it a wider one: numbers of Postgres."""
+    import sqlalchemy as sa
+
+    if dialect.name != "postgresql":
+        return None
+    if isinstance(kind, sa.Integer):
+        return pa.int16() if isinstance(kind, sa.SmallInteger) else pa.int64() if isinstance(kind, sa.BigInteger) else pa.int32()
+    if isinstance(kind, sa.Float):
+        return pa.float32() if isinstance(kind, sa.REAL) else pa.float64()
+    if not isinstance(kind, sa.Numeric) or not kind.precision or kind.precision > _WIDENED_DIGITS:
+        return None
+    return decimal_type(kind.precision, kind.scale, name=name)
 
 
 def _float(kind: Any, dialect: sa.Dialect, *, name: str) -> pa.DataType:

@@ -19,24 +19,26 @@ from dataflow_assets.errors import WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger
 from dataflow_assets.storage.feed import Route, WindowBounds
+from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest
 
-_COLUMNS = "SELECT name, type, dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1"
+_COLUMNS = """SELECT name, type, dflt_value IS NOT NULL, pk, hidden, "notnull" FROM pragma_table_xinfo(?1) WHERE hidden <> 1"""
 _INDEXES = """
 SELECT i.name, x.name FROM pragma_index_list(?1) AS i, pragma_index_info(i.name) AS x WHERE i."unique" AND NOT i.partial
 """
 
 
-def publish(connection: sqlite3.Connection, request: PublishRequest) -> Published:
+def publish(connection: sqlite3.Connection, request: PublishRequest, registry: Registry) -> Published:
     """Publish over a connection inside a transaction of the only writer, and commit it."""
-    publication = _Publication(connection, request)
+    publication = _Publication(connection, request, registry)
     with translated(f"publishing {request.claim.unit} into {request.target.table}", WriteFailed):
         if (done := ledger.settled(publication.ledger_row(), request)) is not None:
             return done
         failpoint("publish.begin")
         if not publication.columns():
             publication.create()
+        publication.agree()
         result = publication.write()
         publication.record()
         failpoint("publish.before_commit")
@@ -48,8 +50,8 @@ def publish(connection: sqlite3.Connection, request: PublishRequest) -> Publishe
 class _Publication(RowPublication):
     """SQLite's side of a publish."""
 
-    def __init__(self, connection: sqlite3.Connection, request: PublishRequest) -> None:
-        super().__init__(SQLITE, request)
+    def __init__(self, connection: sqlite3.Connection, request: PublishRequest, registry: Registry) -> None:
+        super().__init__(SQLITE, request, registry)
         self._connection = connection
         self.parameters = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
 
@@ -61,11 +63,13 @@ class _Publication(RowPublication):
 
     def columns(self) -> dict[str, TargetColumn]:
         found = self.fetch(Statement(_COLUMNS, (self.table.name,)))
-        keys = [kind for _, kind, _, key, _ in found if key]
+        keys = [kind for _, kind, _, key, *_ in found if key]
         numbered = keys if len(keys) == 1 and keys[0].upper() == "INTEGER" else []  # another name of the rowid, which SQLite gives
         return {
-            name: TargetColumn(name, kind, required=not (default or hidden or (key and numbered)), writable=not hidden)
-            for name, kind, default, key, hidden in found
+            name: TargetColumn(
+                name, kind, required=not (default or hidden or (key and numbered)), writable=not hidden, nullable=not filled, shown=kind
+            )
+            for name, kind, default, key, hidden, filled in found
         }
 
     def sql_type(self, kind: pa.DataType, *, name: str) -> str:
@@ -81,7 +85,7 @@ class _Publication(RowPublication):
         found: dict[str, set[str]] = {}
         for index, column in self.fetch(Statement(_INDEXES, (self.table.name,))):
             found.setdefault(index, set()).add(column)
-        primary = {name for name, _, _, key, _ in self.fetch(Statement(_COLUMNS, (self.table.name,))) if key}
+        primary = {name for name, _, _, key, *_ in self.fetch(Statement(_COLUMNS, (self.table.name,))) if key}
         return [*found.values(), primary]
 
     def window(self, bounds: WindowBounds) -> Statement:

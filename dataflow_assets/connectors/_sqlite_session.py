@@ -27,6 +27,8 @@ SQLITE = Dialect(
     integer_type="INTEGER",
     instant_type="TEXT",
     instant=lambda moment: moment.isoformat(),
+    folds_case=True,
+    adding="ADD COLUMN",
 )
 _POLL_SECONDS = 0.02
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}

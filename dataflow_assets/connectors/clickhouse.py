@@ -19,6 +19,7 @@ from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
 from dataflow_assets.spec.models import EndpointOptions, Model, Names, SqlSourceOptions
+from dataflow_assets.storage import registry
 from dataflow_assets.tables import (
     Claim,
     LedgerEntry,
@@ -26,6 +27,7 @@ from dataflow_assets.tables import (
     PublishRequest,
     Query,
     ReadRequest,
+    SchemaVersion,
     TableName,
     Target,
     Unit,
@@ -158,7 +160,7 @@ steps:
             register_secret(options.password)
         if connection.dsn is not None:
             register_secret(connection.dsn.get_secret_value())
-        self._server = Server(options)
+        self._server, self._registry = Server(options), registry.Registry()
 
     def probe(self) -> str:
         """Reach the server."""
@@ -205,13 +207,15 @@ steps:
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
         """Take the unit's next generation in the ledger."""
-        from dataflow_assets.connectors import _clickhouse_ledger, _clickhouse_tables
+        from dataflow_assets.connectors import _clickhouse_ledger, _clickhouse_registry, _clickhouse_tables
 
         with translated(f"claiming {unit} in {target.table}", WriteFailed, port=self._server.options.port):
             log = _clickhouse_ledger.Ledger(self._server, target)
-            if not _clickhouse_tables.exists(self._server, log.table):
+            schemas = registry.registry_table(target.table)
+            if not _clickhouse_tables.exists(self._server, log.table, schemas):
                 self._server.run(f"CREATE DATABASE IF NOT EXISTS {CLICKHOUSE.quote(target.table.schema or 'default')}")
                 self._server.run(_clickhouse_ledger.create_ledger(log.table))
+                self._server.run(_clickhouse_registry.create_registry(schemas))
             claim = log.claim(unit, attempt=attempt)
             if claim.published and not _clickhouse_tables.exists(self._server, target.table):
                 return Claim(unit, claim.generation, attempt)
@@ -221,7 +225,7 @@ steps:
         """Fill a staging table, and swap it in."""
         from dataflow_assets.connectors import _clickhouse_publish
 
-        return _clickhouse_publish.publish(self._server, request, lock_seconds=self._lock_seconds)
+        return _clickhouse_publish.publish(self._server, request, lock_seconds=self._lock_seconds, known=self._registry)
 
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
         """The published units of a step; none when the table is gone, whatever was published into it."""
@@ -232,6 +236,15 @@ steps:
             if not _clickhouse_tables.exists(self._server, log.table, target.table):
                 return []
             return log.entries(pipeline=pipeline, step=step)
+
+    def schemas(self, target: Target) -> list[SchemaVersion]:
+        """The versions of the target's columns."""
+        from dataflow_assets.connectors import _clickhouse_registry, _clickhouse_tables
+
+        with translated(f"reading the schemas of {target.table}", ReadFailed, port=self._server.options.port):
+            if not _clickhouse_tables.exists(self._server, registry.registry_table(target.table)):
+                return []
+            return _clickhouse_registry.versions(self._server, target.table)
 
 
 def _options(connection: ClickHouseConnection, name: str) -> Options:

@@ -18,7 +18,7 @@ from dataflow_assets.connectors._duckdb_session import DUCKDB, Settings, databas
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
-from dataflow_assets.storage import ledger, sql
+from dataflow_assets.storage import ledger, registry, sql
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
@@ -27,6 +27,7 @@ from dataflow_assets.tables import (
     PublishRequest,
     Query,
     ReadRequest,
+    SchemaVersion,
     TableName,
     Target,
     Unit,
@@ -116,6 +117,7 @@ steps:
     def __init__(self, connection: DuckDBConnection, context: ConnectionContext) -> None:
         seconds = parse_duration(connection.lock_timeout).total_seconds()
         self._settings = Settings(context.name, connection.memory_limit, connection.threads, seconds)
+        self._registry = registry.Registry()
         self._database = database((context.project_dir / Path(connection.database).expanduser()).resolve())
 
     def probe(self) -> str:
@@ -173,6 +175,7 @@ steps:
         with self._database.writing(self._settings) as connection, translated(f"claiming {unit} in {target.table}", WriteFailed):
             rows(connection, Statement(f"CREATE SCHEMA IF NOT EXISTS {DUCKDB.quote(target.table.schema or 'main')}"))
             rows(connection, ledger.create_ledger(DUCKDB, ledger.ledger_table(target.table)))
+            rows(connection, registry.create_registry(DUCKDB, registry.registry_table(target.table)))
             rows(connection, ledger.claim_unit(DUCKDB, target, unit, attempt=attempt))
             (row,) = rows(connection, ledger.fetch_unit(DUCKDB, target, unit))
         return ledger.claimed(ledger.ledger_row(row), unit)
@@ -182,15 +185,28 @@ steps:
         from dataflow_assets.connectors import _duckdb_publish
 
         with self._database.writing(self._settings) as connection:
-            return _duckdb_publish.publish(connection, request)
+            return _duckdb_publish.publish(connection, request, self._registry)
 
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
         """The published units of a step; none when the table is gone, whatever was published into it."""
-        if not self._database.path.exists():
-            return []
         table = ledger.ledger_table(target.table)
-        with self._database.reading(self._settings) as connection, translated(f"reading the ledger of {target.table}", ReadFailed):
-            there = {(schema, name) for schema, name in rows(connection, Statement(_RELATIONS, (table.schema,)))}
-            if not {(table.schema, table.name), (target.table.schema, target.table.name)} <= there:
+        with self._asking(f"reading the ledger of {target.table}", table, target.table) as connection:
+            if connection is None:
                 return []
             return ledger.published_entries(rows(connection, ledger.fetch_step(DUCKDB, target, pipeline=pipeline, step=step)))
+
+    def schemas(self, target: Target) -> list[SchemaVersion]:
+        """The versions of the target's columns."""
+        with self._asking(f"reading the schemas of {target.table}", registry.registry_table(target.table)) as connection:
+            found = [] if connection is None else rows(connection, registry.fetch_versions(DUCKDB, target.table))
+        return [registry.schema_version(row) for row in found]
+
+    @contextmanager
+    def _asking(self, doing: str, *tables: TableName) -> Iterator[duckdb.DuckDBPyConnection | None]:
+        """A connection to read with; None unless all of the tables, which share a schema, are there."""
+        if not self._database.path.exists():
+            yield None
+            return
+        with self._database.reading(self._settings) as connection, translated(doing, ReadFailed):
+            there = {(schema, name) for schema, name in rows(connection, Statement(_RELATIONS, (tables[0].schema,)))}
+            yield connection if {(table.schema, table.name) for table in tables} <= there else None

@@ -20,7 +20,7 @@ from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
 from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
-from dataflow_assets.storage import ledger
+from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
@@ -29,6 +29,7 @@ from dataflow_assets.tables import (
     PublishRequest,
     Query,
     ReadRequest,
+    SchemaVersion,
     TableName,
     Target,
     Unit,
@@ -164,6 +165,7 @@ steps:
             if secret is not None:
                 register_secret(secret.get_secret_value())
         self._seconds = max(int(parse_duration(connection.lock_timeout).total_seconds()), 1)
+        self._registry = registry.Registry()
         self._sessions = Sessions(self._parameters, context.name, self._seconds)
 
     def _parameters(self) -> dict[str, Any]:
@@ -236,6 +238,7 @@ steps:
         with self._sessions.writing() as connection, translated(f"claiming {unit} in {target.table}", WriteFailed):
             import pymysql
 
+            _mysql_target.require_registry(connection, target, self._registry)
             for tries in range(_CLAIMS):
                 try:
                     return self._claim(connection, target, unit, attempt)
@@ -244,7 +247,7 @@ steps:
                     if tries == _CLAIMS - 1 or code_of(error) not in {NO_TABLE, NO_DATABASE, _DEADLOCK}:
                         raise
                     if code_of(error) != _DEADLOCK:
-                        _mysql_target.require_ledger(connection, target)
+                        _mysql_target.require_ledger(connection, target, self._registry)
         raise AssertionError("the last try returns or raises")
 
     @staticmethod
@@ -261,7 +264,7 @@ steps:
 
         try:
             with self._sessions.writing() as connection:
-                return _mysql_publish.publish(connection, request)
+                return _mysql_publish.publish(connection, request, self._registry)
         except CommitUnknown:
             if not self._committed(request):
                 raise
@@ -283,3 +286,12 @@ steps:
             if not all(_mysql_target.exists(connection, table) for table in (ledger.ledger_table(target.table), target.table)):
                 return []
             return ledger.published_entries(fetch(connection, ledger.fetch_step(MYSQL, target, pipeline=pipeline, step=step)))
+
+    def schemas(self, target: Target) -> list[SchemaVersion]:
+        """The versions of the target's columns."""
+        from dataflow_assets.connectors import _mysql_target
+
+        with self._sessions.reading() as connection, translated(f"reading the schemas of {target.table}", ReadFailed):
+            if not _mysql_target.exists(connection, registry.registry_table(target.table)):
+                return []
+            return [registry.schema_version(row) for row in fetch(connection, registry.fetch_versions(MYSQL, target.table))]

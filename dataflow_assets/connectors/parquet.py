@@ -114,11 +114,15 @@ def _footer_of(file: OpenFile) -> Any:
 
 
 def _schema_of(files: Sequence[OpenFile], footers: Sequence[Any]) -> pa.Schema:
-    """The columns of all files. Raises ReadFailed for a file whose columns are others than the first one's."""
+    """The columns of all files. Raises ReadFailed for a file whose columns are others than the first one's.
+
+    Files that were published here may have columns that older ones have not: their schema policy has let them in.
+    """
     schemas = []
+    published = all(_FOOTER in (footer.metadata.metadata or {}) for footer in footers)
     for file, footer in zip(files, footers, strict=True):
         schemas.append(plain_schema(footer.metadata.schema.to_arrow_schema()))
-        if sorted(schemas[-1].names) != sorted(schemas[0].names):
+        if not published and sorted(schemas[-1].names) != sorted(schemas[0].names):
             differing = sorted({*schemas[-1].names} ^ {*schemas[0].names})
             raise ReadFailed(
                 f"{file.path} and {files[0].path} do not have the same columns: {', '.join(map(repr, differing))} only in one of them",
@@ -144,7 +148,8 @@ def _rows(file: OpenFile, footer: Any, schema: pa.Schema, *, window: WindowFilte
         return
     with _reading(file):
         opened = pq.ParquetFile(file.open(), metadata=footer.metadata, buffer_size=_READ_BUFFER, pre_buffer=False)
-        for batch in opened.iter_batches(batch_size=rows, row_groups=groups, columns=schema.names):
+        there = [name for name in schema.names if name in opened.schema_arrow.names]
+        for batch in opened.iter_batches(batch_size=rows, row_groups=groups, columns=there):
             yield conform(batch, schema)
 
 

@@ -19,7 +19,7 @@ from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
 from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
-from dataflow_assets.storage import ledger
+from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
@@ -28,6 +28,7 @@ from dataflow_assets.tables import (
     PublishRequest,
     Query,
     ReadRequest,
+    SchemaVersion,
     TableName,
     Target,
     Unit,
@@ -139,7 +140,7 @@ steps:
             if secret is not None:
                 register_secret(secret.get_secret_value())
         self._sessions = Sessions(self._conninfo, context.name)
-        self._ledgers: set[TableName] = set()
+        self._registry = registry.Registry()
 
     def _conninfo(self) -> str:
         from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -209,17 +210,16 @@ steps:
         return ledger.claimed(ledger.ledger_row(row), unit)
 
     def _require_ledger(self, connection: psycopg.Connection[Any], target: Target) -> None:
-        """Create schema and ledger where they are missing; CREATE IF NOT EXISTS fails when two do it at once, hence the lock."""
-        table = ledger.ledger_table(target.table)
-        if table in self._ledgers and _exists(connection, table):
+        """Create schema, ledger and registry where they are missing; CREATE IF NOT EXISTS fails when two do it at once, hence the lock."""
+        table, schemas = ledger.ledger_table(target.table), registry.registry_table(target.table)
+        if _exist(connection, table, schemas):
             return
-        if not _exists(connection, table):
-            with connection.transaction():
-                fetch(connection, Statement("SELECT pg_advisory_xact_lock($1)", (lock_key("ledger", str(table)),)))
-                if not fetch(connection, Statement("SELECT 1 FROM pg_namespace WHERE nspname = $1", (table.schema,))):
-                    fetch(connection, Statement(f"CREATE SCHEMA {POSTGRES.quote(table.schema or 'public')}"))
-                fetch(connection, ledger.create_ledger(POSTGRES, table))
-        self._ledgers.add(table)
+        with connection.transaction():
+            fetch(connection, Statement("SELECT pg_advisory_xact_lock($1)", (lock_key("ledger", str(table)),)))
+            if not fetch(connection, Statement("SELECT 1 FROM pg_namespace WHERE nspname = $1", (table.schema,))):
+                fetch(connection, Statement(f"CREATE SCHEMA {POSTGRES.quote(table.schema or 'public')}"))
+            fetch(connection, ledger.create_ledger(POSTGRES, table))
+            fetch(connection, registry.create_registry(POSTGRES, schemas))
 
     def publish(self, request: PublishRequest) -> Published:
         """Write the window and its ledger row in one transaction."""
@@ -228,7 +228,7 @@ steps:
         seconds = parse_duration(self._options.lock_timeout).total_seconds()
         try:
             with self._sessions.bulk() as bulk:
-                return _postgres_publish.publish(bulk, request, lock_seconds=seconds)
+                return _postgres_publish.publish(bulk, request, lock_seconds=seconds, registry=self._registry)
         except CommitUnknown:
             if not self._committed(request, seconds):
                 raise
@@ -250,10 +250,18 @@ steps:
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
         """The published units of a step; none when the table is gone, whatever was published into it."""
         with self._sessions.sql() as connection, translated(f"reading the ledger of {target.table}", ReadFailed):
-            if not (_exists(connection, ledger.ledger_table(target.table)) and _exists(connection, target.table)):
+            if not _exist(connection, ledger.ledger_table(target.table), target.table):
                 return []
             return ledger.published_entries(fetch(connection, ledger.fetch_step(POSTGRES, target, pipeline=pipeline, step=step)))
 
+    def schemas(self, target: Target) -> list[SchemaVersion]:
+        """The versions of the target's columns."""
+        with self._sessions.sql() as connection, translated(f"reading the schemas of {target.table}", ReadFailed):
+            if not _exist(connection, registry.registry_table(target.table)):
+                return []
+            return [registry.schema_version(row) for row in fetch(connection, registry.fetch_versions(POSTGRES, target.table))]
 
-def _exists(connection: psycopg.Connection[Any], table: TableName) -> bool:
-    return bool(fetch(connection, Statement("SELECT 1 WHERE to_regclass($1) IS NOT NULL", (POSTGRES.table(table),))))
+
+def _exist(connection: psycopg.Connection[Any], *tables: TableName) -> bool:
+    there = " AND ".join(f"to_regclass(${position}) IS NOT NULL" for position in range(1, len(tables) + 1))
+    return bool(fetch(connection, Statement(f"SELECT 1 WHERE {there}", tuple(POSTGRES.table(table) for table in tables))))

@@ -18,7 +18,7 @@ from dataflow_assets.connectors._snowflake_session import SNOWFLAKE, Session, Se
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, SqlSourceOptions
-from dataflow_assets.storage import ledger
+from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
@@ -27,6 +27,7 @@ from dataflow_assets.tables import (
     PublishRequest,
     Query,
     ReadRequest,
+    SchemaVersion,
     TableName,
     Target,
     Unit,
@@ -82,7 +83,7 @@ steps:
 """
 
     def __init__(self, connection: SnowflakeConnection, context: ConnectionContext) -> None:
-        self._context = context
+        self._context, self._registry = context, registry.Registry()
         register_secrets(connection)
         self._sessions = Sessions(lambda: login(connection, context), context.name)
 
@@ -140,20 +141,23 @@ steps:
         return ledger.claimed(ledger.ledger_row(rows[0]), unit)
 
     def _require_ledger(self, session: Session, target: Target) -> None:
-        """Create schema and ledger where they are missing."""
-        table = ledger.ledger_table(target.table)
-        if session.columns(table):
-            return
-        if table.schema is not None:
-            with self._sessions.once() as other:
-                other.fetch(Statement(f"CREATE SCHEMA IF NOT EXISTS {SNOWFLAKE.quote(table.schema)}"))
-        session.fetch(ledger.create_ledger(SNOWFLAKE, table))
+        """Create schema, ledger and registry where they are missing."""
+        table, schemas = ledger.ledger_table(target.table), registry.registry_table(target.table)
+        if not session.columns(table):
+            if table.schema is not None:
+                with self._sessions.once() as other:
+                    other.fetch(Statement(f"CREATE SCHEMA IF NOT EXISTS {SNOWFLAKE.quote(table.schema)}"))
+            session.fetch(ledger.create_ledger(SNOWFLAKE, table))
+        if schemas not in self._registry.made:
+            if not session.columns(schemas):
+                session.fetch(registry.create_registry(SNOWFLAKE, schemas))
+            self._registry.made.add(schemas)
 
     def publish(self, request: PublishRequest) -> Published:
         """Write the window and its ledger row in one transaction."""
         from dataflow_assets.connectors import _snowflake_publish
 
-        return _snowflake_publish.publish(self._sessions, request)
+        return _snowflake_publish.publish(self._sessions, request, self._registry)
 
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
         """The published units of a step; none when the table is gone, whatever was published into it."""
@@ -161,3 +165,10 @@ steps:
             if not (session.columns(ledger.ledger_table(target.table)) and session.columns(target.table)):
                 return []
             return ledger.published_entries(session.fetch(ledger.fetch_step(SNOWFLAKE, target, pipeline=pipeline, step=step)))
+
+    def schemas(self, target: Target) -> list[SchemaVersion]:
+        """The versions of the target's columns."""
+        with self._sessions.use() as session, translated(f"reading the schemas of {target.table}", ReadFailed):
+            if not session.columns(registry.registry_table(target.table)):
+                return []
+            return [registry.schema_version(row) for row in session.fetch(registry.fetch_versions(SNOWFLAKE, target.table))]

@@ -18,7 +18,8 @@ from dataflow_assets.errors import ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
 from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
-from dataflow_assets.storage import ledger
+from dataflow_assets.storage import ledger, registry
+from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
     LedgerEntry,
@@ -26,6 +27,7 @@ from dataflow_assets.tables import (
     PublishRequest,
     Query,
     ReadRequest,
+    SchemaVersion,
     TableName,
     Target,
     Unit,
@@ -106,7 +108,7 @@ steps:
 """
 
     def __init__(self, connection: SQLAlchemyConnection, context: ConnectionContext) -> None:
-        self._context = context
+        self._context, self._registry = context, registry.Registry()
         register_secret(connection.url.get_secret_value())
         seconds = parse_duration(connection.lock_timeout).total_seconds()
         self._sessions = Sessions(context.name, connection.url.get_secret_value(), context.project_dir, seconds)
@@ -184,26 +186,34 @@ steps:
         return row
 
     def _require_ledger(self, target: Target) -> None:
-        """Create the ledger where it is missing; somebody else may be quicker."""
+        """Create ledger and registry where they are missing."""
+        table, schemas = ledger.ledger_table(target.table), registry.registry_table(target.table)
+        with self._sessions.writing() as session:
+            self._make(session, table, ledger.create_ledger(session.dialect, table))
+            if schemas not in self._registry.made:
+                self._make(session, schemas, registry.create_registry(session.dialect, schemas))
+                self._registry.made.add(schemas)
+
+    @staticmethod
+    def _make(session: Session, table: TableName, statement: Statement) -> None:
+        """Create a table unless it is there; somebody else may be quicker."""
         import sqlalchemy as sa
 
-        table = ledger.ledger_table(target.table)
-        with self._sessions.writing() as session:
-            if _exists(session, table):
-                return
-            try:
-                session.affected(ledger.create_ledger(session.dialect, table))
-                session.commit()
-            except sa.exc.DBAPIError:
-                session.rollback()
-                if not _exists(session, table):
-                    raise
+        if _exists(session, table):
+            return
+        try:
+            session.affected(statement)
+            session.commit()
+        except sa.exc.DBAPIError:
+            session.rollback()
+            if not _exists(session, table):
+                raise
 
     def publish(self, request: PublishRequest) -> Published:
         """Write the window and its ledger row in one transaction."""
         from dataflow_assets.connectors import _sqlalchemy_publish
 
-        return _sqlalchemy_publish.publish(self._sessions, request)
+        return _sqlalchemy_publish.publish(self._sessions, request, self._registry)
 
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
         """The published units of a step; none when the table is gone, whatever was published into it."""
@@ -212,6 +222,13 @@ steps:
             if not (_exists(session, ledger.ledger_table(target.table)) and _exists(session, target.table)):
                 return []
             return ledger.published_entries(session.fetch(ledger.fetch_step(session.dialect, target, pipeline=pipeline, step=step)))
+
+    def schemas(self, target: Target) -> list[SchemaVersion]:
+        """The versions of the target's columns."""
+        with translated(f"reading the schemas of {target.table}", ReadFailed), self._sessions.reading() as session:
+            if not _exists(session, registry.registry_table(target.table)):
+                return []
+            return [registry.schema_version(row) for row in session.fetch(registry.fetch_versions(session.dialect, target.table))]
 
 
 def _exists(session: Session, table: TableName) -> bool:

@@ -16,7 +16,7 @@ from pydantic import AliasChoices, Field, field_validator
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
-from dataflow_assets.storage import ledger
+from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
@@ -25,6 +25,7 @@ from dataflow_assets.tables import (
     PublishRequest,
     Query,
     ReadRequest,
+    SchemaVersion,
     TableName,
     Target,
     Unit,
@@ -34,6 +35,8 @@ from dataflow_assets.tables import (
 from dataflow_assets.windows import parse_duration
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import pyarrow as pa
 
     from dataflow_assets.connectors._sqlite_session import Settings
@@ -104,7 +107,7 @@ steps:
 """
 
     def __init__(self, connection: SQLiteConnection, context: ConnectionContext) -> None:
-        self._options, self._name = connection, context.name
+        self._options, self._name, self._registry = connection, context.name, registry.Registry()
         self._path = (context.project_dir / Path(connection.database).expanduser()).resolve()
 
     @property
@@ -164,6 +167,7 @@ steps:
 
         with translated(f"claiming {unit} in {target.table}", WriteFailed), writing(self._settings) as connection:
             rows(connection, ledger.create_ledger(SQLITE, ledger.ledger_table(target.table)))
+            rows(connection, registry.create_registry(SQLITE, registry.registry_table(target.table)))
             rows(connection, ledger.claim_unit(SQLITE, target, unit, attempt=attempt))
             (row,) = rows(connection, ledger.fetch_unit(SQLITE, target, unit))
             connection.execute("COMMIT")
@@ -175,19 +179,37 @@ steps:
         from dataflow_assets.connectors._sqlite_session import translated, writing
 
         with translated(f"publishing {request.claim.unit} into {request.target.table}", WriteFailed), writing(self._settings) as connection:
-            return _sqlite_publish.publish(connection, request)
+            return _sqlite_publish.publish(connection, request, self._registry)
 
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
         """The published units of a step; none when the table is gone, whatever was published into it."""
+        from dataflow_assets.connectors._sqlite_session import SQLITE, rows
+
+        with self._asking(f"reading the ledger of {target.table}", ledger.ledger_table(target.table), target.table) as connection:
+            if connection is None:
+                return []
+            return ledger.published_entries(rows(connection, ledger.fetch_step(SQLITE, target, pipeline=pipeline, step=step)))
+
+    def schemas(self, target: Target) -> list[SchemaVersion]:
+        """The versions of the target's columns."""
+        from dataflow_assets.connectors._sqlite_session import SQLITE, rows
+
+        with self._asking(f"reading the schemas of {target.table}", registry.registry_table(target.table)) as connection:
+            found = [] if connection is None else rows(connection, registry.fetch_versions(SQLITE, target.table))
+        return [registry.schema_version(row) for row in found]
+
+    @contextmanager
+    def _asking(self, doing: str, *tables: TableName) -> Iterator[sqlite3.Connection | None]:
+        """A connection to read with; None unless all of the tables are there."""
         from dataflow_assets.connectors._sqlite_session import SQLITE, reading, rows, translated
 
         if not self._path.exists():
-            return []
-        needed = (ledger.ledger_table(target.table).name, target.table.name)
-        with translated(f"reading the ledger of {target.table}", ReadFailed), reading(self._settings) as connection:
-            there = rows(
-                connection, Statement("SELECT DISTINCT lower(name) FROM sqlite_master WHERE lower(name) IN (lower(?1), lower(?2))", needed)
-            )
-            if len(there) < len(needed):
-                return []
-            return ledger.published_entries(rows(connection, ledger.fetch_step(SQLITE, target, pipeline=pipeline, step=step)))
+            yield None
+            return
+        marks = ", ".join(f"lower({SQLITE.placeholder(position)})" for position in range(1, len(tables) + 1))
+        wanted = Statement(
+            f"SELECT DISTINCT lower(name) FROM sqlite_master WHERE lower(name) IN ({marks})",  # noqa: S608 - placeholders
+            tuple(table.name for table in tables),
+        )
+        with translated(doing, ReadFailed), reading(self._settings) as connection:
+            yield connection if len(rows(connection, wanted)) == len(tables) else None

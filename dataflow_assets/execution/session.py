@@ -130,7 +130,8 @@ class Session:
         if self.request.full_refresh and mode is WriteMode.APPEND:
             mode = self._refreshed_mode(step)
         timezone = self.pipeline.windows.cadence.timezone if self.pipeline.windows else self.project.model.timezone
-        return Target(connector.target_table(options), mode, options, step.keys, step.window_column, timezone)
+        table = connector.target_table(options)
+        return Target(table, mode, options, step.keys, step.window_column, timezone, step.schema_policy)
 
     def _refreshed_mode(self, step: StepPlan) -> WriteMode:
         if self.pipeline.windows is None:

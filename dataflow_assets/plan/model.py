@@ -14,7 +14,7 @@ from typing import Any, Literal
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise
 from dataflow_assets.spec.models import FreshnessOptions, RetryOptions
-from dataflow_assets.tables import WriteMode
+from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
 
 AssetPath = tuple[str, ...]
@@ -53,6 +53,8 @@ class StepPlan:
     mode: WriteMode | None = None
     keys: tuple[str, ...] = ()
     window_column: str | None = None
+    schema_policy: SchemaPolicy | None = None
+    """The endpoint's own, the pipeline's or the project's; None when nobody says one."""
     table: str | None = None
     """`connection.schema.table` (or path) that a source reads or an endpoint writes, None when unknown before rendering."""
     reads: tuple[AssetPath, ...] = ()

@@ -21,6 +21,7 @@ from dataflow_assets.plan.steps import Draft, draft_steps, refuse_lost_inputs, r
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
 from dataflow_assets.spec.models import PipelineModel, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
+from dataflow_assets.tables import SchemaPolicy
 from dataflow_assets.windows import as_utc, parse_duration
 
 _PLAIN_CRON = re.compile(r"(\*|[1-5]?\d|\*/([2-9]|[1-5]\d)) (\*|1?\d|2[0-3]) (\*|[1-9]|1\d|2[0-8]) \* (\*|[0-6])")
@@ -40,6 +41,8 @@ class PipelineDraft:
     writings: Mapping[str, Writing]
     reads: Mapping[str, Reads]
     writes: Mapping[str, TableRef]
+    default_policy: SchemaPolicy | None = None
+    """The project's."""
 
     @property
     def name(self) -> str:
@@ -83,6 +86,7 @@ class PipelineDraft:
             mode=writing.mode,
             keys=writing.keys,
             window_column=writing.window_column,
+            schema_policy=writing.schema_policy or self.default_policy if draft.plugin.role == "endpoint" else None,
             table=str(table) if table else None,
             reads=reads,
             description=draft.model.description,
@@ -115,7 +119,7 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     reads = {name: read_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "source"}
     targets = {name: written_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "endpoint"}
     writes = {name: table for name, table in targets.items() if table is not None}
-    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes)
+    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, project.model.schema_policy)
 
 
 def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:

@@ -17,9 +17,9 @@ from dataflow_assets.plan.model import WindowPlan
 from dataflow_assets.plan.options import has_template, written_key
 from dataflow_assets.plan.steps import Draft, options_model
 from dataflow_assets.spec.models import PipelineModel
-from dataflow_assets.tables import WriteMode
+from dataflow_assets.tables import SchemaPolicy, WriteMode
 
-_PLANNED = ("mode", "upsert_keys", "event_time_column")
+_PLANNED = ("mode", "upsert_keys", "event_time_column", "schema_policy")
 _TEMPLATED_WINDOW = ("window.", "batch_start", "batch_end", "batch_period")
 
 
@@ -30,6 +30,7 @@ class Writing:
     mode: WriteMode | None = None
     keys: tuple[str, ...] = ()
     window_column: str | None = None
+    schema_policy: SchemaPolicy | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def endpoint_writing(pipeline: PipelineModel, draft: Draft, findings: Findings) 
     if mode is WriteMode.REPLACE_WINDOW and pipeline.windows is not None and not column:
         hint = "add event_time_column: to the pipeline or to this step's config"
         at.add("mode", f"step {draft.id!r} has mode replace_window, but no event_time_column says which rows a window holds", hint=hint)
-    return Writing(mode, keys, column if pipeline.windows else None)
+    return Writing(mode, keys, column if pipeline.windows else None, options.schema_policy or pipeline.schema_policy)
 
 
 def effective_mode(pipeline: PipelineModel, options: Any) -> WriteMode:
@@ -118,7 +119,7 @@ class _Reporter:
 
 
 def _refuse_templates(draft: Draft, findings: Findings) -> bool:
-    """Mode, keys and column decide what is planned, before anything is rendered."""
+    """Mode, keys, column and policy decide what is planned, before anything is rendered."""
     config = draft.config
     found = [name for name in _PLANNED if has_template(config.get(written_key(options_model(draft.plugin), config, name)))]
     for name in found:

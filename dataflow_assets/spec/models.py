@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from dataflow_assets.tables import WriteMode
+from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
 
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*\Z")
@@ -169,6 +169,9 @@ class PipelineModel(Model):
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
     retries: RetryOptions = Field(default_factory=RetryOptions, description="how often it tries again after a transient failure")
+    schema_policy: SchemaPolicy | None = Field(
+        None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
+    )
     steps: list[StepModel] = Field(default_factory=list, description="what it reads, computes, checks and writes")
 
     @model_validator(mode="before")
@@ -236,6 +239,9 @@ class ProjectModel(Model):
     )
     state: StateOptions = Field(default_factory=StateOptions, description="what becomes of the folder .dataflow in git")
     logging: LoggingOptions = Field(default_factory=LoggingOptions, description="where the log files lie and what is written to them")
+    schema_policy: SchemaPolicy | None = Field(
+        None, description="what endpoints do with columns that their target has not: evolve, freeze or discard; default: freeze"
+    )
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process", description="how Dagster runs a job: in the run's own process, or each op in a process of its own"
     )
@@ -281,6 +287,10 @@ class EndpointOptions(Model):
     auto_create: bool = Field(True, description="create a missing table, from schema where given, else from the data")
     columns: dict[str, str] = Field(
         default_factory=dict, validation_alias=AliasChoices("schema", "columns"), description="column -> SQL type"
+    )
+    schema_policy: SchemaPolicy | None = Field(
+        None,
+        description="columns that the target has not: evolve adds them, freeze refuses, discard leaves them out; default: the pipeline's",
     )
     audit: Literal["count", "checksum"] = Field(
         "count", description="compare counts, or read the target back and compare checksums as well"

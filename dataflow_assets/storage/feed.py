@@ -5,17 +5,18 @@ Here: what is true of any table. Not here: the types of one database, the statem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataflow_assets.errors import AuditFailed, ValueRefused
+from dataflow_assets.batches import open_parquet
+from dataflow_assets.errors import AuditFailed, ValueRefused, WriteFailed
 from dataflow_assets.failpoints import failpoint
-from dataflow_assets.storage.casts import cast_exactly
+from dataflow_assets.storage.casts import cast_exactly, is_text, plain, plain_type
 from dataflow_assets.storage.read_ahead import read_ahead
-from dataflow_assets.tables import PublishRequest, Unit, WriteMode
+from dataflow_assets.tables import PublishRequest, Unit, WindowFilter, WriteMode
 
 _AHEAD_ROWS = 32_768
 ORDER = "_dataflow_order"
@@ -59,6 +60,19 @@ class WindowBounds:
     column: str
     start: pa.Scalar
     end: pa.Scalar
+
+
+def window_bounds(request: PublishRequest, routes: Mapping[str, Route]) -> WindowBounds | None:
+    """The window in the type in which its column travels, None when the mode has no window. Raises WriteFailed without a column for it."""
+    target, window, name = request.target, request.claim.unit.window, request.target.window_column
+    if target.mode is not WriteMode.REPLACE_WINDOW:
+        return None
+    if name is None or window is None or name not in routes:
+        hint = "set event_time_column on the step or its pipeline to a column of the data"
+        raise WriteFailed(f"{target.table}: replace_window needs windows and an event_time_column", hint=hint)
+    kind = routes[name].wire
+    start, end = WindowFilter(name, window, target.timezone).bounds(kind)
+    return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
 
 
 class Feed:
@@ -132,6 +146,19 @@ class Feed:
         strays = pc.sum(pc.fill_null(outside, True), min_count=0).as_py()
         if strays:
             raise outside_window(bounds.column, strays, self._request.claim.unit)
+
+
+def longest_texts(request: PublishRequest, names: Sequence[str]) -> dict[str, int]:
+    """The characters of the longest value of some columns, by name; those that are no text are left out."""
+    wanted = [name for name in names if is_text(plain_type(request.schema.field(name).type))]
+    found = dict.fromkeys(wanted, 0)
+    if not wanted:
+        return found
+    with open_parquet(request.paths, request.schema, columns=wanted) if request.paths else request.open_reader() as reader:
+        for batch in reader:
+            for name in wanted:
+                found[name] = max(found[name], pc.max(pc.utf8_length(plain(batch.column(name)))).as_py() or 0)
+    return found
 
 
 def null_key(key: str) -> ValueRefused:

@@ -12,7 +12,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -20,8 +20,10 @@ from typing import Any
 import pyarrow as pa
 
 from dataflow_assets.errors import WriteFailed
+from dataflow_assets.storage.file_rows import combined
+from dataflow_assets.storage.file_schemas import with_version
 from dataflow_assets.storage.places import FilePath, Identity, Mark, Place, place_of
-from dataflow_assets.tables import LedgerEntry, Unit, WriteMode
+from dataflow_assets.tables import ColumnVersion, LedgerEntry, SchemaVersion, Unit, WriteMode
 from dataflow_assets.windows import Window
 
 Key = tuple[str, str, str]
@@ -110,6 +112,8 @@ class Journal:
     files: dict[str, FileRecord] = field(default_factory=dict)
     pendings: tuple[Pending, ...] = ()
     """Commits that were begun: in a local folder the last one; in an object store all that may still arrive."""
+    schemas: tuple[SchemaVersion, ...] = ()
+    """The versions of the target's columns, oldest first."""
     mark: Mark | None = field(default=None, compare=False)
 
     @property
@@ -165,15 +169,25 @@ def _parsed(site: Site) -> Journal:
 def _settled(site: Site, journal: Journal) -> Journal:
     names = {*journal.files, *(pending.name for pending in journal.pendings)}
     marks = site.place.marks(names)
-    files, waiting = {}, []
+    files, waiting, arrived = {}, [], []
     for name in names:
         pendings = [pending for pending in journal.pendings if pending.name == name]
         found = _state(site.place, name, marks.get(name), journal.files.get(name), pendings)
         if found is not None:
             files[name] = found
-        waiting += [item for item in pendings if found is None or found.identity.digest != item.identity.digest]
+        here = [item for item in pendings if found is not None and found.identity.digest == item.identity.digest]
+        waiting += [item for item in pendings if item not in here]
+        arrived += here
     kept = _may_arrive(waiting, marks) if site.place.commits_late else ()
-    return replace(journal, files=files, pendings=kept)
+    return replace(journal, files=files, pendings=kept, schemas=_with_arrived(journal.schemas, files, arrived))
+
+
+def _with_arrived(known: tuple[SchemaVersion, ...], files: Mapping[str, FileRecord], arrived: list[Pending]) -> tuple[SchemaVersion, ...]:
+    """The versions after commits that have happened: what is committed is known with it, and nothing else."""
+    for pending in sorted(arrived, key=lambda item: item.entry.published_at):
+        columns = pending.schema if len(files) == 1 else combined(record.schema for record in files.values())
+        known = with_version(known, pending.schema if columns is None else columns, pending.entry)
+    return known
 
 
 def _may_arrive(waiting: list[Pending], marks: Mapping[str, Mark]) -> tuple[Pending, ...]:
@@ -250,6 +264,7 @@ def _journal_to(journal: Journal) -> dict[str, Any]:
         "claims": [[*key, generation] for key, generation in journal.claims.items()],
         "files": {name: _record_to(record) for name, record in journal.files.items()},
         "pending": pendings[0] if len(pendings) == 1 else pendings or None,
+        "schemas": [_version_to(version) for version in journal.schemas],
     }
 
 
@@ -262,7 +277,17 @@ def _journal_from(data: dict[str, Any]) -> Journal:
         {(pipeline, step, key): generation for pipeline, step, key, generation in data["claims"]},
         {name: _record_from(item) for name, item in data["files"].items()},
         tuple(_pending_from(item) for item in (pending if isinstance(pending, list) else [pending])),
+        schemas=tuple(_version_from(item) for item in data.get("schemas", ())),  # older journals have none
     )
+
+
+def _version_to(version: SchemaVersion) -> dict[str, Any]:
+    return {**asdict(version), "recorded_at": version.recorded_at.isoformat()}
+
+
+def _version_from(data: dict[str, Any]) -> SchemaVersion:
+    columns, moment = tuple(ColumnVersion(**item) for item in data["columns"]), datetime.fromisoformat(data["recorded_at"])
+    return SchemaVersion(**{**data, "columns": columns, "changes": tuple(data["changes"]), "recorded_at": moment})
 
 
 def _pending_to(item: Pending) -> dict[str, Any]:

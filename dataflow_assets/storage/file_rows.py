@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dataflow_assets.errors import ValueRefused, WriteFailed
 from dataflow_assets.storage.casts import cast_exactly, plain, plain_type
+from dataflow_assets.storage.widening import widened
 from dataflow_assets.tables import WindowFilter
 
 _MEMORY = "192MB"
@@ -40,12 +41,16 @@ def meet(old: pa.Schema, new: pa.Schema, *, where: str) -> pa.Schema:
 
 
 def combined(schemas: Iterable[pa.Schema]) -> pa.Schema | None:
-    """The columns of files that were written to one target: a column without values in one has the type of another."""
-    result: pa.Schema | None = None
-    for schema in schemas:
-        fields = {item.name: item for item in schema}
-        result = schema if result is None else pa.schema([fields.get(f.name, f) if pa.types.is_null(f.type) else f for f in result])
-    return result
+    """The columns of files that were written to one target: each column of any of them, in the type that holds the values of all."""
+    fields: dict[str, pa.DataType] = {}
+    found = False
+    for schema in {id(schema): schema for schema in schemas}.values():  # of a thousand windows nearly all have the same one
+        found = True
+        for item in schema:
+            old = fields.get(item.name)
+            if old != item.type:
+                fields[item.name] = item.type if old is None or pa.types.is_null(old) else widened(old, item.type) or old
+    return pa.schema(list(fields.items())) if found else None
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
@@ -61,8 +66,13 @@ def _names(names: Sequence[str]) -> str:
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The rows with the columns of `schema`, by name. Raises ValueRefused where a value would change."""
-    columns = [cast_exactly(batch.column(item.name), item.type, name=item.name) for item in schema]
+    """The rows with the columns of `schema`, by name; null where they have none. Raises ValueRefused where a value would change."""
+    columns = [
+        cast_exactly(batch.column(item.name), item.type, name=item.name)
+        if item.name in batch.schema.names
+        else pa.nulls(batch.num_rows, type=item.type)
+        for item in schema
+    ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

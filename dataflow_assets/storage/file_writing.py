@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
 import pyarrow as pa
@@ -16,7 +16,9 @@ import pyarrow as pa
 from dataflow_assets.errors import ValueRefused
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import file_rows
+from dataflow_assets.storage.agreement import Agreement
 from dataflow_assets.storage.file_ledger import Cut, FileRecord, Key, key_of
+from dataflow_assets.storage.file_schemas import agreed_schema
 from dataflow_assets.storage.places import FilePath, Mark
 from dataflow_assets.tables import LedgerEntry, PublishRequest, WindowFilter, WriteMode
 
@@ -98,18 +100,14 @@ class Counts:
     cut: Cut | None = None
 
 
-def schema_for(request: PublishRequest, format: Format, slot: Slot, *, declared: pa.Schema | None) -> pa.Schema:
-    """The columns of the new file. Raises ValueRefused when data, declaration and old file do not have the same ones."""
-    wanted = new = file_rows.plain_schema(request.schema)
-    if declared is not None:
-        file_rows.meet(declared, new, where=f"{slot.path}, whose columns are declared")
-        wanted = declared
-    if request.target.mode is WriteMode.REPLACE:
-        return wanted
+def schema_for(request: PublishRequest, format: Format, slot: Slot, *, declared: pa.Schema | None) -> tuple[pa.Schema, Agreement]:
+    """The columns of the new file. Raises WriteFailed when the schema policy refuses to let data, declaration and old file differ."""
+    new = file_rows.plain_schema(request.schema)
     columns = slot.columns
-    if slot.exists and (slot.record is None or slot.record.edited):
-        columns = format.schema(slot.path, columns or wanted)
-    return wanted if columns is None else file_rows.meet(columns, wanted, where=str(slot.path))
+    if slot.exists and (slot.record is None or slot.record.edited) and request.target.mode is not WriteMode.REPLACE:
+        columns = format.schema(slot.path, columns or (declared if declared is not None else new))
+    whole = request.target.mode is WriteMode.REPLACE
+    return agreed_schema(replace(request, schema=new), columns, declared=declared, whole=whole)
 
 
 def write_file(
@@ -117,7 +115,8 @@ def write_file(
 ) -> Counts:
     """Write the whole new file. Raises ValueRefused for rows that may not come in."""
     counts, window = Counts(), window_of(request, schema)
-    ranges = _ranges(request, format, slot)
+    old = _old_schema(format, slot, schema)
+    ranges = _ranges(request, format, slot) if old.names == schema.names else None
     counts.copied = ranges is not None
     with ExitStack() as stack:
         keys = None
@@ -128,7 +127,7 @@ def write_file(
         writer = format.create(file, schema, entries) if ranges is None else format.extend(file, schema)
         stack.callback(writer.abandon)
         if ranges is None:
-            _keep(writer, _kept(format, slot, schema, window, keys), counts)
+            _keep(writer, _kept(format, slot, old, window, keys), schema, counts)
         start = file.tell()
         _add(writer, _staged(request, schema), counts, window=window, keys=keys)
         writer.close()
@@ -215,6 +214,14 @@ def _staged(request: PublishRequest, schema: pa.Schema) -> Iterator[pa.RecordBat
 _Old = Iterator[tuple[pa.RecordBatch, int]]
 
 
+def _old_schema(format: Format, slot: Slot, schema: pa.Schema) -> pa.Schema:
+    """The columns that the old file has by itself, in the types that they are to have."""
+    if not slot.merges:
+        return schema
+    own = slot.record.schema if slot.record and not slot.record.edited else format.schema(slot.path, schema)
+    return pa.schema([schema.field(name) for name in own.names if name in schema.names])
+
+
 def _kept(format: Format, slot: Slot, schema: pa.Schema, window: WindowFilter | None, keys: file_rows.Keys | None) -> _Old:
     """The old rows that stay, with the number of those that do not."""
     if not slot.merges:
@@ -231,12 +238,12 @@ def _kept(format: Format, slot: Slot, schema: pa.Schema, window: WindowFilter | 
         yield kept, batch.num_rows - kept.num_rows
 
 
-def _keep(writer: Writer, old: _Old, counts: Counts) -> None:
+def _keep(writer: Writer, old: _Old, schema: pa.Schema, counts: Counts) -> None:
     for batch, deleted in old:
         counts.kept += batch.num_rows
         counts.deleted += deleted
         if batch.num_rows:
-            writer.write(batch)
+            writer.write(batch if batch.schema.equals(schema) else file_rows.conform(batch, schema))
 
 
 def _add(

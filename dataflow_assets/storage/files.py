@@ -135,6 +135,15 @@ def columns_of(journal: Journal) -> pa.Schema | None:
     return file_rows.combined(record.schema for record in journal.files.values())
 
 
+def rows_of(format: Format, path: FilePath, journal: Journal, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of a file with the columns of its target: null where the file is older than a column."""
+    record = journal.files.get(path.name)
+    own = record.schema if record and not record.edited else schema  # of what others changed nothing is supposed
+    reading = pa.schema([schema.field(name) for name in own.names])
+    for batch in format.rows(path, reading):
+        yield batch if batch.schema.equals(schema) else file_rows.conform(batch, schema)
+
+
 def _covers(request: PublishRequest, record: FileRecord | None) -> bool:
     """Whether the unit replaces all that the file holds."""
     unit = request.claim.unit
@@ -182,7 +191,7 @@ def _attempt(
 ) -> Published | None:
     """Write the new file and commit it; None when the site changed meanwhile."""
     entry = _entry(request)
-    schema = schema_for(request, format, slot, declared=declared)
+    schema, agreement = schema_for(request, format, slot, declared=declared)
     with site.place.new_file(site.prefix) as new:
         counts = write_file(new.file, request, format, slot, schema, [*_others(slot.record, entry), entry])
         identity = site.place.seal(new)
@@ -195,7 +204,7 @@ def _attempt(
     edited = slot.merges and slot.record is not None and slot.record.edited
     note = f"{slot.path} was changed by somebody else since it was published; those rows stay" if edited else ""
     deleted, rows = (None, None) if counts.copied else (counts.deleted, counts.kept + counts.written)
-    return Published(request.rows, request.claim.generation, deleted=deleted, target_rows=rows, note=note)
+    return agreement.reported(Published(request.rows, request.claim.generation, deleted=deleted, target_rows=rows, note=note))
 
 
 def _others(record: FileRecord | None, entry: LedgerEntry) -> list[LedgerEntry]:

@@ -72,6 +72,11 @@ class Dialect:
     conflict: Conflict = on_conflict
     incoming: Callable[[str], str] = lambda quoted: f"excluded.{quoted}"
     """The new row's value of a quoted column, inside what `conflict` appends."""
+    folds_case: bool = False
+    """Whether two columns of one table may not differ in capitals only."""
+    adding: str = "ADD COLUMN IF NOT EXISTS"
+    retyping: str = "ALTER COLUMN {column} SET DATA TYPE {kind}"
+    """How ALTER TABLE changes a type; `{null}` becomes NULL or NOT NULL."""
 
     def quote(self, name: str) -> str:
         """The identifier in quotes. Raises ValueRefused where the database would reject or silently shorten it."""
@@ -118,6 +123,17 @@ def create_table(
     if index:
         lines.append(f"INDEX ({dialect.names(index)})")
     return Statement(f"CREATE TABLE IF NOT EXISTS {dialect.table(table)} ({', '.join(lines)}){options and ' ' + options}")
+
+
+def add_column(dialect: Dialect, table: TableName, name: str, kind: str) -> Statement:
+    """ALTER TABLE ... ADD COLUMN; `kind` is taken as it stands."""
+    return Statement(f"ALTER TABLE {dialect.table(table)} {dialect.adding} {dialect.quote(name)} {kind}")
+
+
+def change_type(dialect: Dialect, table: TableName, name: str, kind: str, *, null: bool) -> Statement:
+    """ALTER TABLE that gives a column another type; `null` says whether it keeps nulls, for dialects that ask."""
+    change = dialect.retyping.replace("{kind}", kind).replace("{null}", "NULL" if null else "NOT NULL")
+    return Statement(f"ALTER TABLE {dialect.table(table)} {change.replace('{column}', dialect.quote(name))}")
 
 
 def create_index(dialect: Dialect, table: TableName, columns: Sequence[str], *, name: str | None = None, unique: bool = False) -> Statement:

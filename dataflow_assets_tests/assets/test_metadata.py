@@ -17,7 +17,7 @@ from dataflow_assets.errors import Place
 from dataflow_assets.execution.events import StepFinished
 from dataflow_assets.protocols import CheckResult
 from dataflow_assets.secrets import register_secret
-from dataflow_assets.tables import Published
+from dataflow_assets.tables import Published, SchemaChange
 from dataflow_assets_tests.assets.test_build import pipeline
 
 VALUES = st.one_of(
@@ -107,3 +107,13 @@ def test_an_sql_transform_shows_from_which_columns_it_makes_its_own() -> None:
         "who": [("other", "name")],
         "total": [("s1", "price")],
     }
+
+
+def test_what_a_schema_policy_did_is_shown_and_the_columns_are_those_of_the_target() -> None:
+    changes = (SchemaChange("discarded", "price", "mart.orders", "decimal"), SchemaChange("added", "co|upon", "mart.orders", after="text"))
+    published = Published(2, 4, schema_changes=changes)
+    event = StepFinished("all", "s2", 2, 64, 0.5, "2:ab", SCHEMA, False, published)
+    shown = materialized(event, pipeline("orders").by_id["s2"], window=None, inputs=[])
+    assert str(shown["schema_changes"].value).count("\n- ") == 1
+    assert "'co\\|upon' (text) was added to mart.orders (evolve)" in str(shown["schema_changes"].value)
+    assert [column.name for column in shown["dagster/column_schema"].columns] == ["id"]

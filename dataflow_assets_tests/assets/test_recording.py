@@ -42,6 +42,17 @@ def test_a_materialization_carries_its_receipt(project: Path, instance: dg.Dagst
     assert metadata["resumed"].value is False
 
 
+def test_a_column_that_came_is_shown_with_the_window_it_came_in(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    evolving = shop.ORDERS.replace("event_time_column", "schema_policy: evolve\nevent_time_column", 1)
+    root = shop.write_shop(tmp_path / "shop", orders=evolving)
+    shop.run(root, instance, tags={"dagster/partition": DAYS[0]})
+    shop.write_shop(root, orders=evolving.replace("select id,", "select id, 'EUR' as currency,"))
+    assert shop.run(root, instance, tags={"dagster/partition": DAYS[1]}).success
+    record = instance.fetch_materializations(dg.AssetKey(["orders", "publish"]), limit=1).records[0]
+    metadata = record.asset_materialization.metadata  # type: ignore[union-attr]
+    assert "column 'currency' (string) was added to lake/orders (evolve)" in str(metadata["schema_changes"].value)
+
+
 def test_a_range_in_one_run_records_each_window_once(project: Path, instance: dg.DagsterInstance) -> None:
     result = shop.run(project, instance, tags=RANGE)
     assert result.success

@@ -54,3 +54,16 @@ class DroppedPromises(abc.ABC):
         self.drop(harness, "gone")
         harness.publish(events(day(0)), gone, day(0), "again")
         assert harness.publish(events(day(0)), kept, day(0), "again").already
+
+    def test_a_ledger_without_a_registry_gets_one(self, harness: Harness) -> None:
+        """Ledgers of older versions have none; nor does one that somebody has dropped."""
+        target = harness.make_target("kept", WriteMode.APPEND)
+        harness.publish(events(day(0)), target, day(0))
+        self.drop(harness, "_dataflow_schemas")
+        harness.connector.close()
+        harness._connector = None  # type: ignore[attr-defined] # as in a new process
+        assert harness.connector.schemas(target) == []  # type: ignore[attr-defined]
+        harness.publish(events(day(1)), target, day(1))
+        (version,) = harness.connector.schemas(target)  # type: ignore[attr-defined]
+        assert [column.name for column in version.columns] == ["id", "at", "note"]
+        assert len(harness.connector.ledger(target, pipeline="contract", step="write")) == 2

@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from dataflow_assets.tables import Target, WriteMode
+from dataflow_assets.tables import SchemaPolicy, Target, WriteMode
 from dataflow_assets_tests.connectors.harness import Harness, day, events
 
 ROWS = 200
@@ -63,22 +64,36 @@ def target_of(harness: Harness, mode: WriteMode) -> Target:
 
 
 def start(
-    kind: str, place: str, mode: WriteMode, *, attempt: str, note: str, number: int = 0, failpoints: str = ""
+    kind: str, place: str, mode: WriteMode, *, attempt: str, note: str, number: int = 0, failpoints: str = "", extra: str = ""
 ) -> subprocess.Popen[str]:
-    """Start a publisher of the `number`-th day."""
-    command = [sys.executable, "-m", "dataflow_assets_tests.connectors.publisher", kind, place, mode.value, attempt, note, str(number)]
+    """Start a publisher of the `number`-th day; with a column more, which its target is to get."""
+    command = [
+        sys.executable,
+        "-m",
+        "dataflow_assets_tests.connectors.publisher",
+        kind,
+        place,
+        mode.value,
+        attempt,
+        note,
+        str(number),
+        extra,
+    ]
     environment = {**os.environ, "DATAFLOW_FAILPOINTS": failpoints}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def main(kind: str, place: str, mode: str, attempt: str, note: str, number: str) -> None:
+def main(kind: str, place: str, mode: str, attempt: str, note: str, number: str, extra: str) -> None:
     """Claim and publish."""
     with tempfile.TemporaryDirectory() as folder:
         harness = harness_of(kind, place, Path(folder))
         target = target_of(harness, WriteMode(mode))
         claim = harness.connector.claim(target, day(int(number)), attempt=attempt)
         print(f"claimed generation {claim.generation}", flush=True)
-        harness.connector.publish(harness.request(events(day(int(number)), note=note, rows=ROWS), target, claim))
+        table = events(day(int(number)), note=note, rows=ROWS)
+        if extra:
+            table, target = table.append_column(extra, table["note"]), replace(target, schema_policy=SchemaPolicy.EVOLVE)
+        harness.connector.publish(harness.request(table, target, claim))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataflow_assets.connectors.clickhouse import ClickHouseConnection, ClickHou
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
+from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises, SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -76,6 +77,14 @@ class TestClickHouse(ConnectorContract):
         return harness
 
 
+class TestClickHouseSchemas(SchemaPromises):
+    """Columns that change."""
+
+    @pytest.fixture
+    def harness(self, harness: ClickHouseHarness) -> ClickHouseHarness:
+        return harness
+
+
 class TestClickHouseDropped(DroppedPromises):
     """A table dropped by hand."""
 
@@ -86,7 +95,7 @@ class TestClickHouseDropped(DroppedPromises):
         client.close()
 
 
-class TestClickHouseKilled(KillPromises):
+class TestClickHouseKilled(KillPromises, SchemaKillPromises):
     """Processes."""
 
     kind = "clickhouse"

@@ -26,6 +26,7 @@ from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import PublishRequest, ReadRequest, Target, WindowFilter, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import where
+from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, day, unit
 
 
@@ -64,6 +65,14 @@ class TestContract(ConnectorContract):
         "binary": Lossy("CSV is text"),
         "fixed_size_binary": Lossy("CSV is text"),
     }
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> CsvHarness:
+        return CsvHarness(tmp_path)
+
+
+class TestSchemas(SchemaPromises):
+    """Columns that change."""
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> CsvHarness:

@@ -24,6 +24,7 @@ from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Bind, Query, ReadRequest, Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
+from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises, SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -78,6 +79,14 @@ class TestDuckDB(ConnectorContract):
         return harness
 
 
+class TestDuckDBSchemas(SchemaPromises):
+    """Columns that change."""
+
+    @pytest.fixture
+    def harness(self, harness: DuckDBHarness) -> DuckDBHarness:
+        return harness
+
+
 class TestDuckDBDropped(DroppedPromises):
     """A table dropped by hand."""
 
@@ -88,7 +97,7 @@ class TestDuckDBDropped(DroppedPromises):
             connection.execute(f"drop table {table}")
 
 
-class TestDuckDBKilled(KillPromises):
+class TestDuckDBKilled(KillPromises, SchemaKillPromises):
     """Processes."""
 
     kind = "duckdb"

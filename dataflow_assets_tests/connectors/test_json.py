@@ -21,6 +21,7 @@ from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import PublishRequest, ReadRequest, Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
+from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, unit
 
 
@@ -75,6 +76,22 @@ class TestLines(ConnectorContract):
     """One object per line."""
 
     lossy: ClassVar[dict[str, Lossy]] = LOSSY
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> JsonHarness:
+        return JsonHarness(tmp_path, ending=".ndjson")
+
+
+class TestDocumentSchemas(SchemaPromises):
+    """Columns that change."""
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> JsonHarness:
+        return JsonHarness(tmp_path)
+
+
+class TestLinesSchemas(SchemaPromises):
+    """Columns that change."""
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> JsonHarness:

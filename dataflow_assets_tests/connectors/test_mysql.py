@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +16,11 @@ from dataflow_assets import discovery
 from dataflow_assets.connectors.mysql import Connector, MySQLConnection, MySQLEndpoint, MySQLSource
 from dataflow_assets.errors import MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.protocols import ConnectionContext
-from dataflow_assets.tables import Target, WriteMode
+from dataflow_assets.tables import SchemaPolicy, Target, WriteMode
 from dataflow_assets_tests.connectors.arrow_types import COLUMNS
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
+from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises, SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_column, assert_same_rows, day, events, failing, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -87,6 +89,14 @@ class TestMySQL(ConnectorContract):
         return harness
 
 
+class TestMySQLSchemas(SchemaPromises):
+    """Columns that change."""
+
+    @pytest.fixture
+    def harness(self, harness: MySQLHarness) -> MySQLHarness:
+        return harness
+
+
 class TestMySQLDropped(DroppedPromises):
     """A table dropped by hand."""
 
@@ -95,7 +105,7 @@ class TestMySQLDropped(DroppedPromises):
         ask(harness.dsn, f"DROP TABLE {table}")
 
 
-class TestMySQLKilled(KillPromises):
+class TestMySQLKilled(KillPromises, SchemaKillPromises):
     """Processes."""
 
     kind = "mysql"
@@ -113,7 +123,7 @@ def test_a_table_that_a_failed_publish_made_is_taken_away(harness: MySQLHarness)
     claim = harness.connector.claim(target, day(0), attempt="first")
     with pytest.raises(WriteFailed):
         harness.connector.publish(failing(harness.request(events(day(0)), target, claim)))
-    assert ask(harness.dsn, "SHOW TABLES") == (("_dataflow_ledger",),)
+    assert ask(harness.dsn, "SHOW TABLES") == (("_dataflow_ledger",), ("_dataflow_schemas",))
 
 
 @pytest.mark.parametrize(
@@ -255,7 +265,7 @@ def test_inserts_keep_values_too(harness: MySQLHarness, case: str) -> None:
 def test_a_row_larger_than_a_packet_is_refused_by_name(harness: MySQLHarness) -> None:
     with pytest.raises(WriteFailed, match="max_allowed_packet"):
         harness.publish(pa.table({"v": ["x" * 20_000_000]}), harness.make_target("things", WriteMode.APPEND), unit())
-    assert ask(harness.dsn, "SHOW TABLES") == (("_dataflow_ledger",),)
+    assert ask(harness.dsn, "SHOW TABLES") == (("_dataflow_ledger",), ("_dataflow_schemas",))
 
 
 # -- keys
@@ -297,3 +307,23 @@ def test_a_missing_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDriver, match="pymysql"):
         Connector(MySQLConnection(), ConnectionContext("x", Path())).probe()
+
+
+def test_evolve_in_a_table_made_by_hand(harness: MySQLHarness) -> None:
+    """What a change of type would take away, an index, a default, a comment, keeps the column as it is; a collation stays."""
+    ask(
+        harness.dsn,
+        "CREATE TABLE hand (id INT NOT NULL, told INT COMMENT 'by hand', flag BOOLEAN, code VARCHAR(5) COLLATE utf8mb4_unicode_ci,"
+        " note VARCHAR(5) COLLATE utf8mb4_unicode_ci NOT NULL, n DECIMAL(6,2), KEY (told)) ENGINE=InnoDB",
+    )
+    target = replace(harness.make_target("hand", WriteMode.APPEND), schema_policy=SchemaPolicy.EVOLVE)
+    table = pa.table({"id": [2**40], "told": [1], "flag": [True], "note": ["longer than five"], "n": pa.array([Decimal("12345.678")])})
+    done = harness.publish(table.append_column("code", pa.array(["short"])), target, unit("a"))
+    assert {(change.action, change.column) for change in done.schema_changes} == {("widened", "id"), ("widened", "note"), ("widened", "n")}
+    shown = {row[0]: (row[1], row[2], row[3]) for row in ask(harness.dsn, "SHOW FULL COLUMNS FROM hand")}
+    assert shown["id"] == ("bigint(20)", None, "NO")
+    assert shown["note"] == ("longtext", "utf8mb4_unicode_ci", "NO")
+    assert shown["n"] == ("decimal(8,3)", None, "YES")
+    assert shown["flag"][0] == "tinyint(1)"
+    with pytest.raises(ValueRefused, match="told"):
+        harness.publish(table.set_column(1, "told", pa.array([2**40])).append_column("code", pa.array(["x"])), target, unit("b"))

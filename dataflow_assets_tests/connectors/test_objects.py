@@ -10,6 +10,7 @@ import pytest
 
 from dataflow_assets.tables import WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
+from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy
 from dataflow_assets_tests.connectors.kills import KillPromises
 from dataflow_assets_tests.connectors.on_objects import harness_at, place_of
@@ -48,6 +49,14 @@ class TestParquet(ConnectorContract):
 
 class TestParquetFolder(ConnectorContract):
     """One object per window."""
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path, s3_root: StoreRoot) -> Harness:
+        return harness_at("folder", s3_root, tmp_path)
+
+
+class TestParquetFolderSchemas(SchemaPromises):
+    """Columns that change."""
 
     @pytest.fixture
     def harness(self, tmp_path: Path, s3_root: StoreRoot) -> Harness:

@@ -18,6 +18,7 @@ from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import ReadRequest, Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import where
+from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
 from dataflow_assets_tests.connectors.harness import EVENTS, Harness, assert_same_rows, day, events
 
 
@@ -54,6 +55,22 @@ class TestFile(ConnectorContract):
 
 class TestFolder(ConnectorContract):
     """One file per window."""
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> ParquetHarness:
+        return ParquetHarness(tmp_path, ending="/")
+
+
+class TestFileSchemas(SchemaPromises):
+    """Columns that change."""
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> ParquetHarness:
+        return ParquetHarness(tmp_path)
+
+
+class TestFolderSchemas(SchemaPromises):
+    """Columns that change."""
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> ParquetHarness:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,11 +19,12 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import ValidationError
 
 from dataflow_assets.connectors.postgres import Connector, PostgresConnection, PostgresEndpoint, PostgresSource
-from dataflow_assets.errors import AuditFailed, ConnectionFailed, WriteFailed
+from dataflow_assets.errors import AuditFailed, ConnectionFailed, ValueRefused, WriteFailed
 from dataflow_assets.protocols import ConnectionContext
-from dataflow_assets.tables import ReadRequest, Target, WriteMode
+from dataflow_assets.tables import ReadRequest, SchemaPolicy, Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
+from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises, SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -86,6 +88,14 @@ class TestPostgres(ConnectorContract):
         return harness
 
 
+class TestPostgresSchemas(SchemaPromises):
+    """Columns that change."""
+
+    @pytest.fixture
+    def harness(self, harness: PostgresHarness) -> PostgresHarness:
+        return harness
+
+
 class TestPostgresDropped(DroppedPromises):
     """A table dropped by hand."""
 
@@ -95,7 +105,7 @@ class TestPostgresDropped(DroppedPromises):
             connection.execute(f"drop table {table}")
 
 
-class TestPostgresKilled(KillPromises):
+class TestPostgresKilled(KillPromises, SchemaKillPromises):
     """Processes."""
 
     kind = "postgres"
@@ -343,3 +353,27 @@ def test_endpoint_names_its_schema_either_way() -> None:
     for key in ("pg_schema", "table_schema"):
         assert PostgresEndpoint.model_validate({"table": "t", key: "mart"}).table_schema == "mart"
         assert PostgresSource.model_validate({"table": "t", key: "mart"}).table_schema == "mart"
+
+
+def test_evolve_in_a_table_made_by_hand(harness: PostgresHarness) -> None:
+    """Text is given room when a value needs it; domains, wide numerics and columns that fill themselves are let be."""
+    with psycopg.connect(harness.dsn, autocommit=True) as connection:
+        connection.execute("CREATE DOMAIN small AS integer")
+        connection.execute(
+            "CREATE TABLE hand (id small, note varchar(5), code varchar(5), n numeric(6,2), wide numeric(100,2),"
+            " made timestamptz DEFAULT now(), twice bigint GENERATED ALWAYS AS (id * 2) STORED)"
+        )
+    target = replace(harness.make_target("hand", WriteMode.APPEND), schema_policy=SchemaPolicy.EVOLVE)
+    table = pa.table({"id": [1], "note": ["longer than five"], "code": ["short"], "n": pa.array([Decimal("12345.678")])})
+    done = harness.publish(table, target, unit("a"))
+    said = {(change.action, change.column, change.before, change.after) for change in done.schema_changes}
+    assert said == {
+        ("widened", "note", "character varying(5)", "text"),
+        ("widened", "n", "numeric(6,2)", "numeric(8, 3)"),
+        ("absent", "wide", "", ""),
+    }
+    with psycopg.connect(harness.dsn) as connection:
+        found = connection.execute("SELECT id, note, code, n, twice FROM hand").fetchall()
+    assert found == [(1, "longer than five", "short", Decimal("12345.678"), 2)]
+    with pytest.raises(ValueRefused, match="id"):
+        harness.publish(pa.table({"id": [2**40]}), target, unit("b"))

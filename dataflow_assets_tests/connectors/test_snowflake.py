@@ -15,6 +15,7 @@ from dataflow_assets.connectors.snowflake import Connector, SnowflakeEndpoint, S
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
+from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -72,6 +73,14 @@ class TestSnowflake(ConnectorContract):
     def harness(self, harness: SnowflakeHarness, snowflake_account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> SnowflakeHarness:
         if snowflake_account.emulated:
             monkeypatch.setattr(type(self), "lossy", {**self.lossy, **FINE})
+        return harness
+
+
+class TestSnowflakeSchemas(SchemaPromises):
+    """Columns that change."""
+
+    @pytest.fixture
+    def harness(self, harness: SnowflakeHarness) -> SnowflakeHarness:
         return harness
 
 

@@ -165,7 +165,7 @@ def test_nothing_is_left_behind(harness: SnowflakeHarness) -> None:
     with pytest.raises(DataflowError):
         harness.connector.publish(failing(harness.request(events(day(0)), target, claim)))
     found = run(harness.keys, "SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = CURRENT_SCHEMA()")
-    assert {name for (name,) in found} == {"things", "_dataflow_ledger"}
+    assert {name for (name,) in found} == {"things", "_dataflow_ledger", "_dataflow_schemas"}
 
 
 @pytest.mark.parametrize("schema", ["mart", "My Schema"])

@@ -23,6 +23,7 @@ from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Bind, Query, ReadRequest, Target, WindowFilter, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
+from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -118,6 +119,24 @@ class TestSQLAlchemyOnPostgres(ConnectorContract):
     """The contract, with a real server."""
 
     lossy: ClassVar[dict[str, Lossy]] = {**FINE, "string_nul": Lossy("Postgres has no text with a zero byte")}
+
+    @pytest.fixture
+    def harness(self, on_postgres: SQLAlchemyHarness) -> SQLAlchemyHarness:
+        return on_postgres
+
+
+class TestSQLAlchemyOnSQLiteSchemas(SchemaPromises):
+    """Columns that change."""
+
+    widens = False
+
+    @pytest.fixture
+    def harness(self, on_sqlite: SQLAlchemyHarness) -> SQLAlchemyHarness:
+        return on_sqlite
+
+
+class TestSQLAlchemyOnPostgresSchemas(SchemaPromises):
+    """Columns that change."""
 
     @pytest.fixture
     def harness(self, on_postgres: SQLAlchemyHarness) -> SQLAlchemyHarness:

@@ -23,6 +23,7 @@ from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Bind, Query, ReadRequest, Target, WindowFilter, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
+from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -72,6 +73,16 @@ class TestSQLite(ConnectorContract):
         "float64": Lossy("SQLite makes a null of NaN"),
         "float32": Lossy("SQLite makes a null of NaN"),
     }
+
+    @pytest.fixture
+    def harness(self, harness: SQLiteHarness) -> SQLiteHarness:
+        return harness
+
+
+class TestSQLiteSchemas(SchemaPromises):
+    """Columns that change."""
+
+    widens = False
 
     @pytest.fixture
     def harness(self, harness: SQLiteHarness) -> SQLiteHarness:

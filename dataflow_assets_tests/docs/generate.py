@@ -92,9 +92,12 @@ def verbs() -> str:
     return _table(("verb", "what it does"), [(f"[`{name}`](#{name})", verb.summary) for name, verb in VERBS.items()])
 
 
-def verb(name: str) -> str:
-    """The help and the options of a verb; what all verbs share is left out."""
+def verb(name: str, inner: str = "") -> str:
+    """The help and the options of a verb, or of one inside it; what all verbs share is left out."""
     command = app.get_command(click.Context(app), name)
+    if inner:
+        assert isinstance(command, click.Group)
+        command, name = command.commands[inner], f"{name} {inner}"
     assert command is not None
     shared = {option.name for option in shared_options()}
     rows = [

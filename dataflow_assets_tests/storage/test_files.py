@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from dataflow_assets.errors import DataflowError, Fenced, ValueRefused, WriteFailed
 from dataflow_assets.storage import file_ledger, files
 from dataflow_assets.storage.file_ledger import Identity, Site
-from dataflow_assets.tables import WindowFilter, WriteMode
+from dataflow_assets.tables import SchemaPolicy, WindowFilter, WriteMode
 from dataflow_assets.windows import Window
 from dataflow_assets_tests.connectors.contract_base import where
 from dataflow_assets_tests.connectors.harness import EVENTS, Harness, assert_same_rows, day, events, hour, unit
@@ -147,7 +149,7 @@ def test_a_file_with_other_columns_put_there_by_hand_is_refused(tmp_path: Path) 
     harness = harness_of("csv", tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "things.csv").write_text("id,at,comment\n")
-    with pytest.raises(ValueRefused, match="comment"):
+    with pytest.raises(WriteFailed, match="comment"):
         harness.publish(events(day(0)), target_of(harness, WriteMode.APPEND), day(0))
     assert (tmp_path / "out" / "things.csv").read_text() == "id,at,comment\n"
 
@@ -223,7 +225,7 @@ def test_declared_columns_shape_the_file(tmp_path: Path) -> None:
     harness.publish(events(day(0)), target, unit())
     assert harness.rows(target).schema.field("id").type == pa.decimal128(20, 2)
     assert harness.rows(target).column_names == ["note", "id", "at"]
-    with pytest.raises(ValueRefused, match="note"):
+    with pytest.raises(WriteFailed, match="note"):
         harness.publish(
             events(day(0)), harness.make_target("things", WriteMode.REPLACE, schema={"id": "int64", "at": "timestamp[UTC]"}), unit("b")
         )
@@ -391,3 +393,65 @@ def test_another_window_column_looks_at_the_rows_again(tmp_path: Path) -> None:
     harness.publish(table, harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at"), day(0))
     harness.publish(table.slice(0, 0), harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="seen"), day(1))
     assert harness.rows(harness.make_target("things", WriteMode.REPLACE_WINDOW)).num_rows == 0
+
+
+def test_a_file_that_is_replaced_as_a_whole_has_the_columns_of_its_rows(single: Harness) -> None:
+    """Unless the user says a policy: an export follows its query."""
+    target = target_of(single, WriteMode.REPLACE)
+    single.publish(pa.table({"id": [1], "x": [5]}), target, unit("a"))
+    single.publish(pa.table({"id": [2], "y": ["z"]}), target, unit("a"), "second")
+    assert single.rows(target).to_pydict() == {"id": [2], "y": ["z"]}
+    versions = single.connector.schemas(target)  # type: ignore[attr-defined]
+    assert [version.changes for version in versions] == [(), ("added 'y' string", "removed 'x' int64")]
+    with pytest.raises(WriteFailed, match="'x'"):
+        single.publish(pa.table({"id": [3], "x": [5]}), replace(target, schema_policy=SchemaPolicy.FREEZE), unit("a"), "third")
+    done = single.publish(
+        pa.table({"id": [3], "x": [5], "y": ["z"]}), replace(target, schema_policy=SchemaPolicy.DISCARD), unit("a"), "fourth"
+    )
+    assert [change.column for change in done.schema_changes] == ["x"]
+    assert single.rows(target).to_pydict() == {"id": [3], "y": ["z"]}
+
+
+def test_a_version_counts_only_once_its_file_is_there(single: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal announces the new columns before the rename that makes them true."""
+    target = replace(target_of(single, WriteMode.APPEND), schema_policy=SchemaPolicy.EVOLVE)
+    single.publish(pa.table({"id": [1]}), target, unit("a"))
+
+    def break_off(place: str) -> None:
+        if place == "publish.before_commit":
+            raise OSError("broken off")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(files, "failpoint", break_off)
+        with pytest.raises(WriteFailed):
+            single.publish(pa.table({"id": [2], "x": [5]}), target, unit("b"))
+    assert [version.version for version in single.connector.schemas(target)] == [1]  # type: ignore[attr-defined]
+    assert single.rows(target).column_names == ["id"]
+    single.publish(pa.table({"id": [2], "x": [5]}), target, unit("b"), "again")
+    assert [version.changes for version in single.connector.schemas(target)] == [(), ("added 'x' int64",)]  # type: ignore[attr-defined]
+
+
+def test_a_journal_without_versions_gets_them(single: Harness) -> None:
+    target = target_of(single, WriteMode.APPEND)
+    single.publish(pa.table({"id": [1]}), target, unit("a"))
+    (journal,) = (single.scratch / "out").glob(".*dataflow.json")
+    text = json.loads(journal.read_text())
+    assert text.pop("schemas") == []
+    journal.write_text(json.dumps(text))
+    single.publish(pa.table({"id": [2]}), target, unit("b"))
+    (version,) = single.connector.schemas(target)  # type: ignore[attr-defined]
+    assert (version.version, [column.name for column in version.columns]) == (1, ["id"])
+
+
+def test_a_folder_of_published_files_is_read_as_one_though_columns_came_later(tmp_path: Path) -> None:
+    harness = harness_of("folder", tmp_path)
+    target = replace(target_of(harness, WriteMode.REPLACE_WINDOW), schema_policy=SchemaPolicy.EVOLVE)
+    harness.publish(events(day(0)), target, day(0))
+    harness.publish(events(day(1)).append_column("coupon", pa.array(["c"] * 24)), target, day(1))
+    found = harness.read("things")
+    assert found["coupon"].null_count == 24
+    assert found.num_rows == 48
+    stranger = pa.table({"id": [1]})
+    pq.write_table(stranger, tmp_path / "out" / "things" / "stranger.parquet")
+    with pytest.raises(DataflowError, match="do not have the same columns"):
+        harness.read("things")
