@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,24 +19,16 @@ from dataflow_assets.batches import resize
 from dataflow_assets.connectors._bigquery_errors import driver_errors, is_denied, translated
 from dataflow_assets.connectors._bigquery_session import Result, Session, Sessions
 from dataflow_assets.connectors._bigquery_types import Column, read_expression, read_kind
+from dataflow_assets.connectors._sql import Wanted
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage import sql
 from dataflow_assets.storage.casts import cast_exactly
 from dataflow_assets.storage.read_ahead import read_ahead
 from dataflow_assets.storage.sql import Statement
-from dataflow_assets.tables import Bind, Query, TableName, WindowFilter
+from dataflow_assets.tables import Bind, Query, TableName
 
 _INLINE_ROWS = 1_000
 """Rows that come with the job's reply; the Read API is asked when there are more."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What of a source is read."""
-
-    columns: Sequence[str] | None = None
-    window: WindowFilter | None = None
-    batch_rows: int = 65_536
 
 
 @contextmanager

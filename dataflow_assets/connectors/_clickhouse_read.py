@@ -14,6 +14,7 @@ import pyarrow as pa
 from dataflow_assets.batches import resize, trimmed
 from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, Server, bound, driver_errors, translated
 from dataflow_assets.connectors._clickhouse_types import ReadColumn, read_column
+from dataflow_assets.connectors._sql import Wanted
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage import sql
 from dataflow_assets.storage.read_ahead import read_ahead
@@ -21,40 +22,30 @@ from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Query, TableName, WindowFilter
 
 
-def from_table(table: TableName, *, final: bool = False) -> Statement:
-    """A table as the text after FROM."""
-    return Statement(CLICKHOUSE.table(table) + (" FINAL" if final else ""))
-
-
-def from_query(query: Query) -> Statement:
-    """A query as the text after FROM, its values bound by the server."""
-    _, values = query.render(lambda _: "")
-    text, _ = sql.derived_table(bound(values), query)
+def _text_of(source: TableName | Query, *, final: bool) -> Statement:
+    """What stands after FROM; a query's values are bound by the server."""
+    if isinstance(source, TableName):
+        return Statement(CLICKHOUSE.table(source) + (" FINAL" if final else ""))
+    _, values = source.render(lambda _: "")
+    text, _ = sql.derived_table(bound(values), source)
     return Statement(text, tuple(values))
 
 
 @contextmanager
-def stream(
-    server: Server,
-    source: Statement,
-    doing: str,
-    *,
-    columns: Sequence[str] | None = None,
-    window: WindowFilter | None = None,
-    rows: int = 65_536,
-) -> Iterator[pa.RecordBatchReader]:
-    """Stream `source`, the text after FROM with its values."""
+def stream(server: Server, source: TableName | Query, doing: str, wanted: Wanted, *, final: bool = False) -> Iterator[pa.RecordBatchReader]:
+    """Stream a table, with `final` as it will be once its parts have merged, or a query."""
+    text = _text_of(source, final=final)
     with translated(doing, ReadFailed, port=server.options.port):
-        described = _describe(server, source)
-        selected = _select(described, columns, doing=doing)
-        statement = _statement(source, selected, _predicate(described, window, first=len(source.values) + 1))
+        described = _describe(server, text)
+        selected = _select(described, wanted.columns, doing=doing)
+        statement = _statement(text, selected, _predicate(described, wanted.window, first=len(text.values) + 1))
         raw = server.stream(statement.text, statement.values)
     try:
         with translated(doing, ReadFailed):
             opened = pa.ipc.open_stream(raw)
         fields = [pa.field(item.name, item.kind or _plain(opened.schema.field(item.name).type)) for item in selected]
         schema = pa.schema(fields)
-        with read_ahead(_restored(opened, selected, schema, doing, rows), cancel=raw.close) as batches:
+        with read_ahead(_restored(opened, selected, schema, doing, wanted.batch_rows), cancel=raw.close) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
     finally:
         with suppress(Exception):

@@ -16,6 +16,7 @@ from dataflow_assets.batches import resize, trimmed
 from dataflow_assets.connectors import _mysql_wire as wire
 from dataflow_assets.connectors._mysql_session import MYSQL, Sessions, fetch, translated, with_literals
 from dataflow_assets.connectors._mysql_types import ReadColumn, read_column
+from dataflow_assets.connectors._sql import Wanted
 from dataflow_assets.errors import ReadFailed
 from dataflow_assets.storage import sql
 from dataflow_assets.storage.read_ahead import read_ahead
@@ -26,41 +27,31 @@ if TYPE_CHECKING:
     import pymysql
 
 
-def from_table(table: TableName) -> Statement:
-    """A table as a source: what stands after FROM."""
-    return Statement(MYSQL.table(table))
-
-
-def from_query(query: Query) -> Statement:
-    """A query as a source: what stands after FROM, with its values."""
-    text, values = sql.derived_table(MYSQL, query)
+def _text_of(source: TableName | Query) -> Statement:
+    """What stands after FROM, with its values."""
+    if isinstance(source, TableName):
+        return Statement(MYSQL.table(source))
+    text, values = sql.derived_table(MYSQL, source)
     return Statement(text, tuple(values))
 
 
 @contextmanager
 def stream(
-    sessions: Sessions,
-    source: Statement,
-    doing: str,
-    *,
-    tinyint_is_bool: bool,
-    columns: Sequence[str] | None = None,
-    window: WindowFilter | None = None,
-    rows: int = 65_536,
+    sessions: Sessions, source: TableName | Query, doing: str, wanted: Wanted, *, tinyint_is_bool: bool
 ) -> Iterator[pa.RecordBatchReader]:
-    """Stream `source` from one read-only snapshot."""
+    """Stream a table or query from one read-only snapshot."""
     with sessions.reading() as connection:
         with translated(doing, ReadFailed):
-            text = with_literals(connection, source)
+            text = with_literals(connection, _text_of(source))
             fetch(connection, Statement("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             fetch(connection, Statement("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"))
             described = _describe(connection, text, tinyint_is_bool=tinyint_is_bool)
-            selected = _select(described, columns, doing=doing)
-            predicate = _predicate(described, window, connection) if window else None
+            selected = _select(described, wanted.columns, doing=doing)
+            predicate = _predicate(described, wanted.window, connection) if wanted.window else None
             statement = sql.select(MYSQL, {column.name: column.expression for column in selected}, text, predicate)
             _, blocks = wire.query(connection, statement)
         schema = pa.schema([pa.field(column.name, column.kind) for column in selected])
-        with read_ahead(_restored(blocks, selected, schema, doing, rows), cancel=lambda: sessions.end(connection)) as batches:
+        with read_ahead(_restored(blocks, selected, schema, doing, wanted.batch_rows), cancel=lambda: sessions.end(connection)) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
     pa.default_memory_pool().release_unused()
 

@@ -5,7 +5,7 @@ Here: the statement with columns and window pushed down, and the stream. Not her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from dataflow_assets.batches import cut
 from dataflow_assets.connectors._postgres_session import POSTGRES, Sessions, fetch, literal, literals, run, stream_failure, translated
 from dataflow_assets.connectors._postgres_types import ReadColumn, read_column
+from dataflow_assets.connectors._sql import Wanted
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage import sql
 from dataflow_assets.storage.read_ahead import read_ahead
@@ -26,37 +27,22 @@ if TYPE_CHECKING:
 _FETCH_BYTES = 6 * 1024 * 1024
 
 
-def from_table(table: TableName) -> Callable[[psycopg.Connection[Any]], str]:
-    """A table as a source."""
-    return lambda _: POSTGRES.table(table)
-
-
-def from_query(query: Query) -> Callable[[psycopg.Connection[Any]], str]:
-    """A query as a source, its values written by the driver."""
-    return lambda connection: _with_literals(query, connection)
-
-
-def _with_literals(query: Query, connection: psycopg.Connection[Any]) -> str:
-    values = [literal(part.value, connection) for part in query.parts if isinstance(part, Bind)]
-    return sql.derived_table(literals(values), query)[0]
+def _text_of(source: TableName | Query, connection: psycopg.Connection[Any]) -> str:
+    """What stands after FROM; a query's values are written by the driver."""
+    if isinstance(source, TableName):
+        return POSTGRES.table(source)
+    values = [literal(part.value, connection) for part in source.parts if isinstance(part, Bind)]
+    return sql.derived_table(literals(values), source)[0]
 
 
 @contextmanager
-def stream(
-    sessions: Sessions,
-    source: Callable[[psycopg.Connection[Any]], str],
-    doing: str,
-    *,
-    columns: Sequence[str] | None = None,
-    window: WindowFilter | None = None,
-    rows: int = 65_536,
-) -> Iterator[pa.RecordBatchReader]:
-    """Stream `source`, the text after FROM, from one read-only snapshot."""
+def stream(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wanted) -> Iterator[pa.RecordBatchReader]:
+    """Stream a table or query from one read-only snapshot."""
     with sessions.sql() as connection, translated(doing, ReadFailed):
-        text = source(connection)
+        text = _text_of(source, connection)
         described = _describe(connection, text)
-        selected = _select(described, columns, doing=doing)
-        predicate = _predicate(described, window, connection) if window else None
+        selected = _select(described, wanted.columns, doing=doing)
+        predicate = _predicate(described, wanted.window, connection) if wanted.window else None
         statement = sql.select(POSTGRES, {column.name: column.expression for column in selected}, text, predicate)
     with sessions.bulk() as bulk, bulk.cursor() as cursor:
         with translated(doing, ReadFailed):
@@ -65,7 +51,7 @@ def stream(
             cursor.execute(statement)
             raw = cursor.fetch_record_batch()
         schema = pa.schema([pa.field(column.name, column.kind or raw.schema.field(column.name).type) for column in selected])
-        with read_ahead(_restored(bulk, raw, selected, schema, doing, rows), cancel=cursor.adbc_cancel) as batches:
+        with read_ahead(_restored(bulk, raw, selected, schema, doing, wanted.batch_rows), cancel=cursor.adbc_cancel) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
     # Arrow's pool keeps what was freed: 30 to 60 MB that whoever comes next would add to.
     pa.default_memory_pool().release_unused()

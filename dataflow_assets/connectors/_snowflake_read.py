@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -15,21 +14,13 @@ import pyarrow as pa
 from dataflow_assets.batches import resize
 from dataflow_assets.connectors._snowflake_session import SNOWFLAKE, Described, Session, Sessions, translated
 from dataflow_assets.connectors._snowflake_types import read_expression, source_kind
+from dataflow_assets.connectors._sql import Wanted
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage import sql
 from dataflow_assets.storage.casts import cast_exactly
 from dataflow_assets.storage.read_ahead import read_ahead
 from dataflow_assets.storage.sql import Statement
-from dataflow_assets.tables import Query, TableName, WindowFilter
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What of a source is read."""
-
-    columns: Sequence[str] | None = None
-    window: WindowFilter | None = None
-    batch_rows: int = 65_536
+from dataflow_assets.tables import Query, TableName
 
 
 @contextmanager

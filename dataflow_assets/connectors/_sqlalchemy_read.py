@@ -6,7 +6,7 @@ Here: the stream. Not here: what a type becomes (`_sqlalchemy_types`), the value
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,6 +17,7 @@ import pyarrow as pa
 from dataflow_assets.batches import resize
 from dataflow_assets.connectors import _sqlite_times as times
 from dataflow_assets.connectors._row_values import Misfit, array_of, kind_of, shown
+from dataflow_assets.connectors._sql import Wanted
 from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, translated
 from dataflow_assets.connectors._sqlalchemy_types import described_kind, reflected_kind
 from dataflow_assets.errors import ReadFailed, ValueRefused
@@ -40,17 +41,6 @@ class Column:
     name: str
     expression: str
     kind: pa.DataType | None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What of a source is read, and as what."""
-
-    columns: Sequence[str] | None = None
-    window: WindowFilter | None = None
-    batch_rows: int = 65_536
-    types: Mapping[str, pa.DataType] | None = None
-    """Column -> type that the user says."""
 
 
 @contextmanager

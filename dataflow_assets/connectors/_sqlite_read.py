@@ -21,13 +21,14 @@ import pyarrow as pa
 from dataflow_assets.batches import resize
 from dataflow_assets.connectors import _sqlite_times as times
 from dataflow_assets.connectors._row_values import Misfit, array_of, shown
+from dataflow_assets.connectors._sql import Wanted
 from dataflow_assets.connectors._sqlite_session import SQLITE, Settings, reading, rows, translated
 from dataflow_assets.connectors._sqlite_types import declared_kind, kind_by_values
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage import sql
 from dataflow_assets.storage.read_ahead import read_ahead
 from dataflow_assets.storage.sql import Statement
-from dataflow_assets.tables import Query, TableName, WindowFilter
+from dataflow_assets.tables import Query, TableName
 
 FETCH_ROWS = 512  # measured: fastest; and rows of a megabyte stay in bounds
 _QUERY = "_dataflow_query"
@@ -44,17 +45,6 @@ class Source:
     values: tuple[Any, ...]
     declared: Mapping[str, str]
     table: TableName | None = None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What of a source is read, and as what."""
-
-    columns: Sequence[str] | None = None
-    window: WindowFilter | None = None
-    batch_rows: int = 65_536
-    types: Mapping[str, pa.DataType] | None = None
-    """Column -> type that the user says, against the declared one."""
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field
 
@@ -18,6 +18,7 @@ from dataflow_assets.connectors._bigquery_errors import translated
 from dataflow_assets.connectors._bigquery_login import BigQueryConnection, Login, register_secrets
 from dataflow_assets.connectors._bigquery_session import Session, Sessions
 from dataflow_assets.connectors._bigquery_sql import Script
+from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, Names, SqlSourceOptions
@@ -29,11 +30,9 @@ from dataflow_assets.tables import (
     Published,
     PublishRequest,
     Query,
-    ReadRequest,
     TableName,
     Target,
     Unit,
-    WindowFilter,
     WriteMode,
 )
 
@@ -75,7 +74,7 @@ class BigQueryEndpoint(EndpointOptions):
     cluster_by: Names = Field(default_factory=list, description="the columns that a table that is made is clustered by, four at most")
 
 
-class Connector:
+class Connector(SqlConnector):
     """Reads the result of one job; publishes Parquet files through a staging table, in one transaction with the ledger."""
 
     kind: ClassVar[str] = "bigquery"
@@ -107,13 +106,13 @@ steps:
 """
 
     def __init__(self, connection: BigQueryConnection, context: ConnectionContext) -> None:
-        self._context = context
+        self._name = context.name
         register_secrets(connection)
         self._sessions = Sessions(Login(connection, context))
 
     def probe(self) -> str:
         """Log in, and run a job."""
-        with self._sessions.use() as session, translated(f"connection {self._context.name!r}", ConnectionFailed):
+        with self._sessions.use() as session, translated(f"connection {self._name!r}", ConnectionFailed):
             ((user,),) = session.fetch(Statement("SELECT SESSION_USER()"))
             dataset = session.dialect.dataset
             location = session.dataset_location(TableName(ledger.LEDGER)) if dataset else None
@@ -124,33 +123,14 @@ steps:
         """Close the idle clients."""
         self._sessions.close()
 
-    def source_table(self, options: BigQuerySource) -> TableName | None:
-        """The table that the options name."""
-        return TableName(options.table, options.dataset) if options.table else None
-
-    def target_table(self, options: BigQueryEndpoint) -> TableName:
-        """The table that the options name."""
+    def _table(self, options: Any) -> TableName:
         return TableName(options.table, options.dataset)
 
     @contextmanager
-    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        """Stream a query or table from one snapshot."""
+    def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[pa.RecordBatchReader]:
         from dataflow_assets.connectors import _bigquery_read
 
-        table = self.source_table(request.options)
-        source = table or request.query or Query.of(request.options.query or "")
-        doing = f"reading {table or 'the query'} of connection {self._context.name!r}"
-        wanted = _bigquery_read.Wanted(request.columns, request.window, request.batch_rows)
         with _bigquery_read.stream(self._sessions, source, doing, wanted) as reader:
-            yield reader
-
-    @contextmanager
-    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
-        """Stream the target table."""
-        from dataflow_assets.connectors import _bigquery_read
-
-        wanted = _bigquery_read.Wanted(window=window)
-        with _bigquery_read.stream(self._sessions, target.table, f"reading {target.table}", wanted) as reader:
             yield reader
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, NATIVE_PORTS, Options, Server, translated
+from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -26,12 +27,10 @@ from dataflow_assets.tables import (
     Published,
     PublishRequest,
     Query,
-    ReadRequest,
     SchemaVersion,
     TableName,
     Target,
     Unit,
-    WindowFilter,
     WriteMode,
 )
 from dataflow_assets.windows import parse_duration
@@ -121,7 +120,7 @@ class ClickHouseEndpoint(EndpointOptions):
         return value.strip()
 
 
-class Connector:
+class Connector(SqlConnector):
     """Reads with one streamed query; publishes by swapping partitions or tables."""
 
     kind: ClassVar[str] = "clickhouse"
@@ -172,38 +171,24 @@ steps:
         """Close the idle connections."""
         self._server.close()
 
-    def source_table(self, options: ClickHouseSource) -> TableName | None:
-        """The table that the options name."""
-        return TableName(options.table, options.table_database or self._server.options.database) if options.table else None
-
-    def target_table(self, options: ClickHouseEndpoint) -> TableName:
-        """The table that the options name."""
+    def _table(self, options: Any) -> TableName:
         return TableName(options.table, options.table_database or self._server.options.database)
 
     @contextmanager
-    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        """Stream a query or table."""
+    def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[pa.RecordBatchReader]:
         from dataflow_assets.connectors import _clickhouse_read
 
-        table = self.source_table(request.options)
-        query = request.query or Query.of(request.options.query or "")
-        source = _clickhouse_read.from_table(table, final=request.options.final) if table else _clickhouse_read.from_query(query)
-        doing = f"reading {table or 'the query'} of connection {self._name!r}"
-        options: dict[str, Any] = {"columns": request.columns, "window": request.window, "rows": request.batch_rows}
-        with _clickhouse_read.stream(self._server, source, doing, **options) as reader:
+        final = options.final if options else isinstance(source, TableName) and self._merges(source, doing)
+        with _clickhouse_read.stream(self._server, source, doing, wanted, final=final) as reader:
             yield reader
 
-    @contextmanager
-    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
-        """Stream the target table; of a ReplacingMergeTree, what it will hold once it has merged."""
-        from dataflow_assets.connectors import _clickhouse_read, _clickhouse_tables
+    def _merges(self, table: TableName, doing: str) -> bool:
+        """Whether the table is a ReplacingMergeTree: of such a target, what it will hold once it has merged is read."""
+        from dataflow_assets.connectors import _clickhouse_tables
 
-        doing = f"reading {target.table}"
         with translated(doing, ReadFailed, port=self._server.options.port):
-            table = _clickhouse_tables.describe(self._server, target.table)
-        source = _clickhouse_read.from_table(target.table, final=table is not None and table.engine == "ReplacingMergeTree")
-        with _clickhouse_read.stream(self._server, source, doing, window=window) as reader:
-            yield reader
+            found = _clickhouse_tables.describe(self._server, table)
+        return found is not None and found.engine == "ReplacingMergeTree"
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
         """Take the unit's next generation in the ledger."""

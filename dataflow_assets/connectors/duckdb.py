@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import AliasChoices, Field, field_validator
 
 from dataflow_assets.connectors._duckdb_session import DUCKDB, Settings, database, rows, translated
+from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
-from dataflow_assets.storage import ledger, registry, sql
+from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
@@ -26,12 +27,10 @@ from dataflow_assets.tables import (
     Published,
     PublishRequest,
     Query,
-    ReadRequest,
     SchemaVersion,
     TableName,
     Target,
     Unit,
-    WindowFilter,
     WriteMode,
 )
 from dataflow_assets.windows import parse_duration
@@ -87,7 +86,7 @@ SELECT schema_name, view_name FROM duckdb_views() WHERE schema_name = $1 AND dat
 """
 
 
-class Connector:
+class Connector(SqlConnector):
     """Reads in one snapshot; publishes as the only writer of the file."""
 
     kind: ClassVar[str] = "duckdb"
@@ -115,6 +114,7 @@ steps:
 """
 
     def __init__(self, connection: DuckDBConnection, context: ConnectionContext) -> None:
+        self._name = context.name
         seconds = parse_duration(connection.lock_timeout).total_seconds()
         self._settings = Settings(context.name, connection.memory_limit, connection.threads, seconds)
         self._registry = registry.Registry()
@@ -130,14 +130,6 @@ steps:
         """Let go of the file at once."""
         self._database.close()
 
-    def source_table(self, options: DuckDBSource) -> TableName | None:
-        """The table that the options name."""
-        return TableName(options.table, options.table_schema) if options.table else None
-
-    def target_table(self, options: DuckDBEndpoint) -> TableName:
-        """The table that the options name."""
-        return TableName(options.table, options.table_schema)
-
     @contextmanager
     def _writing(self, doing: str) -> Iterator[duckdb.DuckDBPyConnection]:
         with (
@@ -147,27 +139,10 @@ steps:
             yield connection
 
     @contextmanager
-    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        """Stream a query or table from one snapshot."""
+    def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[pa.RecordBatchReader]:
         from dataflow_assets.connectors import _duckdb_read
 
-        table = self.source_table(request.options)
-        doing = f"reading {table or 'the query'} of connection {self._settings.name!r}"
-        if table:
-            source, values = DUCKDB.table(table), list[Any]()
-        else:
-            source, values = sql.derived_table(DUCKDB, request.query or Query.of(request.options.query or ""))
-        options: dict[str, Any] = {"columns": request.columns, "window": request.window, "batch_rows": request.batch_rows}
-        with _duckdb_read.stream(self._database, self._settings, source, values, doing, **options) as reader:
-            yield reader
-
-    @contextmanager
-    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
-        """Stream the target table."""
-        from dataflow_assets.connectors import _duckdb_read
-
-        source = DUCKDB.table(target.table)
-        with _duckdb_read.stream(self._database, self._settings, source, [], f"reading {target.table}", window=window) as reader:
+        with _duckdb_read.stream(self._database, self._settings, source, doing, wanted) as reader:
             yield reader
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:

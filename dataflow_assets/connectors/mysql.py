@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from dataflow_assets.connectors._mysql_session import MYSQL, NO_DATABASE, NO_TABLE, CommitUnknown, Sessions, code_of, fetch, translated
+from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -28,12 +29,10 @@ from dataflow_assets.tables import (
     Published,
     PublishRequest,
     Query,
-    ReadRequest,
     SchemaVersion,
     TableName,
     Target,
     Unit,
-    WindowFilter,
     WriteMode,
 )
 from dataflow_assets.windows import parse_duration
@@ -129,7 +128,7 @@ class MySQLEndpoint(EndpointOptions):
     )
 
 
-class Connector:
+class Connector(SqlConnector):
     """Reads inside one read-only snapshot; publishes InnoDB tables in one transaction with the ledger."""
 
     kind: ClassVar[str] = "mysql"
@@ -160,7 +159,7 @@ steps:
 """
 
     def __init__(self, connection: MySQLConnection, context: ConnectionContext) -> None:
-        self._options, self._context = connection, context
+        self._options, self._context, self._name = connection, context, context.name
         for secret in (connection.password, connection.dsn):
             if secret is not None:
                 register_secret(secret.get_secret_value())
@@ -183,7 +182,7 @@ steps:
 
     def probe(self) -> str:
         """Reach the server."""
-        with self._sessions.reading() as connection, translated(f"connection {self._context.name!r}", ConnectionFailed):
+        with self._sessions.reading() as connection, translated(f"connection {self._name!r}", ConnectionFailed):
             version = str(connection.get_server_info())
         return f"MariaDB {version.partition('-MariaDB')[0]}" if "MariaDB" in version else f"MySQL {version}"
 
@@ -191,44 +190,17 @@ steps:
         """Close the idle connections."""
         self._sessions.close()
 
-    def source_table(self, options: MySQLSource) -> TableName | None:
-        """The table that the options name."""
-        return TableName(options.table, self._schema(options.table_schema)) if options.table else None
-
-    def target_table(self, options: MySQLEndpoint) -> TableName:
-        """The table that the options name."""
-        return TableName(options.table, self._schema(options.table_schema))
-
-    def _schema(self, given: str | None) -> str | None:
+    def _table(self, options: Any) -> TableName:
         """None for the connection's own database, said or not: one table has one name in the ledger."""
-        return None if given == self._options.parts()["database"] else given
+        given: str | None = options.table_schema
+        return TableName(options.table, None if given == self._options.parts()["database"] else given)
 
     @contextmanager
-    def _stream(self, source: Statement, doing: str, **options: Any) -> Iterator[pa.RecordBatchReader]:
+    def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[pa.RecordBatchReader]:
         from dataflow_assets.connectors import _mysql_read
 
         tinyint_is_bool = self._options.tinyint1 == "boolean"
-        with _mysql_read.stream(self._sessions, source, doing, tinyint_is_bool=tinyint_is_bool, **options) as reader:
-            yield reader
-
-    @contextmanager
-    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        """Stream a query or table from one snapshot."""
-        from dataflow_assets.connectors import _mysql_read
-
-        table = self.source_table(request.options)
-        query = request.query or Query.of(request.options.query or "")
-        source = _mysql_read.from_table(table) if table else _mysql_read.from_query(query)
-        doing = f"reading {table or 'the query'} of connection {self._context.name!r}"
-        with self._stream(source, doing, columns=request.columns, window=request.window, rows=request.batch_rows) as reader:
-            yield reader
-
-    @contextmanager
-    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
-        """Stream the target table."""
-        from dataflow_assets.connectors import _mysql_read
-
-        with self._stream(_mysql_read.from_table(target.table), f"reading {target.table}", window=window) as reader:
+        with _mysql_read.stream(self._sessions, source, doing, wanted, tinyint_is_bool=tinyint_is_bool) as reader:
             yield reader
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:

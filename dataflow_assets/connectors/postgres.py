@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from dataflow_assets.connectors._postgres_session import POSTGRES, CommitUnknown, Sessions, fetch, lock_key, translated, unit_lock
+from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -27,12 +28,10 @@ from dataflow_assets.tables import (
     Published,
     PublishRequest,
     Query,
-    ReadRequest,
     SchemaVersion,
     TableName,
     Target,
     Unit,
-    WindowFilter,
     WriteMode,
 )
 from dataflow_assets.windows import parse_duration
@@ -105,7 +104,7 @@ class PostgresEndpoint(EndpointOptions):
     table_schema: str = Field("public", validation_alias=_SCHEMA, description="its schema, made when it is missing")
 
 
-class Connector:
+class Connector(SqlConnector):
     """Reads with COPY inside one read-only snapshot; publishes in one transaction with the ledger."""
 
     kind: ClassVar[str] = "postgres"
@@ -135,7 +134,7 @@ steps:
 """
 
     def __init__(self, connection: PostgresConnection, context: ConnectionContext) -> None:
-        self._options, self._context = connection, context
+        self._options, self._context, self._name = connection, context, context.name
         for secret in (connection.password, connection.dsn):
             if secret is not None:
                 register_secret(secret.get_secret_value())
@@ -162,7 +161,7 @@ steps:
 
     def probe(self) -> str:
         """Reach the server."""
-        with self._sessions.sql() as connection, translated(f"connection {self._context.name!r}", ConnectionFailed):
+        with self._sessions.sql() as connection, translated(f"connection {self._name!r}", ConnectionFailed):
             ((version,),) = fetch(connection, Statement("SELECT current_setting('server_version')"))
         return f"PostgreSQL {version}"
 
@@ -170,34 +169,11 @@ steps:
         """Close the idle connections."""
         self._sessions.close()
 
-    def source_table(self, options: PostgresSource) -> TableName | None:
-        """The table that the options name."""
-        return TableName(options.table, options.table_schema) if options.table else None
-
-    def target_table(self, options: PostgresEndpoint) -> TableName:
-        """The table that the options name."""
-        return TableName(options.table, options.table_schema)
-
     @contextmanager
-    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        """Stream a query or table from one snapshot."""
+    def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[pa.RecordBatchReader]:
         from dataflow_assets.connectors import _postgres_read
 
-        table = self.source_table(request.options)
-        query = request.query or Query.of(request.options.query or "")
-        source = _postgres_read.from_table(table) if table else _postgres_read.from_query(query)
-        doing = f"reading {table or 'the query'} of connection {self._context.name!r}"
-        options: dict[str, Any] = {"columns": request.columns, "window": request.window, "rows": request.batch_rows}
-        with _postgres_read.stream(self._sessions, source, doing, **options) as reader:
-            yield reader
-
-    @contextmanager
-    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
-        """Stream the target table."""
-        from dataflow_assets.connectors import _postgres_read
-
-        source = _postgres_read.from_table(target.table)
-        with _postgres_read.stream(self._sessions, source, f"reading {target.table}", window=window) as reader:
+        with _postgres_read.stream(self._sessions, source, doing, wanted) as reader:
             yield reader
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:

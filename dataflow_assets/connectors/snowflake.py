@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from dataflow_assets.connectors._snowflake_login import SnowflakeConnection, login, register_secrets
 from dataflow_assets.connectors._snowflake_session import SNOWFLAKE, Session, Sessions, translated
+from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, SqlSourceOptions
@@ -26,12 +27,10 @@ from dataflow_assets.tables import (
     Published,
     PublishRequest,
     Query,
-    ReadRequest,
     SchemaVersion,
     TableName,
     Target,
     Unit,
-    WindowFilter,
     WriteMode,
 )
 
@@ -53,7 +52,7 @@ class SnowflakeEndpoint(EndpointOptions):
     table_schema: str | None = Field(None, description="its schema, made when it is missing; default: that of the connection")
 
 
-class Connector:
+class Connector(SqlConnector):
     """Reads with one statement; publishes files through a temporary table, in one transaction with the ledger."""
 
     kind: ClassVar[str] = "snowflake"
@@ -83,13 +82,13 @@ steps:
 """
 
     def __init__(self, connection: SnowflakeConnection, context: ConnectionContext) -> None:
-        self._context, self._registry = context, registry.Registry()
+        self._name, self._registry = context.name, registry.Registry()
         register_secrets(connection)
         self._sessions = Sessions(lambda: login(connection, context), context.name)
 
     def probe(self) -> str:
         """Log in."""
-        with self._sessions.use() as session, translated(f"connection {self._context.name!r}", ConnectionFailed):
+        with self._sessions.use() as session, translated(f"connection {self._name!r}", ConnectionFailed):
             ((version,),) = session.fetch(Statement("SELECT CURRENT_VERSION()"))
         return f"Snowflake {version}"
 
@@ -97,33 +96,11 @@ steps:
         """End the idle sessions."""
         self._sessions.close()
 
-    def source_table(self, options: SnowflakeSource) -> TableName | None:
-        """The table that the options name."""
-        return TableName(options.table, options.table_schema) if options.table else None
-
-    def target_table(self, options: SnowflakeEndpoint) -> TableName:
-        """The table that the options name."""
-        return TableName(options.table, options.table_schema)
-
     @contextmanager
-    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        """Stream a query or table from one snapshot."""
+    def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[pa.RecordBatchReader]:
         from dataflow_assets.connectors import _snowflake_read
 
-        table = self.source_table(request.options)
-        source = table or request.query or Query.of(request.options.query or "")
-        doing = f"reading {table or 'the query'} of connection {self._context.name!r}"
-        wanted = _snowflake_read.Wanted(request.columns, request.window, request.batch_rows)
         with _snowflake_read.stream(self._sessions, source, doing, wanted) as reader:
-            yield reader
-
-    @contextmanager
-    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
-        """Stream the target table."""
-        from dataflow_assets.connectors import _snowflake_read
-
-        wanted = _snowflake_read.Wanted(window=window)
-        with _snowflake_read.stream(self._sessions, target.table, f"reading {target.table}", wanted) as reader:
             yield reader
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, SecretStr, field_validator
 
+from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, is_deadlock, no_upsert, translated
 from dataflow_assets.errors import ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
@@ -26,12 +28,10 @@ from dataflow_assets.tables import (
     Published,
     PublishRequest,
     Query,
-    ReadRequest,
     SchemaVersion,
     TableName,
     Target,
     Unit,
-    WindowFilter,
     WriteMode,
 )
 from dataflow_assets.windows import parse_duration
@@ -79,7 +79,7 @@ class SQLAlchemyEndpoint(EndpointOptions):
     table_schema: str | None = Field(None, description="its schema, which must be there; default: that of the connection")
 
 
-class Connector:
+class Connector(SqlConnector):
     """Reads with one streamed statement; publishes in one transaction with the ledger."""
 
     kind: ClassVar[str] = "sqlalchemy"
@@ -108,7 +108,7 @@ steps:
 """
 
     def __init__(self, connection: SQLAlchemyConnection, context: ConnectionContext) -> None:
-        self._context, self._registry = context, registry.Registry()
+        self._name, self._registry = context.name, registry.Registry()
         register_secret(connection.url.get_secret_value())
         seconds = parse_duration(connection.lock_timeout).total_seconds()
         self._sessions = Sessions(context.name, connection.url.get_secret_value(), context.project_dir, seconds)
@@ -124,35 +124,14 @@ steps:
         """Close the idle connections."""
         self._sessions.close()
 
-    def source_table(self, options: SQLAlchemySource) -> TableName | None:
-        """The table that the options name."""
-        return TableName(options.table, options.table_schema) if options.table else None
-
-    def target_table(self, options: SQLAlchemyEndpoint) -> TableName:
-        """The table that the options name."""
-        return TableName(options.table, options.table_schema)
-
     @contextmanager
-    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        """Stream a query or table from one snapshot."""
+    def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[pa.RecordBatchReader]:
         from dataflow_assets.connectors import _sqlalchemy_read
         from dataflow_assets.storage.type_names import column_types
 
-        options: SQLAlchemySource = request.options
-        table = self.source_table(options)
-        wanted = _sqlalchemy_read.Wanted(request.columns, request.window, request.batch_rows, column_types(options.column_types))
-        source = table or request.query or Query.of(options.query or "")
-        doing = f"reading {table or 'the query'} of connection {self._context.name!r}"
+        if options is not None:
+            wanted = replace(wanted, types=column_types(options.column_types))
         with _sqlalchemy_read.stream(self._sessions, source, doing, wanted) as reader:
-            yield reader
-
-    @contextmanager
-    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
-        """Stream the target table."""
-        from dataflow_assets.connectors import _sqlalchemy_read
-
-        wanted = _sqlalchemy_read.Wanted(window=window)
-        with _sqlalchemy_read.stream(self._sessions, target.table, f"reading {target.table}", wanted) as reader:
             yield reader
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field, field_validator
 
+from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
@@ -24,12 +26,10 @@ from dataflow_assets.tables import (
     Published,
     PublishRequest,
     Query,
-    ReadRequest,
     SchemaVersion,
     TableName,
     Target,
     Unit,
-    WindowFilter,
     WriteMode,
 )
 from dataflow_assets.windows import parse_duration
@@ -77,7 +77,7 @@ class SQLiteEndpoint(EndpointOptions):
     table: str = Field(description="the table")
 
 
-class Connector:
+class Connector(SqlConnector):
     """Reads in one snapshot; publishes in one transaction as the only writer of the file."""
 
     kind: ClassVar[str] = "sqlite"
@@ -130,35 +130,17 @@ steps:
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def source_table(self, options: SQLiteSource) -> TableName | None:
-        """The table that the options name."""
-        return TableName(options.table) if options.table else None
-
-    def target_table(self, options: SQLiteEndpoint) -> TableName:
-        """The table that the options name."""
+    def _table(self, options: Any) -> TableName:
         return TableName(options.table)
 
     @contextmanager
-    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        """Stream a query or table from one snapshot."""
+    def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[pa.RecordBatchReader]:
         from dataflow_assets.connectors import _sqlite_read
         from dataflow_assets.storage.type_names import column_types
 
-        options: SQLiteSource = request.options
-        table = self.source_table(options)
-        wanted = _sqlite_read.Wanted(request.columns, request.window, request.batch_rows, column_types(options.column_types))
-        source = table or request.query or Query.of(options.query or "")
-        doing = f"reading {table or 'the query'} of connection {self._name!r}"
+        if options is not None:
+            wanted = replace(wanted, types=column_types(options.column_types))
         with _sqlite_read.stream(self._settings, source, doing, wanted) as reader:
-            yield reader
-
-    @contextmanager
-    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
-        """Stream the target table."""
-        from dataflow_assets.connectors import _sqlite_read
-
-        wanted = _sqlite_read.Wanted(window=window)
-        with _sqlite_read.stream(self._settings, target.table, f"reading {target.table}", wanted) as reader:
             yield reader
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:

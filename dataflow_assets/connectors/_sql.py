@@ -1,0 +1,67 @@
+"""What the connectors of databases share: which table a step names, and reading a table or a query.
+
+Here: the part between a step's options and a stream. Not here: any one system's statements (`_<system>_read`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dataflow_assets.tables import Query, ReadRequest, TableName, Target, WindowFilter
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a source is read."""
+
+    columns: Sequence[str] | None = None
+    """None: all."""
+    window: WindowFilter | None = None
+    batch_rows: int = 65_536
+    types: Mapping[str, pa.DataType] | None = None
+    """Column -> type that the user says, where the system takes that."""
+
+
+class SqlConnector(ABC):
+    """Inherit, set `_name` to that of the connection, and say how a source is streamed."""
+
+    _name: str
+
+    def _table(self, options: Any) -> TableName:
+        """The table that a step's options name."""
+        return TableName(options.table, options.table_schema)
+
+    @abstractmethod
+    def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream a source from one snapshot. `options` are those of the step; None when a target is read back."""
+
+    def source_table(self, options: Any) -> TableName | None:
+        """The table that a source's options name; None for a query."""
+        return self._table(options) if options.table else None
+
+    def target_table(self, options: Any) -> TableName:
+        """The table that an endpoint's options name."""
+        return self._table(options)
+
+    @contextmanager
+    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
+        """Stream a query or table from one snapshot."""
+        table = self.source_table(request.options)
+        source = table or request.query or Query.of(request.options.query or "")
+        doing = f"reading {table or 'the query'} of connection {self._name!r}"
+        wanted = Wanted(request.columns, request.window, request.batch_rows)
+        with self._stream(source, doing, wanted, request.options) as reader:
+            yield reader
+
+    @contextmanager
+    def read_target(self, target: Target, window: WindowFilter | None) -> Iterator[pa.RecordBatchReader]:
+        """Stream the target table."""
+        with self._stream(target.table, f"reading {target.table}", Wanted(window=window), None) as reader:
+            yield reader
