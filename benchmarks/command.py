@@ -121,7 +121,7 @@ def _chosen(only: tuple[str, ...]) -> list[tuple[ModuleType, str]]:
 def _prepare(settings: Settings, servers: Servers, *, rows: int, peers: bool) -> Ground:
     _say(f"making {rows:,} rows")
     make_events(servers.postgres, rows=rows)
-    project = write_project(settings.folder, [tuple(key.split("-")) for key in KEYS])
+    project = write_project(settings.folder, [_pair(key) for key in KEYS])
     ground = Ground(settings.folder, servers, project, peer_python() if peers else None)
     write_csv(servers.postgres, ground.csv)
     return ground
@@ -169,6 +169,11 @@ def _measure_memory(settings: Settings, servers: Servers, only: tuple[str, ...],
         _say(f"{key}: {many:,} rows, {found.seconds:.2f} s, {found.peak_mb:.0f} MB")
         figures.append(Figure(f"peak at {many:,} rows, {key}", found.peak_mb, "MB", MEMORY_MB))
     return figures
+
+
+def _pair(key: str) -> tuple[str, str]:
+    read, write = key.split("-")
+    return read, write
 
 
 def _say(text: str) -> None:
