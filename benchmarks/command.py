@@ -76,7 +76,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=(*KEYS, *OTHERS), help="measure this alone; may be given several times")
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="measure other tools as well (default: yes)")
     parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True, help="write files under results/ (default: yes)")
-    parser.add_argument("--folder", type=Path, help="where the scratch folder goes; needs about 2 GB per million rows")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the scratch folder goes; it needs about 2 GB per million rows, and the servers, in TMPDIR, as much",
+    )
     return parser.parse_args(argv)
 
 

