@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 from benchmarks.events import make_events, write_csv
 from benchmarks.many_windows import measure_many_windows
@@ -19,11 +20,29 @@ from benchmarks.model import Contender, Figure, Measurement, Part, Row, Settings
 from benchmarks.peers import peer_python
 from benchmarks.project import write_project
 from benchmarks.report import Report, save, show
-from benchmarks.server import Server, running_server
+from benchmarks.server import NoServer
+from benchmarks.servers import Servers
 from benchmarks.startup import measure_startup
-from benchmarks.ways import Ground, csv_to_duckdb, csv_to_postgres, postgres_to_csv, postgres_to_duckdb, postgres_to_postgres
+from benchmarks.ways import (
+    Ground,
+    clickhouse_to_csv,
+    csv_to_clickhouse,
+    csv_to_duckdb,
+    csv_to_mysql,
+    csv_to_postgres,
+    csv_to_sqlite,
+    mysql_to_csv,
+    postgres_to_csv,
+    postgres_to_duckdb,
+    postgres_to_postgres,
+    sqlite_to_csv,
+)
 
-WAYS = (postgres_to_postgres, postgres_to_duckdb, postgres_to_csv, csv_to_duckdb, csv_to_postgres)
+# Servers start with the first way that wants them: the engine that is never quite idle comes last.
+WAYS = (
+    *(postgres_to_postgres, postgres_to_duckdb, postgres_to_csv, csv_to_duckdb, csv_to_postgres),
+    *(csv_to_sqlite, sqlite_to_csv, csv_to_mysql, mysql_to_csv, csv_to_clickhouse, clickhouse_to_csv),
+)
 KEYS = tuple(module.__name__.rpartition(".")[2].replace("_to_", "-") for module in WAYS)
 OTHERS = ("memory", "startup", "windows")
 ROWS = 5_000_000
@@ -39,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = Settings(given.rows, given.runs, folder, given.peers)
     try:
         report = _measure(settings, only)
-    except RunFailed as error:
+    except (RunFailed, NoServer) as error:
         print(error, file=sys.stderr)
         return 1
     finally:
@@ -57,7 +76,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=(*KEYS, *OTHERS), help="measure this alone; may be given several times")
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="measure other tools as well (default: yes)")
     parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True, help="write files under results/ (default: yes)")
-    parser.add_argument("--folder", type=Path, help="where the scratch folder goes; needs about 2 GB per million rows")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the scratch folder goes; it needs about 2 GB per million rows, and the servers, in TMPDIR, as much",
+    )
     return parser.parse_args(argv)
 
 
@@ -70,25 +93,41 @@ def _measure(settings: Settings, only: tuple[str, ...]) -> Report:
         _say("365 windows")
         figures += measure_many_windows(settings.folder, runs=settings.runs)
     if not {*only} - {"startup", "windows"}:
-        return Report(settings, "not used", (), (), tuple(figures))
-    with running_server() as server:
-        ways, rows = _measure_ways(settings, server, only)
+        return Report(settings, {}, (), (), tuple(figures))
+    with Servers() as servers:
+        ways, rows = _measure_ways(settings, servers, only)
         if "memory" in only:
-            figures += _measure_memory(settings, server, only, rows)
-        return Report(settings, f"{server.version}; {server.settings}", ways, rows, tuple(figures))
+            figures += _measure_memory(settings, servers, only, rows)
+        return Report(settings, servers.described, ways, rows, tuple(figures))
 
 
-def _measure_ways(settings: Settings, server: Server, only: tuple[str, ...]) -> tuple[tuple[Way, ...], tuple[Row, ...]]:
-    ground = _prepare(settings, server, rows=settings.rows, peers=settings.with_peers)
-    ways = tuple(module.way(ground) for module, key in zip(WAYS, KEYS, strict=True) if key in only)
-    return ways, tuple(row for way in ways for row in _measure_way(settings, way))
+def _measure_ways(settings: Settings, servers: Servers, only: tuple[str, ...]) -> tuple[tuple[Way, ...], tuple[Row, ...]]:
+    ground = _prepare(settings, servers, rows=settings.rows, peers=settings.with_peers)
+    ways: list[Way] = []
+    rows: list[Row] = []
+    for module, key in _chosen(only):
+        try:
+            way = module.way(ground)
+        except NoServer as error:
+            ways.append(Way(key, key, ()))
+            rows.append(Row(key, "nobody", Part.LIMIT, absent=str(error)))
+            _say(f"{key}: not measured: {error}")
+        else:
+            ways.append(way)
+            rows += _measure_way(settings, way)
+    return tuple(ways), tuple(rows)
 
 
-def _prepare(settings: Settings, server: Server, *, rows: int, peers: bool) -> Ground:
+def _chosen(only: tuple[str, ...]) -> list[tuple[ModuleType, str]]:
+    return [(module, key) for module, key in zip(WAYS, KEYS, strict=True) if key in only]
+
+
+def _prepare(settings: Settings, servers: Servers, *, rows: int, peers: bool) -> Ground:
     _say(f"making {rows:,} rows")
-    make_events(server, rows=rows)
-    ground = Ground(settings.folder, server, write_project(settings.folder), peer_python() if peers else None)
-    write_csv(server, ground.csv)
+    make_events(servers.postgres, rows=rows)
+    project = write_project(settings.folder, [_pair(key) for key in KEYS])
+    ground = Ground(settings.folder, servers, project, peer_python() if peers else None)
+    write_csv(servers.postgres, ground.csv)
     return ground
 
 
@@ -119,19 +158,26 @@ def _measure_one(settings: Settings, contender: Contender, *, rows: int) -> Meas
     return found
 
 
-def _measure_memory(settings: Settings, server: Server, only: tuple[str, ...], rows: tuple[Row, ...]) -> list[Figure]:
+def _measure_memory(settings: Settings, servers: Servers, only: tuple[str, ...], rows: tuple[Row, ...]) -> list[Figure]:
     """Our own peak at the rows asked for and at four times as many."""
     measured = [row for row in rows if row.part is Part.OURS]
     figures = [Figure(f"peak at {settings.rows:,} rows, {row.way}", row.peak_mb, "MB", MEMORY_MB) for row in measured]
     many = settings.rows * MEMORY_FACTOR
-    ground = _prepare(settings, server, rows=many, peers=False)
-    for module, key in zip(WAYS, KEYS, strict=True):
-        if key in only or not {*only} & {*KEYS}:
+    ground = _prepare(settings, servers, rows=many, peers=False)
+    for module, key in _chosen(only) or _chosen(KEYS):
+        try:
             ours = next(one for one in module.way(ground).contenders if one.part is Part.OURS)
-            found = _measure_one(settings, ours, rows=many)
-            _say(f"{key}: {many:,} rows, {found.seconds:.2f} s, {found.peak_mb:.0f} MB")
-            figures.append(Figure(f"peak at {many:,} rows, {key}", found.peak_mb, "MB", MEMORY_MB))
+        except NoServer:
+            continue
+        found = _measure_one(settings, ours, rows=many)
+        _say(f"{key}: {many:,} rows, {found.seconds:.2f} s, {found.peak_mb:.0f} MB")
+        figures.append(Figure(f"peak at {many:,} rows, {key}", found.peak_mb, "MB", MEMORY_MB))
     return figures
+
+
+def _pair(key: str) -> tuple[str, str]:
+    read, write = key.split("-")
+    return read, write
 
 
 def _say(text: str) -> None:

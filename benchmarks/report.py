@@ -9,7 +9,7 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class Report:
     """Everything that one call of the benchmark found out."""
 
     settings: Settings
-    server: str
+    servers: Mapping[str, str]
     ways: tuple[Way, ...]
     rows: tuple[Row, ...]
     figures: tuple[Figure, ...]
@@ -83,7 +83,7 @@ def show(report: Report) -> None:
 
 def markdown(report: Report) -> str:
     """The tables as Markdown."""
-    parts = [_heading(report), f"Postgres: {report.server}."]
+    parts = [_heading(report), *(f"{name}: {text}." for name, text in report.servers.items())]
     for headings, lines in ((HEADINGS, report.lines()), (("figure", "measured", "to reach", "verdict"), report.figure_lines())):
         if lines:
             table = [headings, tuple("---" for _ in headings), *lines]
@@ -119,7 +119,7 @@ def _document(report: Report) -> dict[str, Any]:
         "machine": _machine(),
         "rows": report.settings.rows,
         "runs": report.settings.runs,
-        "postgres": report.server,
+        "servers": dict(report.servers),
         "ways": [_way_document(way, [row for row in report.rows if row.way == way.key]) for way in report.ways],
         "figures": [dataclasses.asdict(figure) | {"reached": figure.reached} for figure in report.figures],
     }

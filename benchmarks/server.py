@@ -33,8 +33,8 @@ SETTINGS = {
 START_SECONDS = 30
 
 
-class NoPostgres(Exception):
-    """There is no server to measure."""
+class NoServer(Exception):
+    """There is no server to measure, and why."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _await(dsn: str, child: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while subprocess.run(["psql", "-X", "-d", dsn, "-c", "SELECT 1"], capture_output=True, check=False).returncode != 0:
         if child.poll() is not None or time.monotonic() > deadline:
-            raise NoPostgres(f"Postgres did not start:\n{log.read_text()}")
+            raise NoServer(f"Postgres did not start:\n{log.read_text()}")
         time.sleep(0.1)
 
 
@@ -128,7 +128,7 @@ def _binaries() -> Path:
     for folder in found:
         if (folder / "initdb").exists() and shutil.which("psql"):
             return folder
-    raise NoPostgres("the benchmark needs initdb, postgres and psql: install postgresql, or set BENCH_POSTGRES_DSN to an empty database")
+    raise NoServer("the benchmark needs initdb, postgres and psql: install postgresql, or set BENCH_POSTGRES_DSN to an empty database")
 
 
 def _described(dsn: str, settings: str) -> Server:

@@ -35,7 +35,7 @@ def peer_python() -> Path:
 def peer_contenders(
     python: Path | None, *, source: str, to: str, target: Callable[[str], str], clear: Callable[[str], None], count: Callable[[str], int]
 ) -> tuple[Contender, ...]:
-    """Every peer on its way from Postgres `source` to `to`; none without `python`.
+    """Every peer on its way from `source`, SQLAlchemy's URL or a CSV file, to `to`; none without `python`.
 
     `target`, `clear` and `count` are asked with the peer's name, since each has a target of its own.
     """

@@ -18,7 +18,9 @@ from dlt.sources.sql_database import sql_table
 
 
 def main(source: str, to: str, target: str) -> None:
-    table = sql_table(credentials=source, table="events", backend="connectorx", chunk_size=100_000, reflection_level="full")
+    # connectorx does not know ClickHouse over HTTP
+    backend = "pyarrow" if source.startswith("clickhousedb") else "connectorx"
+    table = sql_table(credentials=source, table="events", backend=backend, chunk_size=100_000, reflection_level="full")
     with tempfile.TemporaryDirectory() as folder:
         destination, dataset, file_format = choose(to, target, source)
         pipeline = dlt.pipeline("bench", destination=destination, dataset_name=dataset, pipelines_dir=folder)

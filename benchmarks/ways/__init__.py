@@ -5,6 +5,7 @@ Here: the list, and the ground that the ways stand on. Not here: any one way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,16 +13,22 @@ from pathlib import Path
 from benchmarks.model import Contender, Part
 from benchmarks.project import dataflow, pipeline_name
 from benchmarks.server import Server
+from benchmarks.servers import Servers
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What every way needs: where files go, the server, the project, and the peers' Python (None: no peers)."""
+    """What every way needs: where files go, the servers, the project, and the peers' Python (None: no peers)."""
 
     folder: Path
-    server: Server
+    servers: Servers
     project: Path
     peer_python: Path | None = None
+
+    @property
+    def server(self) -> Server:
+        """Postgres."""
+        return self.servers.postgres
 
     @property
     def csv(self) -> Path:
@@ -41,7 +48,7 @@ def count_table(ground: Ground, schema: str) -> int:
 
 
 def clear_files(ground: Ground, stem: str) -> None:
-    """Delete the files and folders of one contender, and let the server write out what is left of earlier runs."""
+    """Delete the files and folders of one contender, and let the servers write out what is left of earlier runs."""
     import shutil
 
     for path in ground.folder.glob(f"{stem}.*"):
@@ -49,7 +56,7 @@ def clear_files(ground: Ground, stem: str) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-    ground.server.checkpoint()
+    ground.servers.settle()
 
 
 def count_duckdb(ground: Ground, stem: str) -> int:
@@ -70,10 +77,11 @@ def count_csv(ground: Ground, stem: str) -> int:
     """Lines of a CSV file, or of all CSV files of a folder, without the headers."""
     path = ground.folder / f"{stem}.csv"
     files = [file for file in path.rglob("*.csv") if "/_dlt" not in str(file)] if path.is_dir() else [path]
-    return sum(_count_lines(file) - 1 for file in files)
+    return sum(count_lines(file) - 1 for file in files)
 
 
-def _count_lines(path: Path) -> int:
+def count_lines(path: Path) -> int:
+    """Lines of one file."""
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
@@ -81,8 +89,30 @@ def _count_lines(path: Path) -> int:
 def ours(ground: Ground, read: str, write: str) -> Contender:
     """`dataflow run` of the pipeline that goes this way: ten rules checked, staged, audited, committed with the ledger."""
     argv = dataflow("--project", str(ground.project), "run", "--select", pipeline_name(read, write))
-    env = {"BENCH_DSN": ground.server.dsn}
     place = f"from_{read}"
-    clear = clear_table if write == "postgres" else clear_files
-    count = {"postgres": count_table, "duckdb": count_duckdb, "csv": count_csv}[write]
-    return Contender("dataflow", Part.OURS, argv, env, clear=partial(clear, ground, place), count=partial(count, ground, place))
+    clear, count = _target(ground, place)[write]
+    return Contender("dataflow", Part.OURS, argv, _addresses(ground, read, write), clear=clear, count=count)
+
+
+def _target(ground: Ground, place: str) -> dict[str, tuple[Callable[[], None], Callable[[], int]]]:
+    """For each system, how our target there is emptied, and how its rows are counted."""
+    files = partial(clear_files, ground, place)
+    return {
+        "postgres": (partial(clear_table, ground, place), partial(count_table, ground, place)),
+        "mysql": (lambda: ground.servers.mysql.clear(place), lambda: ground.servers.mysql.count(place)),
+        "clickhouse": (lambda: ground.servers.clickhouse.clear(place), lambda: ground.servers.clickhouse.count(place)),
+        "sqlite": (files, lambda: ground.servers.sqlite.count(ground.folder / f"{place}.sqlite")),
+        "duckdb": (files, partial(count_duckdb, ground, place)),
+        "csv": (files, partial(count_csv, ground, place)),
+    }
+
+
+def _addresses(ground: Ground, read: str, write: str) -> dict[str, str]:
+    """Where the servers of this way are; the others are not started for it."""
+    names = {"postgres": "BENCH_DSN", "mysql": "BENCH_MYSQL_DSN", "clickhouse": "BENCH_CLICKHOUSE_URL"}
+    address = {
+        "postgres": lambda: ground.server.dsn,
+        "mysql": lambda: ground.servers.mysql.dsn,
+        "clickhouse": lambda: ground.servers.clickhouse.url,
+    }
+    return {names[system]: address[system]() for system in names if system in {read, write}}

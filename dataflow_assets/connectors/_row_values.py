@@ -5,12 +5,14 @@ Here: one column of Python objects. Not here: which type a column has (`_sqlite_
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,6 +23,8 @@ from dataflow_assets.storage.casts import cast_exactly, is_bytes, is_text
 Values = Sequence[Any]
 _NONE = type(None)
 _Convert = Callable[[Values, set[type], pa.DataType], pa.Array]
+_EXACT_DIGITS = 15
+"""No two decimals of so many digits are the same float."""
 _BROKEN = (pa.ArrowException, ValueRefused, _text_types.Unfit, OverflowError, ValueError, TypeError)
 
 
@@ -180,8 +184,30 @@ def _decimals(values: Values, found: set[type], kind: pa.DataType) -> pa.Array:
         if any(value is not None and not value.is_finite() for value in exact):
             raise pa.ArrowInvalid("not a finite number")
         return pa.array(exact, type=kind)
+    if found <= {float, int} and (plain := _short_decimals(values, kind)) is not None:
+        return plain
     texts = [value if value is None or isinstance(value, str) else str(value) for value in values]
     return cast_exactly(pa.array(texts, type=pa.string()), kind, name="")
+
+
+def _short_decimals(values: Values, kind: pa.DataType) -> pa.Array | None:
+    """The same without any text, where each number is the float of a decimal of few digits, which then is its shortest text."""
+    if not pa.types.is_decimal128(kind) or kind.precision > _EXACT_DIGITS or kind.scale < 0:
+        return None
+    try:
+        floats = pa.array(values, type=pa.float64())
+    except pa.ArrowInvalid:  # a whole number beyond the floats
+        return None
+    numbers, unit = floats.fill_null(0.0).to_numpy(), 10.0**kind.scale
+    with np.errstate(over="ignore", invalid="ignore"):
+        units = np.rint(numbers * unit)
+        if not np.all((np.abs(units) < 10.0**kind.precision) & (units / unit == numbers)):
+            return None
+    words = np.empty((len(units), 2), dtype=np.int64)
+    words[:, 0] = units
+    words[:, 1] = words[:, 0] >> 63
+    words = words if sys.byteorder == "little" else words[:, ::-1].copy()
+    return pa.Array.from_buffers(kind, len(words), [floats.buffers()[0], pa.py_buffer(words)], floats.null_count)
 
 
 _FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], frozenset[type], _Convert], ...] = (

@@ -26,11 +26,13 @@ from dataflow_assets.connectors._sqlite_session import SQLITE, Settings, reading
 from dataflow_assets.connectors._sqlite_types import declared_kind, kind_by_values
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage import sql
+from dataflow_assets.storage.casts import is_bytes, is_text
 from dataflow_assets.storage.read_ahead import read_ahead
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Query, TableName
 
-FETCH_ROWS = 512  # measured: fastest; and rows of a megabyte stay in bounds
+FETCH_ROWS = 512  # rows of a megabyte stay in bounds, and tuples in the processor's cache
+_ARRAY_ROWS, _ARRAY_CHARS = 4_096, 1 << 20  # measured: arrays of 4,096 rows take a third less time to read than arrays of 512
 _QUERY = "_dataflow_query"
 _COLUMNS = "SELECT name, type FROM pragma_table_xinfo(?1) WHERE hidden <> 1"
 _CLASSES = ("integer", "real", "text", "blob")
@@ -83,6 +85,14 @@ def _query(connection: sqlite3.Connection, query: Query) -> Source:
             )
     text, values = sql.derived_table(SQLITE, query)
     return Source(text, tuple(values), declared)
+
+
+def _length(values: Sequence[Any]) -> int:
+    """Characters and bytes of a column of text; another value, of which the column's type will complain, counts for nothing."""
+    try:
+        return sum(map(len, filter(None, values)))
+    except TypeError:
+        return 0
 
 
 class _Reader:
@@ -153,13 +163,28 @@ class _Reader:
             yield from resize(self._fetched(cursor), rows=self._wanted.batch_rows)
 
     def _fetched(self, cursor: sqlite3.Cursor) -> Iterator[pa.RecordBatch]:
-        while found := cursor.fetchmany(FETCH_ROWS):
-            columns = dict(zip(self._selected, zip(*found, strict=True), strict=True))
-            arrays = {name: self._array(values, name) for name, values in columns.items()}
+        for columns in self._columns(cursor):
+            arrays = {name: self._array(values, name) for name, values in zip(self._selected, columns, strict=True)}
             batch = pa.RecordBatch.from_arrays([arrays[name] for name in self._names], schema=self.schema)
             if self._bounds is not None and self._wanted.window is not None:
                 batch = batch.filter(times.within(arrays[self._wanted.window.column], self._bounds))
             yield batch
+
+    def _columns(self, cursor: sqlite3.Cursor) -> Iterator[list[list[Any]]]:
+        """The values by column, of many rows at a time, of few where texts or blobs are long."""
+        texts = [position for position, name in enumerate(self._selected) if is_text(self._kinds[name]) or is_bytes(self._kinds[name])]
+        held: list[list[Any]] = [[] for _ in self._selected]
+        size = 0
+        while found := cursor.fetchmany(FETCH_ROWS):
+            columns = list(zip(*found, strict=True))
+            for values, more in zip(held, columns, strict=True):
+                values.extend(more)
+            size += sum(_length(columns[position]) for position in texts)
+            if len(held[0]) >= _ARRAY_ROWS or size >= _ARRAY_CHARS:
+                yield held
+                held, size = [[] for _ in self._selected], 0
+        if held[0]:
+            yield held
 
     def _array(self, values: Sequence[Any], name: str) -> pa.Array:
         try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataflow_assets.connectors._row_values import Misfit, array_of, kind_of
 
@@ -65,6 +68,36 @@ def test_the_first_misfit_is_told(values: list[Any], kind: pa.DataType, culprit:
     with pytest.raises(Misfit) as caught:
         array_of(values, kind)
     assert repr(caught.value.value) == repr(culprit)
+
+
+_KINDS = (pa.decimal128(15, 2), pa.decimal128(12, 0), pa.decimal128(15, 15), pa.decimal128(6, 6), pa.decimal128(16, 2))
+_SHORT = st.tuples(st.integers(-(10**15), 10**15), st.integers(0, 15)).map(lambda pair: pair[0] / 10 ** pair[1])
+_NEAR = st.tuples(_SHORT, st.sampled_from([math.inf, -math.inf])).map(lambda pair: math.nextafter(*pair))
+
+
+@given(
+    st.lists(st.one_of(st.none(), _SHORT, _NEAR, st.floats(), st.integers(-(2**60), 2**60)), min_size=1, max_size=4),
+    st.sampled_from(_KINDS),
+)
+@settings(max_examples=400)
+def test_a_float_is_the_decimal_of_its_shortest_text(values: list[Any], kind: pa.DataType) -> None:
+    def by_text(value: Any) -> Decimal | None:
+        found = None if value is None else Decimal(str(value))
+        if found is not None and not (found.is_finite() and abs(found) < 10 ** (kind.precision - kind.scale)):
+            raise ValueError
+        if found is not None and found != found.quantize(Decimal(1).scaleb(-kind.scale), context=Context(prec=400)):
+            raise ValueError
+        return found
+
+    try:
+        expected = [by_text(value) for value in values]
+    except ValueError:
+        with pytest.raises(Misfit):
+            array_of(values, kind)
+    else:
+        found = array_of(values, kind)
+        found.validate(full=True)
+        assert found.to_pylist() == expected
 
 
 @pytest.mark.parametrize(

@@ -310,3 +310,15 @@ def test_wide_rows_stay_in_bounds(harness: SQLiteHarness) -> None:
         sizes = [batch.nbytes for batch in reader]
     assert sum(sizes) > 300 * 200_000
     assert max(sizes) <= 16 * 1024 * 1024
+
+
+def test_rows_that_grow_wide_are_told_apart_in_time(harness: SQLiteHarness) -> None:
+    with shell(harness) as other:
+        other.execute("CREATE TABLE t (id INTEGER, v BLOB, t TEXT)")
+        other.executemany("INSERT INTO t VALUES (?, NULL, NULL)", [(number,) for number in range(5_000)])
+        other.executemany("INSERT INTO t SELECT ?, zeroblob(5000), hex(zeroblob(5000))", [(number,) for number in range(5_000, 9_000)])
+    with harness.connector.read(ReadRequest(SQLiteSource(table="t"))) as reader:
+        batches = list(reader)
+    assert [value for batch in batches for value in batch["id"].to_pylist()] == list(range(9_000))
+    assert [len(value or b"") for batch in batches for value in batch["v"].to_pylist()] == [0] * 5_000 + [5_000] * 4_000
+    assert max(batch.nbytes for batch in batches) <= 16 * 1024 * 1024
