@@ -21,6 +21,7 @@ from dataflow_assets.connectors.sqlite import Connector, SQLiteConnection, SQLit
 from dataflow_assets.errors import AuditFailed, ConnectionFailed, DataflowError, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Bind, Query, ReadRequest, Target, WindowFilter, WriteMode
+from dataflow_assets_tests.connectors.arrow_types import FLOATS, NESTED
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
@@ -69,8 +70,9 @@ class TestSQLite(ConnectorContract):
     """The contract."""
 
     lossy: ClassVar[dict[str, Lossy]] = {
-        "float64": Lossy("SQLite makes a null of NaN"),
-        "float32": Lossy("SQLite makes a null of NaN"),
+        **dict.fromkeys(FLOATS, Lossy("SQLite makes a null of NaN")),
+        **dict.fromkeys(NESTED, Lossy("SQLite has no nested types")),
+        "duration_us": Lossy("SQLite has no durations"),
     }
 
     @pytest.fixture
