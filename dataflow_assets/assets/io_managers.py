@@ -28,6 +28,7 @@ from pydantic import SecretStr
 from dataflow_assets import discovery
 from dataflow_assets.assets.addresses import Address, Partitions, input_address, output_address, partitions_of_input, partitions_of_output
 from dataflow_assets.assets.metadata import markdown_table, table_schema
+from dataflow_assets.assets.shown_errors import errors_masked
 from dataflow_assets.errors import DataflowError, ReadFailed, ValueRefused
 from dataflow_assets.execution.connections import validated
 from dataflow_assets.protocols import ConnectionContext, Connector
@@ -81,6 +82,7 @@ class ConnectorIOManager(dg.IOManager):
 
     # -- in
 
+    @errors_masked()
     def load_input(self, context: dg.InputContext) -> Any:
         """The rows of the upstream table in the form that the function's annotation names, else as an Arrow table."""
         address, partitions = input_address(context, is_file=bool(self.suffix)), partitions_of_input(context)
@@ -98,6 +100,7 @@ class ConnectorIOManager(dg.IOManager):
 
     # -- out
 
+    @errors_masked()
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Publish the rows: one unit of the ledger for each partition. None publishes nothing."""
         if obj is None:
