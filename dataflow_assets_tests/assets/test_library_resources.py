@@ -89,11 +89,10 @@ def test_what_a_snowflake_resource_says_becomes_keys_of_a_connection() -> None:
     assert keys_of("snowflake", with_token) == {**expected, "password": "x", "host": "h", "token": "t"}
 
 
-def test_keys_win_over_the_resource(tmp_path: Path) -> None:
+def test_keys_win_over_the_resource(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     resource = DuckDBResource(database=str(tmp_path / "one.duckdb"))
     manager = DuckDBIOManager(resource=resource, database=str(tmp_path / "other.duckdb"))
-    manager.connector.probe()
-    manager.connector.close()
+    assert _materialized(manager, instance).equals(ROWS)
     assert (tmp_path / "other.duckdb").exists()
     assert not (tmp_path / "one.duckdb").exists()
 

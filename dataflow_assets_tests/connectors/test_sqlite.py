@@ -40,6 +40,11 @@ class SQLiteHarness(Harness):
         """The database file."""
         return self.scratch / "nested" / "test.sqlite"
 
+    def make_file(self) -> None:
+        """An empty database."""
+        self.path.parent.mkdir(exist_ok=True)
+        sqlite3.connect(self.path).close()
+
     @property
     def connector(self) -> Connector:
         if self._connector is None:
@@ -182,14 +187,14 @@ def test_a_failed_first_publish_leaves_no_table(harness: SQLiteHarness) -> None:
 
 
 def test_names_that_occur_twice_are_refused(harness: SQLiteHarness) -> None:
-    harness.connector.probe()
+    harness.make_file()
     with pytest.raises(ValueRefused, match="'a' more than once"):
         read(harness.connector, "SELECT 1 AS a, 2 AS a")
 
 
 @pytest.mark.parametrize("value", ["it's", "?1 %s :x", 5, None, 1.5, "\U0001f600"], ids=repr)
 def test_values_reach_the_query_as_values(harness: SQLiteHarness, value: Any) -> None:
-    harness.connector.probe()
+    harness.make_file()
     found = read(harness.connector, "SELECT ", Bind("first"), " AS a, ", Bind(value), " AS v -- end")
     assert found.to_pylist() == [{"a": "first", "v": value}]
 
@@ -203,7 +208,7 @@ def test_a_query_cannot_write(harness: SQLiteHarness) -> None:
 
 
 def test_a_statement_that_is_none_says_so(harness: SQLiteHarness) -> None:
-    harness.connector.probe()
+    harness.make_file()
     with pytest.raises(ReadFailed, match="syntax error") as caught:
         read(harness.connector, "SELEC 1")
     assert not caught.value.transient
