@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from dataflow_assets.secrets import mask
+from dataflow_assets.secrets import mask, mask_line
 
 
 class DataflowError(Exception):
@@ -77,7 +77,7 @@ class Problem:
 
     def _excerpt(self) -> list[str]:
         """The source line and a caret below the column; of a long line, the part around the column."""
-        line, column = mask(self.source_line), max(self.place.column - 1, 0)
+        line, column = mask_line(self.source_line), max(self.place.column - 1, 0)
         first = max(column - _SHOWN_COLUMNS // 2, 0) if len(line) > _SHOWN_COLUMNS else 0
         head, tail = "..." if first else "", "..." if len(line) > first + _SHOWN_COLUMNS else ""
         return [f"  | {head}{line[first : first + _SHOWN_COLUMNS]}{tail}", "  | " + " " * (column - first + len(head)) + "^"]

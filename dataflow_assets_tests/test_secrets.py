@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dataflow_assets import secrets
 from dataflow_assets.errors import DataflowError, Place, PlanError, Problem, WriteFailed
-from dataflow_assets.secrets import MASK, looks_secret, mask, register_secret
+from dataflow_assets.secrets import MASK, looks_secret, mask, mask_line, register_secret, register_written
 
 HARD = ["p@ss/w:rd", "50% off + more", 'it\'s "quoted"', "back\\slash\ttab", "zwölf-Boxkämpfer", "a{b}$c^(d)"]
 
@@ -112,3 +112,55 @@ def test_keys_that_look_secret(key: str) -> None:
 @pytest.mark.parametrize("key", ["host", "keyword", "upsert_keys", "user", "tokenizer", "port"])
 def test_keys_that_do_not(key: str) -> None:
     assert not looks_secret(key)
+
+
+@pytest.mark.parametrize(
+    ("url", "echoed"),
+    [
+        ("postgresql://u:p%40ss%2Fword@h:5432/d", "password p@ss/word is wrong"),
+        ("postgresql://u:p%40ss%2Fword@h:5432/d", "no host in u:p%40ss%2Fword@h"),
+        ("postgresql://u:begin/p@ss:finish@h/d", 'invalid integer value "begin" for connection option "port"'),
+        ("mysql://u:begin#middle@h/d", "cannot resolve u:begin"),
+        ("redis://:begin?finish@h", "no such thing as begin?finish"),
+    ],
+)
+def test_the_password_of_a_url_is_masked_as_a_driver_tells_it(url: str, echoed: str) -> None:
+    register_secret(url)
+    shown = mask(echoed)
+    assert MASK in shown
+    assert not [part for part in ("p@ss", "p%40", "word is", "begin", "finish", "middle") if part in shown]
+
+
+def test_the_host_of_a_url_is_no_secret() -> None:
+    register_secret("postgresql://loader:correct-horse@db.internal:5432/warehouse?application_name=a@b")
+    assert mask("db.internal:5432/warehouse is away, loader") == "db.internal:5432/warehouse is away, loader"
+
+
+def test_what_is_left_of_a_long_secret_is_masked() -> None:
+    register_secret("correct-horse-battery-staple")
+    assert mask("value 'correct-horse-batt...' is too long") == "value '****batt...' is too long"
+    assert mask("...rse-battery-staple") == "...rse-****"
+    assert mask("correct horse battery") == "correct horse battery"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("    password: it's a, b & c", "    password: ****"),
+        ("  dsn: postgresql://u:p@s/s w@h/d", "  dsn: ****"),
+        ("  url: postgresql://u:p@s/s w@h/d?x=1", "  url: postgresql://u:****@h/d?x=1"),
+        ("  db: {type: postgres, 'api_key': a b, port: 1}", "  db: {type: postgres, 'api_key': ****"),
+        ("  password: \"{{ env_var('PW') }}\"", "  password: ****"),
+        ("  storage_options: {region: eu}", "  storage_options: {region: eu}"),
+        ("  token_of: x", "  token_of: ****"),
+        ("  type: postgres", "  type: postgres"),
+    ],
+)
+def test_a_written_line_shows_no_secret(line: str, shown: str) -> None:
+    assert mask_line(line) == shown
+
+
+def test_secrets_that_are_written_out_are_known_at_once() -> None:
+    block = {"a": {"type": "postgres", "password": "correct-horse", "dsn": "{{ env_var('X') }}"}, "b": {"url": "x://u:battery-staple@h"}}
+    register_written({**block, "c": {"password": "postgres", "storage_options": {"secret": "s3cret-of-it"}}})
+    assert mask("correct-horse battery-staple s3cret-of-it postgres env_var('X')") == "**** **** **** postgres env_var('X')"

@@ -27,7 +27,9 @@ from pydantic import SecretStr
 
 from dataflow_assets import discovery
 from dataflow_assets.assets.addresses import Address, Partitions, input_address, output_address, partitions_of_input, partitions_of_output
+from dataflow_assets.assets.library_resources import keys_of
 from dataflow_assets.assets.metadata import markdown_table, schema_changes, table_schema
+from dataflow_assets.assets.shown_errors import errors_masked
 from dataflow_assets.errors import DataflowError, ReadFailed, ValueRefused
 from dataflow_assets.execution.connections import validated
 from dataflow_assets.protocols import ConnectionContext, Connector
@@ -44,7 +46,8 @@ class ConnectorIOManager(dg.IOManager):
     """What every IO manager here does; `kind` names the connector.
 
     Keyword arguments are the keys of a connection of that kind, each a value or a `dg.EnvVar`, which is read when it is needed.
-    `schema` is where tables go whose asset does not say, `project_dir` is what relative paths start from.
+    `schema` is where tables go whose asset does not say, `project_dir` is what relative paths start from. `resource` is a
+    `DuckDBResource` or `SnowflakeResource` of Dagster's libraries, in place of these keys or below them.
 
     Metadata on an asset or an `AssetIn`: `table` or `file_path` (default: the last part of the asset key), `schema`, `columns`
     (read only these), `mode` (default: replace, or replace_window with partitions), `upsert_keys`, `window_column` (the column
@@ -57,20 +60,23 @@ class ConnectorIOManager(dg.IOManager):
     schema_key: ClassVar[str] = "table_schema"
     """The connector's option that names a table's schema."""
 
-    def __init__(self, *, project_dir: str | Path = ".", schema: str | None = None, **connection: Any) -> None:
-        self._project_dir, self._schema, self._connection = Path(project_dir), schema, connection
+    def __init__(self, *, project_dir: str | Path = ".", schema: str | None = None, resource: Any = None, **connection: Any) -> None:
+        self._project_dir, self._schema, self._connection, self._resource = Path(project_dir), schema, connection, resource
         for name, value in connection.items():
             if isinstance(value, str) and not isinstance(value, dg.EnvVar) and looks_secret(name):
                 register_secret(value)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={_shown(name, value)}" for name, value in self._connection.items())
-        return f"{type(self).__name__}({shown})"
+        shown = [f"{name}={_shown(name, value)}" for name, value in self._connection.items()]
+        if self._resource is not None:
+            shown.insert(0, f"resource={type(self._resource).__name__}")  # its own repr shows passwords
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     @cached_property
     def connector(self) -> Connector:
         """The connector, made when the first row is moved."""
-        values = {name: _resolved(name, value) for name, value in self._connection.items()}
+        below = keys_of(self.kind, self._resource) if self._resource is not None else {}
+        values = {**below, **{name: _resolved(name, value) for name, value in self._connection.items()}}
         found = discovery.find("connectors", self.kind)
         connection = validated(found.Connection, values, where=f"{type(self).__name__}")
         connector: Connector = found(connection, ConnectionContext(type(self).__name__, self._project_dir.resolve()))
@@ -81,12 +87,16 @@ class ConnectorIOManager(dg.IOManager):
 
     # -- in
 
+    @errors_masked()
     def load_input(self, context: dg.InputContext) -> Any:
         """The rows of the upstream table in the form that the function's annotation names, else as an Arrow table."""
         address, partitions = input_address(context, is_file=bool(self.suffix)), partitions_of_input(context)
         form = form_of(context.dagster_type.typing_type) or Form.ARROW
         readers = [self._open(address, window) for window in _filters(address, partitions)]
-        return _in_form(_one_reader(readers), form)
+        try:
+            return _in_form(_one_reader(readers), form)
+        finally:
+            self._let_go()
 
     def _open(self, address: Address, window: WindowFilter | None) -> AbstractContextManager[pa.RecordBatchReader]:
         options = self._options(address)
@@ -98,6 +108,7 @@ class ConnectorIOManager(dg.IOManager):
 
     # -- out
 
+    @errors_masked()
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Publish the rows: one unit of the ledger for each partition. None publishes nothing."""
         if obj is None:
@@ -106,8 +117,16 @@ class ConnectorIOManager(dg.IOManager):
         target = self._target(address, partitions, validated(self.connector.Endpoint, self._options(address), where=_where(address)))
         with tempfile.TemporaryDirectory(prefix="dataflow-") as scratch:
             stage = _stage(Path(scratch) / "whole", stream(obj))
-            done = [self._publish(context, target, part) for part in _parts(context, target, partitions, stage, Path(scratch))]
+            try:
+                done = [self._publish(context, target, part) for part in _parts(context, target, partitions, stage, Path(scratch))]
+            finally:
+                self._let_go()
             context.add_output_metadata(_metadata(target, stage, done))
+
+    def _let_go(self) -> None:
+        """A file that a resource opens too must not stay open: DuckDB refuses a second way of opening it in one process."""
+        if self._resource is not None:
+            self.connector.close()
 
     def _publish(self, context: dg.OutputContext, target: Target, part: _Part) -> Published:
         claim = self.connector.claim(target, part.unit, attempt=f"{context.run_id}-{part.unit.key}")
@@ -158,13 +177,13 @@ class BigQueryIOManager(ConnectorIOManager):
 
 
 class SnowflakeIOManager(ConnectorIOManager):
-    """Tables in Snowflake: `account`, `user`, `password` or `private_key`, `role`, `warehouse`, `database`."""
+    """Tables in Snowflake: `account`, `user`, `password` or `private_key`, `role`, `warehouse`, `database`; or `resource`."""
 
     kind = "snowflake"
 
 
 class DuckDBIOManager(ConnectorIOManager):
-    """Tables in a DuckDB file."""
+    """Tables in a DuckDB file: `database`; or `resource`."""
 
     kind = "duckdb"
 

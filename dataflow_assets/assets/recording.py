@@ -17,6 +17,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 from dataflow_assets.assets import metadata
 from dataflow_assets.assets.requests import PipelineOp, asked_of, requests_of
+from dataflow_assets.assets.shown_errors import masked
 from dataflow_assets.errors import DataflowError, Place
 from dataflow_assets.execution.events import CheckEvaluated, StepFinished, WindowFailed
 from dataflow_assets.execution.run import RunRequest, run
@@ -35,7 +36,7 @@ def record(context: dg.AssetExecutionContext, op: PipelineOp) -> Iterator[Yielde
     try:
         requests = requests_of(context, op, recorder.asked)
     except DataflowError as error:
-        raise recorder.failure(error) from error
+        raise (failed := recorder.failure(error)) from failed.__cause__
     try:
         for request in requests:
             yield from recorder.follow(request)
@@ -140,7 +141,7 @@ class _Recorder:
         if any(failure.window for failure in self.failures):
             shown["failed_windows"] = ", ".join(failure.key for failure in self.failures[:_SHOWN_FAILURES])
         failed = dg.Failure(description=mask(f"{error}{count}"), metadata=shown, allow_retries=is_transient(error))
-        failed.__cause__ = error if isinstance(error, DataflowError) else None
+        failed.__cause__ = masked(error) if isinstance(error, DataflowError) else None
         return failed
 
 

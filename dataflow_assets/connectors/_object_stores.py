@@ -6,6 +6,7 @@ requests of any one store (`_objects_s3`, `_objects_gcs`, `_objects_azure`), rea
 
 from __future__ import annotations
 
+import abc
 import glob
 import importlib
 import posixpath
@@ -64,7 +65,7 @@ def key_of(path: str) -> str:
     return posixpath.normpath(f"/{path}").lstrip("/")
 
 
-class LazyStore:
+class LazyStore(abc.ABC):
     """What all stores have: a bucket, options, and a client that is made once, by whoever needs it first."""
 
     scheme: ClassVar[str]
@@ -89,8 +90,9 @@ class LazyStore:
                 self._made = self._make()
             return self._made
 
+    @abc.abstractmethod
     def _make(self) -> Any:
-        raise NotImplementedError
+        """The driver's client, made now."""
 
     def close(self) -> None:
         with self._making:

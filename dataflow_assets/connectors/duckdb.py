@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import AliasChoices, Field, field_validator
 
 from dataflow_assets.connectors._duckdb_session import DUCKDB, Settings, database, rows, translated
+from dataflow_assets.connectors._new_file import could_be_made
 from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
@@ -121,7 +122,9 @@ steps:
         self._database = database((context.project_dir / Path(connection.database).expanduser()).resolve())
 
     def probe(self) -> str:
-        """Open the file, which is made when it is missing."""
+        """Open the file; a missing one is not made."""
+        if not self._database.path.exists():
+            return f"DuckDB, {could_be_made(self._database.path, name=self._settings.name)}"
         with self._writing("opening the database") as connection:
             ((version,),) = rows(connection, Statement("SELECT version()"))
         return f"DuckDB {version}"

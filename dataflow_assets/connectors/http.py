@@ -18,13 +18,14 @@ from dataflow_assets.connectors._http_session import Call, Credentials, Session,
 from dataflow_assets.connectors._source_only import SourceOnly
 from dataflow_assets.errors import ReadFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
-from dataflow_assets.secrets import looks_secret, register_secret
+from dataflow_assets.secrets import register_secret
 from dataflow_assets.tables import ReadRequest, TableName
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
+_PLAIN_HEADERS = frozenset({"accept", "accept-charset", "accept-encoding", "accept-language", "cache-control", "content-type", "prefer"})
+_PLAIN_HEADERS |= {"host", "origin", "referer", "user-agent", "x-requested-with"}
 
 
 class Connector(SourceOnly):
@@ -113,9 +114,9 @@ def credentials_of(options: HttpConnection) -> Credentials:
     """What the connection's keys say about logging in; every secret among them is registered."""
     headers = {name: value.get_secret_value() for name, value in options.headers.items()}
     for name, value in headers.items():
-        if name.lower() in _SECRET_HEADERS or looks_secret(name.replace("-", "_")):
-            register_secret(value)
-            register_secret(value.rpartition(" ")[2])
+        if name.lower() not in _PLAIN_HEADERS:
+            for part in (value, value.partition(" ")[2], value.rpartition(" ")[2]):
+                register_secret(part)
     if options.oauth2_url and options.client_id and options.client_secret:
         return _client(options, options.client_id, _secret(options.client_secret.get_secret_value()), headers)
     if options.username is not None and options.password is not None:

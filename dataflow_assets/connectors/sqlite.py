@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field, field_validator
 
+from dataflow_assets.connectors._new_file import could_be_made
 from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
@@ -118,11 +119,12 @@ steps:
         return Settings(self._name, self._path, seconds, self._options.wal)
 
     def probe(self) -> str:
-        """Open the file, as a reader; it is made when it is missing."""
-        from dataflow_assets.connectors._sqlite_session import reading, rows, translated, writing
+        """Open the file, as a reader; a missing one is not made."""
+        from dataflow_assets.connectors._sqlite_session import reading, rows, translated
 
-        opened = reading if self._path.exists() else writing
-        with translated(f"connection {self._name!r}: opening {self._path}", ConnectionFailed), opened(self._settings) as connection:
+        if not self._path.exists():
+            return f"SQLite, {could_be_made(self._path, name=self._name)}"
+        with translated(f"connection {self._name!r}: opening {self._path}", ConnectionFailed), reading(self._settings) as connection:
             ((version,),) = rows(connection, Statement("SELECT sqlite_version()"))
             rows(connection, Statement("SELECT count(*) FROM sqlite_master"))
         return f"SQLite {version}"

@@ -19,6 +19,7 @@ from dataflow_assets.execution.staging import stage_for_checks, stage_step
 from dataflow_assets.execution.work import Work, with_ancestors
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
+from dataflow_assets.secrets import mask
 from dataflow_assets.windows import Window
 
 
@@ -41,7 +42,7 @@ def run_window(session: Session, window: Window | None, *, key: str) -> Iterator
             yield from _run_step(work, step)
         failpoint("window.before_sweep")
     except Exception as error:  # noqa: BLE001 -- the boundary: whatever stops a window is reported as its failure
-        attempt.fail(current, str(error), refused=isinstance(error, CheckFailed))
+        attempt.fail(current, mask(str(error)), refused=isinstance(error, CheckFailed))
         yield WindowFailed(key, window, current, error)
         return
     except BaseException:

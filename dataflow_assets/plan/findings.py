@@ -5,9 +5,10 @@ Here: a list of problems that knows the places of the pipeline and of the projec
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dataflow_assets.errors import Problem
+from dataflow_assets.secrets import MASK
 from dataflow_assets.spec.project import Path_, Places, Project
 
 
@@ -24,11 +25,14 @@ class Findings:
         self._keep(self.places.problem(path, message, hint=hint))
 
     def add_at_connection(self, name: str, path: Path_, message: str, *, hint: str = "") -> None:
-        """A problem inside the block of connection `name`, wherever that block is written."""
-        for places, section in ((self.places, "connections"), (self.project, "sources"), (self.project, "connections")):
-            if (section, name) in places.known:
-                return self._keep(places.problem((section, name, *path), message, hint=hint))
-        return self._keep(self.project.problem(("connections", name, *path), message, hint=hint))
+        """A problem inside the block of connection `name`, wherever that block is written. The value is not shown: under a key
+        that is misspelt it may be a password."""
+        written = ((self.places, "connections"), (self.project, "sources"), (self.project, "connections"))
+        places, section = next((pair for pair in written if (pair[1], name) in pair[0].known), (self.project, "connections"))
+        problem = places.problem((section, name, *path), message, hint=hint)
+        if path not in {(), ("type",)} and problem.place.column > 1:
+            problem = replace(problem, source_line=f"{problem.source_line[: problem.place.column - 1]}{MASK}")
+        self._keep(problem)
 
     def _keep(self, problem: Problem) -> None:
         if problem not in self.problems:

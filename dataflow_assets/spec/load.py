@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dataflow_assets.errors import Place, Problem, SpecError
-from dataflow_assets.secrets import looks_secret, register_secret
+from dataflow_assets.secrets import looks_secret, register_secret, register_written
 from dataflow_assets.spec import yaml
 from dataflow_assets.spec.models import PipelineModel, ProjectModel
 from dataflow_assets.spec.problems import missing_plugins, problems_of
@@ -88,6 +88,7 @@ def _read_project_file(file: Path) -> tuple[ProjectModel, Places]:
         places = parsed.documents[1].places
         problems.append(places.problem((), "a project file holds one document", hint="remove the line --- and what follows it"))
     document = parsed.documents[0] if parsed.documents else yaml.Document({}, Places(str(file)))
+    _register_connections(document.data)
     model = _validated(ProjectModel, document, problems)
     if model is None or problems:
         raise SpecError(problems)
@@ -117,6 +118,7 @@ def read_pipeline_file(file: Path) -> list[LoadedPipeline]:
     problems = list(parsed.problems)
     loaded: list[LoadedPipeline] = []
     for document in parsed.documents:
+        _register_connections(document.data)
         model = _validated(PipelineModel, document, problems)
         if model is None:
             continue
@@ -138,6 +140,14 @@ def _validated(model: type[M], document: yaml.Document, problems: list[Problem])
     except ValidationError as error:
         problems += problems_of(error, model=model, places=document.places, data=data)
         return None
+
+
+def _register_connections(data: Any) -> None:
+    """Secrets that stand in the file itself are masked before anything is said of the file."""
+    sections = (data.get(name) for name in ("connections", "sources")) if isinstance(data, Mapping) else ()
+    for section in sections:
+        if isinstance(section, Mapping):
+            register_written(section)
 
 
 def _without_empty(data: Any) -> Any:

@@ -15,14 +15,15 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import pyarrow as pa
 
 from dataflow_assets.batches import CHECKSUM_VERSION, Checksum, open_parquet, resize, trimmed
-from dataflow_assets.errors import StageCorrupt
+from dataflow_assets.errors import StageCorrupt, ValueRefused
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.protocols import StagedInput
+from dataflow_assets.storage.casts import is_bytes, is_text
 from dataflow_assets.tables import schema_fingerprint
 
 RECEIPT = "receipt.json"
@@ -90,8 +91,10 @@ def write_stage(
 ) -> Iterator[tuple[int, int]]:
     """Write the stream into `folder` and seal it with a receipt; yields (rows, bytes) after each batch.
 
-    Each of `observers` sees every batch through its `update(batch)`. The folder is emptied first.
+    Each of `observers` sees every batch through its `update(batch)`. The folder is emptied first. Raises ValueRefused for a type
+    that Parquet has not.
     """
+    reader = _decoded(reader)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     schema = reader.schema
@@ -110,6 +113,41 @@ def write_stage(
     receipt = Receipt(step, fingerprint, checksum.rows, size, str(checksum), schema_fingerprint(schema), files, batch)
     _write_receipt(folder, receipt, schema)
     failpoint("stage.after_receipt")
+
+
+def _decoded(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """The stream with dictionaries only of text and bytes: of other values Parquet writes them, and cannot read them again."""
+    dictionaries = [item for item in reader.schema if isinstance(item.type, pa.DictionaryType)]
+    changed = {item.name: item.type.value_type for item in dictionaries if not _is_text_or_bytes(item.type.value_type)}
+    if not changed:
+        return reader
+    schema = pa.schema([item.with_type(changed.get(item.name, item.type)) for item in reader.schema])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            pairs = zip(schema.names, batch.columns, strict=True)
+            columns = [column.dictionary_decode() if name in changed else column for name, column in pairs]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _is_text_or_bytes(kind: pa.DataType) -> bool:
+    return is_text(kind) or (is_bytes(kind) and not pa.types.is_fixed_size_binary(kind))
+
+
+def _refuse(schema: pa.Schema, error: pa.ArrowNotImplementedError) -> NoReturn:
+    """Name the first column that Parquet has no type for."""
+    import pyarrow.parquet as pq
+
+    for item in schema:
+        try:
+            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([item])).close()
+        except pa.ArrowNotImplementedError:
+            raise ValueRefused(
+                f"column {item.name!r} of type {item.type} cannot be staged", hint="cast it in the step that makes it"
+            ) from error
+    raise error
 
 
 class _Parts:
@@ -143,7 +181,10 @@ class _Parts:
 
         self._path = self._folder / f"part-{len(self._files):05d}.parquet"
         # measured on ten mixed columns: 0.19 s of CPU a million rows, against 0.60 s with the library's defaults
-        self._writer = pq.ParquetWriter(self._path, self._schema, compression="lz4", use_dictionary=False, **_CHEAP)
+        try:
+            self._writer = pq.ParquetWriter(self._path, self._schema, compression="lz4", use_dictionary=False, **_CHEAP)
+        except pa.ArrowNotImplementedError as error:
+            _refuse(self._schema, error)
 
     def _finish(self) -> None:
         if self._writer is not None and self._path is not None:

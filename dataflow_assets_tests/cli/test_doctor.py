@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import duckdb
+import pytest
+
 from dataflow_assets_tests.cli.conftest import Answer, ProjectFolder
 
 Call = Callable[..., Answer]
@@ -11,6 +14,7 @@ SECRET = "hunter2-and-more"
 
 
 def test_all_is_well(call: Call, project: ProjectFolder) -> None:
+    duckdb.connect(str(project.root / "shop.duckdb")).close()
     answer = call("doctor", "--project", project.root)
     assert answer.code == 0
     assert "OK    db (duckdb): DuckDB v" in answer.out
@@ -50,3 +54,18 @@ def test_a_selection_asks_only_what_it_uses(call: Call, project: ProjectFolder) 
     )
     assert call("doctor", "--project", project.root, "--select", "first").code == 0
     assert call("doctor", "--project", project.root).code == 1
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "sqlite"])
+def test_a_missing_file_is_not_made(call: Call, project: ProjectFolder, kind: str) -> None:
+    file = project.root / "dataflow_project.yml"
+    file.write_text(f"{file.read_text()}  other: {{type: {kind}, path: deep/er/shop.db}}\n")
+    before = sorted(project.root.rglob("*"))
+    answer = call("doctor", "--project", project.root)
+    assert answer.code == 0
+    assert answer.out.count("no file yet, the first publish makes it") == 2
+    assert sorted(project.root.rglob("*")) == before
+    (project.root / "deep").write_text("no folder")
+    refused = call("doctor", "--project", project.root)
+    assert refused.code == 1
+    assert "deep is no folder" in refused.out

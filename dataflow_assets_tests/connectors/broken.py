@@ -79,7 +79,7 @@ class TrimsText(Connector):
 class EmptyIsNull(Connector):
     """The empty text becomes null."""
 
-    caught: ClassVar = Caught("test_the_checksum_of_what_came_back_is_the_same", {"case": "string"})
+    caught: ClassVar = Caught("test_a_value_comes_back_or_is_refused", {"case": "string"})
 
     def publish(self, request: PublishRequest) -> Published:
         def change(table: pa.Table) -> pa.Table:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataflow_assets.batches import Checksum
@@ -156,6 +157,15 @@ def events(of: Unit, *, note: str = "first", rows: int = 24) -> pa.Table:
     return pa.table([[int(moment.timestamp()) for moment in moments], moments, [f"{note} {n}" for n in range(rows)]], schema=EVENTS)
 
 
+def column_type(kind: pa.DataType) -> str:
+    """The name under which a user declares values of this type in `column_types`."""
+    if isinstance(kind, pa.DictionaryType | pa.BaseExtensionType):
+        return column_type(kind.value_type if isinstance(kind, pa.DictionaryType) else kind.storage_type)
+    if pa.types.is_decimal(kind):
+        return f"decimal({kind.precision}, {kind.scale})"
+    return {"halffloat": "float32", "float": "float32", "date64[ms]": "date", "string_view": "string"}.get(str(kind), str(kind))
+
+
 def failing(request: PublishRequest, *, after: int = 1) -> PublishRequest:
     """The request with a stage that breaks off after `after` batches of one row."""
     whole = request.open_reader().read_all()
@@ -168,10 +178,17 @@ def failing(request: PublishRequest, *, after: int = 1) -> PublishRequest:
 
 
 def canonical(column: pa.Array | pa.ChunkedArray) -> tuple[str, list[Any]]:
-    """The family of a column's type and its values in a form in which widths, units and zones no longer show."""
+    """The family of a column's type and its values in a form in which widths, units, layouts and zones no longer show."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return canonical(column.storage)
     if isinstance(kind, pa.DictionaryType):
-        return canonical(pa.chunked_array([column]).cast(kind.value_type) if isinstance(column, pa.Array) else column.cast(kind.value_type))
+        return canonical(column.dictionary_decode())
+    if pa.types.is_nested(kind):
+        return _nested(column)
+    if pa.types.is_duration(kind):
+        return "duration", _scaled(column.cast(pa.int64()), kind.unit)
     if pa.types.is_timestamp(kind):
         return ("instant" if kind.tz else "timestamp"), _scaled(column.cast(pa.timestamp(kind.unit)).cast(pa.int64()), kind.unit)
     if pa.types.is_time(kind):
@@ -192,6 +209,23 @@ _FAMILIES: dict[str, Callable[[pa.DataType], bool]] = {
     "bool": pa.types.is_boolean,
     "null": pa.types.is_null,
 }
+
+
+def _nested(column: pa.Array) -> tuple[str, list[Any]]:
+    """Lists of any layout alike; a map is a list of its entries."""
+    kind = column.type
+    if pa.types.is_struct(kind):
+        parts = [canonical(column.field(number)) for number in range(kind.num_fields)]
+        rows = zip(*(values for _, values in parts), strict=True)
+        family = ", ".join(f"{kind.field(number).name}: {family}" for number, (family, _) in enumerate(parts))
+        return f"struct of {family}", [row if valid else None for row, valid in zip(rows, column.is_valid().to_pylist(), strict=True)]
+    if pa.types.is_map(kind):
+        family, entries = _nested(column.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)]))))
+        return f"map as {family}", entries
+    family, values = canonical(column.flatten())
+    rest = iter(values)
+    lengths = pc.list_value_length(column).to_pylist()
+    return f"list of {family}", [None if length is None else list(itertools.islice(rest, length)) for length in lengths]
 
 
 def _scaled(column: Any, unit: str) -> list[int | None]:

@@ -12,6 +12,7 @@ import pytest
 from dataflow_assets.connectors.clickhouse import ClickHouseConnection, ClickHouseEndpoint, ClickHouseSource, Connector
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Target, WriteMode
+from dataflow_assets_tests.connectors.arrow_types import NESTED
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises, SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
@@ -60,8 +61,9 @@ def harness(clickhouse: ClickHouseServer, tmp_path: Path) -> Any:
     made.connector.close()
 
 
+_BYTES = "ClickHouse has no bytes of any length but String, which is read as text"
 _RANGE = "ClickHouse keeps the years 1900 to 2299"
-_BEYOND = ["date", *(f"{kind}_{unit}" for kind in ("timestamp", "instant", "instant_new_york") for unit in ("s", "ms", "us"))]
+_BEYOND = ["date", "date64", *(f"{kind}_{unit}" for kind in ("timestamp", "instant", "instant_new_york") for unit in ("s", "ms", "us"))]
 
 
 class TestClickHouse(ConnectorContract):
@@ -69,7 +71,10 @@ class TestClickHouse(ConnectorContract):
 
     lossy: ClassVar[dict[str, Lossy]] = {
         **dict.fromkeys(_BEYOND, Lossy(_RANGE)),
-        "binary": Lossy("ClickHouse has no bytes of any length but String, which is read as text"),
+        **dict.fromkeys(("binary", "large_binary", "binary_view"), Lossy(_BYTES)),
+        **dict.fromkeys(NESTED, Lossy("ClickHouse's arrays, tuples and maps cannot be null")),
+        "list_view": Lossy("ClickHouse takes lists of other layouts"),
+        "duration_us": Lossy("ClickHouse's intervals cannot be kept in a table"),
     }
 
     @pytest.fixture

@@ -41,6 +41,11 @@ class DuckDBHarness(Harness):
         """The database file."""
         return self.scratch / "nested" / "test.duckdb"
 
+    def make_file(self) -> None:
+        """An empty database."""
+        self.path.parent.mkdir(exist_ok=True)
+        duckdb.connect(str(self.path)).close()
+
     @property
     def connector(self) -> Connector:
         if self._connector is None:
@@ -72,7 +77,11 @@ def harness(tmp_path: Path) -> Iterator[DuckDBHarness]:
 class TestDuckDB(ConnectorContract):
     """The contract."""
 
-    lossy: ClassVar[dict[str, Lossy]] = {"decimal_76_10": Lossy("DuckDB's decimals end at 38 digits")}
+    lossy: ClassVar[dict[str, Lossy]] = {
+        "decimal_76_10": Lossy("DuckDB's decimals end at 38 digits"),
+        "duration_us": Lossy("DuckDB's intervals count months and days as well"),
+        "list_view": Lossy("DuckDB takes lists of other layouts"),
+    }
 
     @pytest.fixture
     def harness(self, harness: DuckDBHarness) -> DuckDBHarness:
@@ -133,7 +142,7 @@ KEPT: dict[str, tuple[str, Any, str]] = {
 @pytest.mark.parametrize("case", sorted(KEPT))
 def test_a_type_is_read_exactly_and_written_back(harness: DuckDBHarness, case: str) -> None:
     expression, value, kind = KEPT[case]
-    harness.connector.probe()
+    harness.make_file()
     found = read(harness.connector, f"SELECT {expression} AS v")
     assert found["v"].to_pylist() == [value]
     assert str(found["v"].type) == kind
@@ -144,7 +153,7 @@ def test_a_type_is_read_exactly_and_written_back(harness: DuckDBHarness, case: s
 
 @pytest.mark.parametrize("expression", ["'infinity'::TIMESTAMPTZ", "'-infinity'::DATE", "170141183460469231731687303715884105727::HUGEINT"])
 def test_what_has_no_exact_form_is_refused(harness: DuckDBHarness, expression: str) -> None:
-    harness.connector.probe()
+    harness.make_file()
     with pytest.raises((ValueRefused, ReadFailed)):
         read(harness.connector, f"SELECT {expression} AS v")
 
@@ -153,7 +162,7 @@ def test_what_has_no_exact_form_is_refused(harness: DuckDBHarness, expression: s
     "value", ["it's", "$1 ? %s", 5, None, Decimal("1.50"), datetime(2024, 3, 10, tzinfo=UTC), date(2024, 2, 29), [1, 2]], ids=repr
 )
 def test_values_reach_the_query_as_values(harness: DuckDBHarness, value: Any) -> None:
-    harness.connector.probe()
+    harness.make_file()
     assert read(harness.connector, "SELECT ", Bind(value), " AS v -- end")["v"].to_pylist() == [value]
 
 
@@ -176,7 +185,7 @@ def test_values_reach_the_query_as_values(harness: DuckDBHarness, value: Any) ->
 def test_a_column_fits_its_target_or_is_refused(
     harness: DuckDBHarness, definition: str, values: pa.Array, expected: list[Any] | None
 ) -> None:
-    harness.connector.probe()
+    harness.make_file()
     with duckdb.connect(str(harness.path)) as other:
         other.execute(f"CREATE TABLE kept (v {definition})")
     target = harness.make_target("kept", WriteMode.APPEND)
@@ -200,7 +209,7 @@ def test_filters_find_the_rows_of_a_first_publish(harness: DuckDBHarness) -> Non
 
 
 def test_upsert_into_a_table_with_a_primary_key(harness: DuckDBHarness) -> None:
-    harness.connector.probe()
+    harness.make_file()
     with duckdb.connect(str(harness.path)) as other:
         other.execute("CREATE TABLE pairs (key BIGINT PRIMARY KEY, value VARCHAR)")
     target = harness.make_target("pairs", WriteMode.UPSERT, keys=["key"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,12 +16,14 @@ import yaml
 from pydantic import ValidationError
 
 from dataflow_assets.connectors import _http_session
-from dataflow_assets.connectors._json_format import JsonFormat
 from dataflow_assets.connectors.elasticsearch import Connector, ElasticsearchConnection, ElasticsearchSource
 from dataflow_assets.errors import ConnectionFailed
 from dataflow_assets.execution.events import StepFinished, WindowFailed
+from dataflow_assets.storage.casts import is_bytes, is_list, plain_type
+from dataflow_assets_tests.connectors.arrow_types import FLOATS
 from dataflow_assets_tests.connectors.contract_reading import SourceContract, messages
-from dataflow_assets_tests.connectors.harness import Lossy, SourceHarness
+from dataflow_assets_tests.connectors.harness import Lossy, SourceHarness, column_type
+from dataflow_assets_tests.connectors.json_rows import as_json_text, json_rows
 from dataflow_assets_tests.connectors.over_elasticsearch import connect, read_from, stub_of
 from dataflow_assets_tests.docs.example_projects import run_pipeline
 from dataflow_assets_tests.services.elasticsearch import API_KEY, Cluster, stubbed
@@ -63,6 +64,7 @@ class ElasticsearchHarness(SourceHarness):
     cluster: Cluster | None = None
     hostile_tables: Sequence[str] = ("select", "1leading", "single'quote", "semi;colon", "per%cent", "\U0001f600", "dots.and-dashes")
     types: dict[str, str] = field(default_factory=dict)
+    arrays: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     _connector: Connector | None = field(default=None, repr=False)
 
@@ -75,42 +77,37 @@ class ElasticsearchHarness(SourceHarness):
 
     def fill(self, name: str, table: pa.Table) -> None:
         assert self.cluster is not None
-        kinds = {item.name: getattr(item.type, "value_type", item.type) for item in table.schema}
-        self.types = {column: _declared(kind) for column, kind in kinds.items() if str(kind) not in MAPPED}
-        properties = {column: self._mapped(kind) for column, kind in kinds.items() if not pa.types.is_null(kind)}
-        self.names[name] = self.cluster.put(name, {"properties": properties}, documents(table))
-
-    @staticmethod
-    def _mapped(kind: pa.DataType) -> dict[str, Any]:
-        return {"type": "date"} if pa.types.is_timestamp(kind) and str(kind) not in MAPPED else MAPPED.get(str(kind), _TEXT)
+        kinds = {item.name: plain_type(item.type) for item in table.schema}
+        told = {column: kind for column, kind in kinds.items() if str(kind) not in MAPPED and not pa.types.is_nested(kind)}
+        self.types = {column: "binary" if is_bytes(kind) else column_type(kind) for column, kind in told.items()}
+        self.arrays = [column for column, kind in kinds.items() if is_list(kind) or pa.types.is_list_view(kind)]
+        properties = {column: _mapped(kind) for column, kind in kinds.items() if not pa.types.is_null(kind)}
+        self.names[name] = self.cluster.put(name, {"properties": properties}, json_rows(table, bytes_as_base64=True))
 
     def source_options(self, name: str) -> ElasticsearchSource:
-        return ElasticsearchSource(index=self.names.get(name, name), column_types=self.types, page_size=10_000)
+        options = {"column_types": self.types, "arrays": self.arrays, "nested": "struct", "page_size": 10_000}
+        return ElasticsearchSource(index=self.names.get(name, name), **options)
 
 
-def _declared(kind: pa.DataType) -> str:
-    return "binary" if pa.types.is_fixed_size_binary(kind) else str(kind)
-
-
-def documents(table: pa.Table) -> list[str]:
-    """The rows as JSON; bytes as base64."""
-    for number, item in enumerate(table.schema):
-        if pa.types.is_binary(item.type) or pa.types.is_fixed_size_binary(item.type):
-            texts = [None if value is None else base64.b64encode(value).decode() for value in table.column(number).to_pylist()]
-            table = table.set_column(number, item.name, pa.array(texts))
-    text = io.BytesIO()
-    writer = JsonFormat(lines=True).create(text, table.schema, [])
-    for batch in table.to_batches():
-        writer.write(batch)
-    return text.getvalue().decode().split("\n")[:-1]
+def _mapped(kind: pa.DataType) -> dict[str, Any]:
+    """A list is mapped as its values are."""
+    if pa.types.is_map(kind):
+        return {"type": "flattened"}
+    if pa.types.is_struct(kind):
+        return {"properties": {item.name: _mapped(item.type) for item in kind}}
+    if pa.types.is_nested(kind):
+        return _mapped(kind.value_type)
+    return {"type": "date"} if pa.types.is_timestamp(kind) and str(kind) not in MAPPED else MAPPED.get(str(kind), _TEXT)
 
 
 class TestElasticsearch(SourceContract):
     """Types by the mapping, others declared."""
 
     lossy: ClassVar[dict[str, Lossy]] = {
-        "float64": Lossy("JSON has no NaN and no infinity"),
-        "float32": Lossy("JSON has no NaN and no infinity"),
+        **dict.fromkeys(FLOATS, Lossy("JSON has no NaN and no infinity")),
+        "duration_us": Lossy("JSON has no durations"),
+        "list_of_lists": Lossy("an index knows no lists of lists"),
+        "map": Lossy("a map has keys that no mapping names: it becomes JSON text", as_json_text),
     }
 
     @pytest.fixture

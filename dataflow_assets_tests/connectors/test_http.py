@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,22 +16,22 @@ from pydantic import ValidationError
 
 from dataflow_assets.connectors import _http_rows, _http_session
 from dataflow_assets.connectors._http_options import HttpSource
-from dataflow_assets.connectors._json_format import JsonFormat
 from dataflow_assets.connectors.http import Connector
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.tables import WindowFilter
 from dataflow_assets.windows import Window
+from dataflow_assets_tests.connectors.arrow_types import BYTES, FLOATS, NESTED
 from dataflow_assets_tests.connectors.contract_reading import SourceContract
-from dataflow_assets_tests.connectors.harness import Lossy, SourceHarness
+from dataflow_assets_tests.connectors.harness import Lossy, SourceHarness, column_type
+from dataflow_assets_tests.connectors.json_rows import as_json_text, json_rows
 from dataflow_assets_tests.connectors.over_http import connect, read
 from dataflow_assets_tests.services.http_server import Answer, Asked, Server, served
 
 SECRET = "correct horse battery"
 LOSSY = {
-    "binary": Lossy("JSON is text"),
-    "fixed_size_binary": Lossy("JSON is text"),
-    "float64": Lossy("JSON has no NaN and no infinity"),
-    "float32": Lossy("JSON has no NaN and no infinity"),
+    **dict.fromkeys((*BYTES, "duration_us"), Lossy("JSON has no such values: an API sends them as text of its own")),
+    **dict.fromkeys(NESTED, Lossy("nested values become their JSON text", as_json_text)),
+    **dict.fromkeys(FLOATS, Lossy("JSON has no NaN and no infinity")),
 }
 
 
@@ -69,13 +68,8 @@ class HttpHarness(SourceHarness):
         return self._connector
 
     def fill(self, name: str, table: pa.Table) -> None:
-        kinds = {item.name: getattr(item.type, "value_type", item.type) for item in table.schema}
-        self.types = {column: {"float": "float32"}.get(str(kind), str(kind)) for column, kind in kinds.items()}
-        text = io.BytesIO()
-        writer = JsonFormat(lines=True).create(text, table.schema, [])
-        for batch in table.to_batches():
-            writer.write(batch)
-        self.tables[name] = text.getvalue().decode().split("\n")[:-1]
+        self.types = {item.name: column_type(item.type) for item in table.schema if not pa.types.is_nested(item.type)}
+        self.tables[name] = json_rows(table)
 
     def source_options(self, name: str) -> HttpSource:
         return HttpSource(

@@ -20,9 +20,10 @@ from dataflow_assets.connectors.json import Connector, JsonEndpoint, JsonSource
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import PublishRequest, ReadRequest, Target, WriteMode
+from dataflow_assets_tests.connectors.arrow_types import BYTES, FLOATS, NESTED
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
-from dataflow_assets_tests.connectors.harness import Harness, Lossy, unit
+from dataflow_assets_tests.connectors.harness import Harness, Lossy, column_type, unit
 
 
 @dataclass
@@ -46,8 +47,7 @@ class JsonHarness(Harness):
         return Target(self.connector.target_table(endpoint), mode, endpoint, tuple(keys), window_column)
 
     def request(self, table: pa.Table, *args: Any, **kwargs: Any) -> PublishRequest:
-        kinds = {item.name: getattr(item.type, "value_type", item.type) for item in table.schema}
-        self.types = {name: {"float": "float32"}.get(str(kind), str(kind)) for name, kind in kinds.items()}
+        self.types = {item.name: column_type(item.type) for item in table.schema}
         return super().request(table, *args, **kwargs)
 
     def source_options(self, name: str) -> JsonSource:
@@ -55,10 +55,9 @@ class JsonHarness(Harness):
 
 
 LOSSY = {
-    "binary": Lossy("JSON is text"),
-    "fixed_size_binary": Lossy("JSON is text"),
-    "float64": Lossy("JSON has no NaN and no infinity"),
-    "float32": Lossy("JSON has no NaN and no infinity"),
+    **dict.fromkeys((*BYTES, "duration_us"), Lossy("JSON has no bytes and no durations")),
+    **dict.fromkeys(NESTED, Lossy("nested values are not written; others' files are read with their JSON text")),
+    **dict.fromkeys(FLOATS, Lossy("JSON has no NaN and no infinity")),
 }
 
 

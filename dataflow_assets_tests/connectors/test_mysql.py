@@ -17,7 +17,7 @@ from dataflow_assets.connectors.mysql import Connector, MySQLConnection, MySQLEn
 from dataflow_assets.errors import MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import SchemaPolicy, Target, WriteMode
-from dataflow_assets_tests.connectors.arrow_types import COLUMNS
+from dataflow_assets_tests.connectors.arrow_types import COLUMNS, FLOATS, NESTED
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
 from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises, SchemaPromises
@@ -76,8 +76,9 @@ class TestMySQL(ConnectorContract):
 
     lossy: ClassVar[dict[str, Lossy]] = {
         "decimal_76_10": Lossy("MySQL keeps 65 digits"),
-        "float32": Lossy("MySQL has no NaN and no infinity"),
-        "float64": Lossy("MySQL has no NaN and no infinity"),
+        **dict.fromkeys(FLOATS, Lossy("MySQL has no NaN and no infinity")),
+        **dict.fromkeys(NESTED, Lossy("MySQL has no nested types; JSON text goes into a JSON column")),
+        "duration_us": Lossy("MySQL has no durations"),
         "time_ns_fine": Lossy(_FINE),
         "timestamp_ns_fine": Lossy(_FINE),
         **{f"instant_{zone}{unit}": Lossy(_EPOCH) for zone in ("", "new_york_") for unit in ("s", "ms", "us", "ns")},

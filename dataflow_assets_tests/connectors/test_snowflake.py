@@ -14,6 +14,7 @@ from dataflow_assets.connectors._snowflake_login import SnowflakeConnection
 from dataflow_assets.connectors.snowflake import Connector, SnowflakeEndpoint, SnowflakeSource
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Target, WriteMode
+from dataflow_assets_tests.connectors.arrow_types import NESTED
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
@@ -64,7 +65,10 @@ FINE = dict.fromkeys(("time_ns_fine", "timestamp_ns_fine", "instant_ns_fine"), M
 class TestSnowflake(ConnectorContract):
     """The contract."""
 
+    over = "emulator"
     lossy: ClassVar[dict[str, Lossy]] = {
+        **dict.fromkeys(NESTED, Lossy("nested values travel as JSON text, into a VARIANT column")),
+        "duration_us": Lossy("Snowflake has no durations"),
         "decimal_38_38": Lossy("Snowflake's scale ends at 37"),
         "decimal_76_10": Lossy("Snowflake's decimals end at 38 digits"),
     }
@@ -73,6 +77,8 @@ class TestSnowflake(ConnectorContract):
     def harness(self, harness: SnowflakeHarness, snowflake_account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> SnowflakeHarness:
         if snowflake_account.emulated:
             monkeypatch.setattr(type(self), "lossy", {**self.lossy, **FINE})
+        else:
+            monkeypatch.setattr(type(self), "over", None)
         return harness
 
 

@@ -21,6 +21,7 @@ from dataflow_assets.errors import ConnectionFailed, MissingDriver, WriteFailed
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Bind, Query, ReadRequest, Target, WindowFilter, WriteMode
+from dataflow_assets_tests.connectors.arrow_types import FLOATS, NESTED
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
 from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
@@ -96,16 +97,21 @@ def wall_clock(column: pa.Array) -> pa.Array:
 
 MICROSECONDS = Lossy("the databases keep microseconds")
 FINE = dict.fromkeys(("time_ns_fine", "timestamp_ns_fine", "instant_ns_fine"), MICROSECONDS)
+NO_NESTED = dict.fromkeys((*NESTED, "duration_us"), Lossy("SQLAlchemy has no type for them that every database knows"))
+LONG_DECIMALS = ("decimal64_18_6", "decimal_38_0", "decimal_38_38", "decimal_76_10")
 INSTANTS = [f"instant{zone}_{unit}" for zone in ("", "_new_york") for unit in ("s", "ms", "us", "ns")]
 
 
 class TestSQLAlchemyOnSQLite(ConnectorContract):
     """The contract, with a database that has neither decimals nor instants."""
 
+    over = "SQLite"
+
     lossy: ClassVar[dict[str, Lossy]] = {
         **FINE,
-        **dict.fromkeys(("float32", "float64"), Lossy("SQLite makes a null of NaN")),
-        **dict.fromkeys(("decimal_38_0", "decimal_38_38", "decimal_76_10"), Lossy("SQLAlchemy keeps decimals as floats in SQLite")),
+        **NO_NESTED,
+        **dict.fromkeys(FLOATS, Lossy("SQLite makes a null of NaN")),
+        **dict.fromkeys(LONG_DECIMALS, Lossy("SQLAlchemy keeps decimals as floats in SQLite")),
         "uint64": Lossy("SQLite's integers have a sign"),
         **dict.fromkeys(INSTANTS, Lossy("SQLite has no type for instants: they are kept in UTC", wall_clock)),
     }
@@ -118,7 +124,9 @@ class TestSQLAlchemyOnSQLite(ConnectorContract):
 class TestSQLAlchemyOnPostgres(ConnectorContract):
     """The contract, with a real server."""
 
-    lossy: ClassVar[dict[str, Lossy]] = {**FINE, "string_nul": Lossy("Postgres has no text with a zero byte")}
+    over = "Postgres"
+
+    lossy: ClassVar[dict[str, Lossy]] = {**FINE, **NO_NESTED, "string_nul": Lossy("Postgres has no text with a zero byte")}
 
     @pytest.fixture
     def harness(self, on_postgres: SQLAlchemyHarness) -> SQLAlchemyHarness:

@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from dataflow_assets.connectors.sqlalchemy import SQLAlchemySource
-from dataflow_assets.errors import AuditFailed, ConnectionFailed, WriteFailed
+from dataflow_assets.errors import AuditFailed, ConnectionFailed, Fenced, WriteFailed
 from dataflow_assets.tables import ReadRequest, WriteMode
 from dataflow_assets_tests.connectors.contract_base import pairs
 from dataflow_assets_tests.connectors.harness import assert_same_rows, day, events, unit
@@ -149,7 +149,7 @@ def test_replaces_of_two_steps_beside_each_other_leave_one(on_postgres: SQLAlche
 
     with ThreadPoolExecutor(2) as pool:
         failed = [job.exception() for job in [pool.submit(replace_all, number) for number in range(8)]]
-    assert all(error is None or getattr(error, "transient", False) or isinstance(error, AuditFailed) for error in failed)
+    assert all(error is None or getattr(error, "transient", False) or isinstance(error, AuditFailed | Fenced) for error in failed)
     found = on_postgres.rows(target)
     assert found.num_rows == 300
     assert len(set(found["value"].to_pylist())) == 1

@@ -21,6 +21,7 @@ from dataflow_assets.connectors.sqlite import Connector, SQLiteConnection, SQLit
 from dataflow_assets.errors import AuditFailed, ConnectionFailed, DataflowError, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Bind, Query, ReadRequest, Target, WindowFilter, WriteMode
+from dataflow_assets_tests.connectors.arrow_types import FLOATS, NESTED
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import pairs
 from dataflow_assets_tests.connectors.contract_schema import SchemaPromises
@@ -39,6 +40,11 @@ class SQLiteHarness(Harness):
     def path(self) -> Path:
         """The database file."""
         return self.scratch / "nested" / "test.sqlite"
+
+    def make_file(self) -> None:
+        """An empty database."""
+        self.path.parent.mkdir(exist_ok=True)
+        sqlite3.connect(self.path).close()
 
     @property
     def connector(self) -> Connector:
@@ -70,8 +76,9 @@ class TestSQLite(ConnectorContract):
     """The contract."""
 
     lossy: ClassVar[dict[str, Lossy]] = {
-        "float64": Lossy("SQLite makes a null of NaN"),
-        "float32": Lossy("SQLite makes a null of NaN"),
+        **dict.fromkeys(FLOATS, Lossy("SQLite makes a null of NaN")),
+        **dict.fromkeys(NESTED, Lossy("SQLite has no nested types")),
+        "duration_us": Lossy("SQLite has no durations"),
     }
 
     @pytest.fixture
@@ -191,14 +198,14 @@ def test_a_failed_first_publish_leaves_no_table(harness: SQLiteHarness) -> None:
 
 
 def test_names_that_occur_twice_are_refused(harness: SQLiteHarness) -> None:
-    harness.connector.probe()
+    harness.make_file()
     with pytest.raises(ValueRefused, match="'a' more than once"):
         read(harness.connector, "SELECT 1 AS a, 2 AS a")
 
 
 @pytest.mark.parametrize("value", ["it's", "?1 %s :x", 5, None, 1.5, "\U0001f600"], ids=repr)
 def test_values_reach_the_query_as_values(harness: SQLiteHarness, value: Any) -> None:
-    harness.connector.probe()
+    harness.make_file()
     found = read(harness.connector, "SELECT ", Bind("first"), " AS a, ", Bind(value), " AS v -- end")
     assert found.to_pylist() == [{"a": "first", "v": value}]
 
@@ -212,7 +219,7 @@ def test_a_query_cannot_write(harness: SQLiteHarness) -> None:
 
 
 def test_a_statement_that_is_none_says_so(harness: SQLiteHarness) -> None:
-    harness.connector.probe()
+    harness.make_file()
     with pytest.raises(ReadFailed, match="syntax error") as caught:
         read(harness.connector, "SELEC 1")
     assert not caught.value.transient

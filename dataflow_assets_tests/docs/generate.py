@@ -1,7 +1,8 @@
 """Writes the blocks of `docs/` that come from the code: `python -m dataflow_assets_tests.docs.generate`.
 
-Here: the tables of options, the plugins' examples, the support matrix, the options of the verbs. A block stands between
-`<!-- generated: WHAT -->` and `<!-- end -->`; a test compares. Not here: any prose.
+Here: the tables of options, the plugins' examples, the support matrix, the matrix of types, the options of the verbs. A block stands
+between `<!-- generated: WHAT -->` and `<!-- end -->`; a test compares. With `--types` the tests of types are run first, and what they
+find is recorded. Not here: any prose.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import importlib
 import os
 import re
+import subprocess
 import sys
 import types
 import typing
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow as pa
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
@@ -29,6 +32,8 @@ from dataflow_assets.cli.verb import shared_options
 from dataflow_assets.plan.options import known_keys
 from dataflow_assets.spec.models import SqlMarker
 from dataflow_assets.tables import WriteMode
+from dataflow_assets_tests.connectors import type_results
+from dataflow_assets_tests.connectors.arrow_types import COLUMNS, GROUPS, SPECIAL
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"(<!-- generated: (?P<what>[^>]+?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
@@ -87,6 +92,60 @@ def matrix() -> str:
     return _table(("kind", "reads", *(f"`{mode}`" for mode in WriteMode), "SQL", "types kept", "writers of a target"), rows)
 
 
+def types_kept() -> str:
+    """What becomes of each Arrow type in each system."""
+    systems = {system: system.results() for system in type_results.systems()}
+    rows = [(_column_of(case), *(_cell(case, results.get(case)) for results in systems.values())) for case in type_results.CASES]
+    return _table(("type", *map(str, systems)), rows)
+
+
+def types_lost() -> str:
+    """Which types are not kept by each system, and why."""
+    rows = []
+    for system in type_results.systems():
+        groups: dict[tuple[str, str], list[str]] = {}
+        for case, outcome in system.results().items():
+            if outcome.became != "kept":
+                groups.setdefault((_BECAME[outcome.became], outcome.reason), []).append(case)
+        rows += [(f"{system}", ", ".join(_together(cases)), became, reason) for (became, reason), cases in groups.items()]
+    rows += [(kind, "all", "not tried", reason) for kind, reason in type_results.not_tried().items()]
+    return _table(("system", "types", "what happens", "why"), rows)
+
+
+_BECAME = {"partly": "such values are refused", "changed": "changed", "refused": "refused"}
+
+
+def _together(cases: list[str]) -> list[str]:
+    """The names of groups that are complete, and of the columns that remain."""
+    whole = {name: members for name, members in GROUPS.items() if set(members) <= set(cases)}
+    grouped = set().union(*whole.values())
+    return [*whole, *(_column_of(case) for case in cases if case not in grouped)]
+
+
+def _type(name: str) -> str:
+    """An Arrow type's name without what is not part of the type: the names of a list's elements, whether they may be null."""
+    name = re.sub(r"(list|list_view)<(?:item|element|l): ", r"\1<", name.replace(" not null", "").replace(" ('v')", ""))
+    name = re.sub(r"^dictionary<values=(\w+), .*$", r"dictionary of \1", name)
+    plain = {"double": "float64", "float": "float32", "halffloat": "float16", "date32[day]": "date32", "date64[ms]": "date64"}
+    return plain.get(name, name)
+
+
+def _column_of(case: str) -> str:
+    if case == type_results.EMPTY:
+        return "a table without rows"
+    kind = COLUMNS[case].type
+    shown = kind.extension_name.removeprefix("arrow.") if isinstance(kind, pa.BaseExtensionType) else str(kind)
+    return f"`{_type(shown)}`" + (f" {SPECIAL[case]}" if case in SPECIAL else "")
+
+
+def _cell(case: str, outcome: type_results.Outcome | None) -> str:
+    if outcome is None or outcome.became == "refused":
+        return "?" if outcome is None else "-"
+    same = case == type_results.EMPTY or _type(outcome.read) == _type(str(COLUMNS[case].type))
+    mark = {"partly": " *", "changed": " **"}.get(outcome.became, "")
+    return f"{'yes' if same else f'`{_type(outcome.read)}`'}{mark}"
+
+
 def verbs() -> str:
     """The verbs."""
     return _table(("verb", "what it does"), [(f"[`{name}`](#{name})", verb.summary) for name, verb in VERBS.items()])
@@ -123,6 +182,8 @@ _KINDS: Mapping[str, Callable[..., str]] = {
     "options": options,
     "example": example,
     "matrix": matrix,
+    "types": types_kept,
+    "losses": types_lost,
     "verbs": verbs,
     "verb": verb,
     "shared": shared,
@@ -244,8 +305,18 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines)
 
 
+def record_types() -> None:
+    """Run the tests of types of every connector whose service is here, one after the other, and keep what they find."""
+    tests = "comes_back_or_is_refused or is_read_or_refused or test_an_empty"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-k", tests]
+    environment = {**os.environ, type_results.RECORDING: "1"}
+    subprocess.run([*command, str(type_results.FOLDER.parent)], cwd=ROOT, env=environment, check=True)
+
+
 def main() -> int:
     """Rewrite the pages whose blocks have changed; returns how many."""
+    if "--types" in sys.argv[1:]:
+        record_types()
     changed = 0
     for page in pages():
         before = page.read_text(encoding="utf-8")

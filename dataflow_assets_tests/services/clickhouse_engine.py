@@ -34,7 +34,7 @@ _TRANSPORT = {
     *("enable_http_compression", "session_id", "session_timeout", "session_check"),
 }
 _INSERT = re.compile(rb"^\s*insert\s", re.IGNORECASE)
-_DATA_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)\s*(?:;?\s*\n|;?\s*$)", re.IGNORECASE)
+_DATA_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)[ \t]*;?[ \t]*(?:\r?\n|$)", re.IGNORECASE)
 _RESULT_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 _STREAMED = re.compile(rb"^[\s(]*(?:select|with)\b", re.IGNORECASE)
 _GIVES_ROWS = re.compile(rb"^[\s(]*(?:select|with|show|desc|describe|exists|explain)\b", re.IGNORECASE)

@@ -90,3 +90,9 @@ def test_a_change_of_meaning_is_refused(values: pa.Array, kind: pa.DataType) -> 
 def test_what_fits_is_kept(values: pa.Array, kind: pa.DataType, expected: list[Any]) -> None:
     found = cast_exactly(values, kind, name="v").to_pylist()
     assert [str(value) if value != value else value for value in found] == expected
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()], ids=str)
+def test_half_floats_become_wider_ones(kind: pa.DataType) -> None:
+    values = [1.5, None, 65504.0, 2.0**-24, float("inf")]
+    assert cast_exactly(pa.array(values, type=pa.float16()), kind, name="v") == pa.array(values, type=kind)

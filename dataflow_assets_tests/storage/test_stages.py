@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow_assets.batches import Checksum
-from dataflow_assets.errors import StageCorrupt
+from dataflow_assets.errors import StageCorrupt, ValueRefused
 from dataflow_assets.storage.stages import RECEIPT, Stage, load_stage, verify_stage, write_stage
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("text", pa.string())])
@@ -123,3 +123,36 @@ def test_no_row_is_lost_whatever_the_batches(sizes: list[int]) -> None:
         stage = load_stage(Path(folder) / "s")
         assert stage is not None
         assert stage.open_reader().read_all().equals(table)
+
+
+DICTIONARIES = {
+    "text": (pa.array(["a", None, "a"]), True),
+    "bytes": (pa.array([b"a", None], type=pa.large_binary()), True),
+    "numbers": (pa.array([5, None, 5]), False),
+    "dates": (pa.array([0, None], type=pa.date32()), False),
+    "bytes of one length": (pa.array([b"ab", None], type=pa.binary(2)), False),
+}
+
+
+@pytest.mark.parametrize("case", DICTIONARIES)
+def test_dictionaries_come_back_or_as_what_they_stand_for(tmp_path: Path, case: str) -> None:
+    values, stays = DICTIONARIES[case]
+    table = pa.table({"v": values.dictionary_encode(), "w": values})
+    assert list(write_stage(tmp_path / "s", table.to_reader(), step="s", fingerprint="f"))
+    stage = load_stage(tmp_path / "s")
+    assert stage is not None
+    assert verify_stage(stage)
+    found = stage.open_reader().read_all()
+    assert found.to_pylist() == table.to_pylist()
+    assert isinstance(found.schema.field("v").type, pa.DictionaryType) == stays
+
+
+@pytest.mark.parametrize("kind", ["run_end_encoded", "month_day_nano_interval", "union"])
+def test_a_type_that_no_stage_holds_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    column = {
+        "run_end_encoded": pa.RunEndEncodedArray.from_arrays([1, 2], ["a", "b"]),
+        "month_day_nano_interval": pa.array([(1, 2, 3), None], type=pa.month_day_nano_interval()),
+        "union": pa.UnionArray.from_sparse(pa.array([0, 1], type=pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])]),
+    }[kind]
+    with pytest.raises(ValueRefused, match=kind):
+        list(write_stage(tmp_path / "s", pa.table({"id": [1, 2], "v": column}).to_reader(), step="s", fingerprint="f"))

@@ -1,0 +1,1 @@
+"""A planted password that must not be found wherever something is shown or kept."""
