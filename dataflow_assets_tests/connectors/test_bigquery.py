@@ -14,6 +14,7 @@ from dataflow_assets.connectors._bigquery_login import BigQueryConnection
 from dataflow_assets.connectors.bigquery import BigQueryEndpoint, BigQuerySource, Connector
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Target, WriteMode
+from dataflow_assets_tests.connectors.arrow_types import LISTS
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import where
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
@@ -65,7 +66,10 @@ EMULATED = dict.fromkeys(("decimal_38_0", "decimal_38_38"), Lossy("the emulator 
 class TestBigQuery(ConnectorContract):
     """The contract."""
 
+    over = "emulator"
     lossy: ClassVar[dict[str, Lossy]] = {
+        **dict.fromkeys(("struct", "list_of_structs", "map", "duration_us"), Lossy("refused: nested values travel as JSON text")),
+        **dict.fromkeys((*LISTS, "list_of_lists"), Lossy("an ARRAY holds no null and is itself never null, and none holds another")),
         "decimal_76_10": Lossy("BIGNUMERIC keeps 38 digits before the point"),
         **dict.fromkeys(("time_ns_fine", "timestamp_ns_fine", "instant_ns_fine"), Lossy("BigQuery's times end at microseconds")),
     }
@@ -75,6 +79,8 @@ class TestBigQuery(ConnectorContract):
         if bigquery_project.emulated:
             monkeypatch.setattr(type(self), "lossy", {**self.lossy, **EMULATED})
             harness.hostile_tables = [name for name in harness.hostile_tables if name.isascii() and " " not in name]
+        else:
+            monkeypatch.setattr(type(self), "over", None)
         return harness
 
     def test_hostile_key_and_window_columns(self, harness: BigQueryHarness) -> None:
