@@ -37,7 +37,7 @@ _OTHER_FORMS = {
     "\b": ("b",),
     "\f": ("f",),
 }
-_SHORTEST, _SHORTEST_PIECE, _SHORTEST_HALF, _SHORTEST_WRITTEN = 3, 4, 8, 8
+_SHORTEST, _SHORTEST_PIECE, _SHORTEST_HALF, _SHORTEST_WRITTEN = 3, 4, 12, 8
 _WRITTEN_KEY = re.compile(r"(?<![\w-])[\"']?(?P<key>[\w-]+)[\"']?\s*:(?=\s)")
 _WRITTEN_URL = re.compile(r"(?P<head>[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@]*:).+@")
 _FROM_ENVIRONMENT = re.compile(r"""["']?(?:\{\{\s*env_var\(\s*["']\w+["']\s*\)\s*\}\}|\$\{\w+\})["']?""")

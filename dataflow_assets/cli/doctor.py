@@ -32,8 +32,8 @@ _PACKAGES = ("dataflow-assets", "dagster", "pyarrow", "duckdb", "polars")
 def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...], several: tuple[str, ...], single: tuple[str, ...]) -> int:
     """Reach every connection and look at the surroundings: versions, missing drivers, the folder of stages and its free space.
 
-    Nothing is run, and nothing is written beside the rows' own systems: a DuckDB or SQLite file that is missing is not made. Secrets are
-    not shown. Exits with 1 when a connection cannot be used.
+    Nothing is run, and a DuckDB or SQLite file that is missing is not made. Secrets are not shown. Exits with 1 when a connection cannot be
+    used.
     """
     surveyed = survey(session.load(read_variables(several, single)))
     names = selected(surveyed, select, exclude)
