@@ -16,6 +16,7 @@ from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.tables import Target, WriteMode
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import where
+from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises, SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, hour
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -89,6 +90,16 @@ class TestBigQuery(ConnectorContract):
         assert harness.read("windowed", window=where(hour(3), "a't %s")).num_rows == 1
 
 
+class TestBigQuerySchemas(SchemaPromises):
+    """Columns that change. An integer column has 64 bits from the first."""
+
+    widens: ClassVar[bool] = False
+
+    @pytest.fixture
+    def harness(self, harness: BigQueryHarness) -> BigQueryHarness:
+        return harness
+
+
 class TestBigQueryDropped(DroppedPromises):
     """A table dropped by hand."""
 
@@ -97,7 +108,7 @@ class TestBigQueryDropped(DroppedPromises):
         run(harness.keys, f"DROP TABLE {{d}}.`{table}`")
 
 
-class TestBigQueryKilled(KillPromises):
+class TestBigQueryKilled(KillPromises, SchemaKillPromises):
     """Processes. What is deleted and written is one job, which ends by itself: before it, places differ in what was staged only."""
 
     kind = "bigquery"
@@ -107,6 +118,7 @@ class TestBigQueryKilled(KillPromises):
         WriteMode.REPLACE: ("before_commit",),
         WriteMode.UPSERT: ("before_commit",),
     }
+    kills: ClassVar[Sequence[str]] = ("after_alter",)
 
     @pytest.fixture
     def place(self, harness: BigQueryHarness) -> str:
