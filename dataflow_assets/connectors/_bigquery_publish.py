@@ -1,4 +1,4 @@
-"""One window into BigQuery: files into a staging table first, then one script: begin, ledger, delete, insert, count, commit.
+"""One window into BigQuery: columns and files into a staging table first, then one script: begin, ledger, delete, insert, count, commit.
 
 Here: the order of the statements. Not here: how values travel (`_bigquery_types`), clients, jobs and their errors (`_bigquery_session`).
 
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,9 +23,11 @@ import pyarrow.parquet as pq
 
 from dataflow_assets.connectors._bigquery_errors import driver_errors, translated
 from dataflow_assets.connectors._bigquery_session import Session, Sessions
-from dataflow_assets.connectors._bigquery_sql import Script
+from dataflow_assets.connectors._bigquery_sql import Script, alterations
 from dataflow_assets.connectors._bigquery_types import (
     Column,
+    agreed_type,
+    held_column,
     route,
     same_but_for_case,
     sql_type,
@@ -37,9 +39,11 @@ from dataflow_assets.connectors._bigquery_types import (
 from dataflow_assets.errors import Fenced, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
-from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_rows, require_target_rows
+from dataflow_assets.storage.agreement import Agreement, System, agree
+from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_rows, require_target_rows, window_bounds
+from dataflow_assets.storage.registry import Registry, fetch_versions, merge_version, schema_version
 from dataflow_assets.storage.sql import Statement
-from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode, utc_now
+from dataflow_assets.tables import Published, PublishRequest, SchemaVersion, TableName, Target, WindowFilter, WriteMode, utc_now
 
 _BATCH_ROWS = 32_768
 _FILE_BYTES = 256 * 1024 * 1024
@@ -57,6 +61,7 @@ IF _dataflow_held = 1 THEN
 {delete}
 {insert};
 SET _dataflow_found = {found};
+{version}
 END IF;
 IF _dataflow_held = 1 AND {complete} THEN
 COMMIT TRANSACTION;
@@ -67,23 +72,25 @@ SELECT _dataflow_held AS held, _dataflow_deleted AS deleted, _dataflow_found AS 
 """
 
 
-def publish(sessions: Sessions, request: PublishRequest) -> Published:
+def publish(sessions: Sessions, request: PublishRequest, registry: Registry) -> Published:
     """Publish, unless the ledger shows it done."""
     with sessions.use() as session, translated(f"publishing {request.claim.unit} into {request.target.table}", WriteFailed):
-        publication = _Publication(session, request)
+        publication = _Publication(session, request, registry)
         if (done := ledger.settled(publication.ledger_row(), request)) is not None:
             return done
         failpoint("publish.begin")
         publication.prepare()
         with publication.incoming():
-            return publication.run()
+            return publication.agreement.reported(publication.run())
 
 
 class _Publication:
     """One publish under way; its public methods are called in their order in this file."""
 
-    def __init__(self, session: Session, request: PublishRequest) -> None:
-        self._session, self.request = session, request
+    agreement: Agreement
+
+    def __init__(self, session: Session, request: PublishRequest, registry: Registry) -> None:
+        self._session, self.request, self._registry = session, request, registry
         self._dialect = session.dialect
         self._name = uuid.uuid4().hex
         self._incoming = TableName(f"_dataflow_incoming_{self._name}", request.target.table.schema)
@@ -107,11 +114,23 @@ class _Publication:
         if twice := same_but_for_case(self.request.schema.names):
             hint = "rename one of them in the query: BigQuery does not tell upper and lower case apart"
             raise WriteFailed(f"column {twice!r} differs from another one of the data in upper and lower case only", hint=hint)
-        self._found = self._session.columns(self._table)
-        if not self._found:
+        found = self._session.columns(self._table)
+        if not found:
             self._create()
-            self._found = self._session.columns(self._table)
-        self._require_columns(self._found)
+            found = self._session.columns(self._table)
+        self._found = self._agree(found)
+
+    def _agree(self, found: dict[str, Column]) -> dict[str, Column]:
+        """Change the table where the schema policy says so: a transaction takes no DDL but that of temporary tables."""
+        system = System(self._dialect, agreed_type)
+        self.agreement = agree(self.request, map(held_column, found.values()), system)
+        self.request = self.agreement.request(self.request)
+        if not self.agreement.alters:
+            return found
+        for number, text in enumerate(alterations(self._dialect, self._table, self.agreement.added, self.agreement.widened)):
+            self._session.run(text, {}, name=f"alter_{self._name}_{number}")
+        failpoint("publish.after_alter")
+        return self._session.columns(self._table)
 
     def _create(self) -> None:
         """Make the table; before that, forget what was published into an older one of its name.
@@ -134,20 +153,6 @@ class _Publication:
         parts += [f"CLUSTER BY {self._dialect.names(chosen.cluster_by)}"] if chosen.cluster_by else []
         return sql.create_table(self._dialect, self._table, {**given, **inferred}, options=" ".join(parts))
 
-    def _require_columns(self, there: Mapping[str, Column]) -> None:
-        names = self.request.schema.names
-        said = [f"has no column {name!r}" for name in names if name not in there]
-        said += [
-            f"has column {name!r} without a default, which the data lacks"
-            for name, column in there.items()
-            if name not in names and column.required
-        ]
-        if said:
-            hint = f"make the columns agree: in the query, or with ALTER TABLE {self._dialect.table(self._table)}"
-            raise WriteFailed(f"table {self._table} {', '.join(said)}", hint=hint)
-        if absent := [key for key in self._target.keys if key not in names]:
-            raise WriteFailed(f"upsert key {absent[0]!r} is not a column of the data", hint=f"the columns are {', '.join(names)}")
-
     @cached_property
     def _routes(self) -> dict[str, Route]:
         return {item.name: route(item.name, item.type, self._found[item.name]) for item in self.request.schema}
@@ -159,16 +164,7 @@ class _Publication:
 
     @cached_property
     def _window(self) -> WindowBounds | None:
-        """The window in the type in which its column travels; None when the mode has no window."""
-        target, window, name = self._target, self.request.claim.unit.window, self._target.window_column
-        if target.mode is not WriteMode.REPLACE_WINDOW:
-            return None
-        if name is None or window is None or name not in self._routes:
-            hint = "set event_time_column on the step or its pipeline to a column of the data"
-            raise WriteFailed(f"{self._table}: replace_window needs windows and an event_time_column", hint=hint)
-        kind = self._routes[name].wire
-        start, end = WindowFilter(name, window, target.timezone).bounds(kind)
-        return WindowBounds(name, pa.scalar(start, kind), pa.scalar(end, kind))
+        return window_bounds(self.request, self._routes)
 
     def _predicate(self, dialect: sql.Dialect) -> Statement:
         """Which rows of the target the window is; all of them where the mode has no window."""
@@ -250,9 +246,19 @@ class _Publication:
             record=script.bind(self._record),
             delete=f"{delete};\nSET _dataflow_deleted = @@row_count;" if counted else "",
             insert=self._insert(),
+            version=self._version(script),
             found=f"({count})" if counted else "@@row_count",
             complete="TRUE" if self._ordered else f"_dataflow_found = {rows}",
         )
+
+    def _version(self, script: Script) -> str:
+        """What writes down the columns of the target; empty where its newest version has them."""
+        new: list[SchemaVersion] = []
+        self._registry.keep_by(self.request, map(held_column, self._found.values()), read=self._read_versions, write=new.append)
+        return "\n".join(f"{script.bind(partial(merge_version, target=self._table, version=version))};" for version in new)
+
+    def _read_versions(self) -> Sequence[SchemaVersion]:
+        return [schema_version(row) for row in self._session.fetch(fetch_versions(self._dialect, self._table))]
 
     def _record(self, dialect: sql.Dialect) -> Statement:
         """The ledger row, if this claim is still the newest; what was appended is not appended again."""

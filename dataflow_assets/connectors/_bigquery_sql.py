@@ -6,7 +6,7 @@ Here: text and typed values. Not here: running them (`_bigquery_session`).
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from datetime import time as clock
@@ -15,7 +15,7 @@ from typing import Any
 
 from dataflow_assets.connectors._bigquery_login import BigQueryConnection
 from dataflow_assets.errors import ValueRefused
-from dataflow_assets.storage.sql import Dialect, Statement
+from dataflow_assets.storage.sql import Dialect, Statement, change_type
 from dataflow_assets.tables import TableName
 
 _LONGEST_COLUMN, _LONGEST_TABLE = 300, 1024
@@ -71,6 +71,7 @@ def dialect(connection: BigQueryConnection) -> BigQueryDialect:
         placeholder=lambda position: f"@p{position}",
         quotes=("`", "`"),
         primary_keys=False,
+        folds_case=True,
         text_type="STRING",
         key_text_type="STRING",
         integer_type="INT64",
@@ -95,6 +96,16 @@ class Script:
         statement = made(replace(self.dialect, placeholder=lambda position: f"@{prefix}{position}"))
         self.values |= {f"{prefix}{position}": value for position, value in enumerate(statement.values, start=1)}
         return statement.text
+
+
+def alterations(dialect: BigQueryDialect, table: TableName, added: Mapping[str, str], widened: Mapping[str, str]) -> list[str]:
+    """The statements that give a table columns and types, both name -> SQL type: all columns at once, and one for each type.
+
+    BigQuery lets a table be changed five times in ten seconds, and takes one type a statement.
+    """
+    adding = ", ".join(f"{dialect.adding} {dialect.quote(name)} {kind}" for name, kind in added.items())
+    texts = [f"ALTER TABLE {dialect.table(table)} {adding}"] if adding else []
+    return texts + [change_type(dialect, table, name, kind, null=True).text for name, kind in widened.items()]
 
 
 def parameter(name: str, value: Any) -> Any:

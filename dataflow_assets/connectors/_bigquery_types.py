@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataflow_assets.errors import ValueRefused
+from dataflow_assets.storage.agreement import HeldColumn
 from dataflow_assets.storage.casts import is_bytes, is_list, is_text, plain_type
 from dataflow_assets.storage.feed import Route
 
@@ -60,8 +61,9 @@ class Column:
     scale: int | None = None
     longest: int | None = None
     """Characters, or bytes, that it holds at most."""
-    required: bool = False
-    """Nothing fills it where the data lacks it."""
+    nullable: bool = True
+    filled: bool = False
+    """A default fills it where the data lacks it."""
     fields: tuple[Column, ...] = ()
 
     @classmethod
@@ -76,7 +78,8 @@ class Column:
             precision=getattr(field, "precision", None),
             scale=getattr(field, "scale", None),
             longest=getattr(field, "max_length", None),
-            required=getattr(field, "default_value_expression", None) is None,
+            nullable=mode != "REQUIRED",
+            filled=getattr(field, "default_value_expression", None) is not None,
             fields=tuple(cls.of(item) for item in getattr(field, "fields", ())),
         )
 
@@ -150,6 +153,22 @@ def _decimal_type(precision: int, scale: int) -> str | None:
         if scale <= after and precision - scale <= before:
             return f"{family}({precision},{scale})"
     return None
+
+
+def held_column(column: Column) -> HeldColumn:
+    """A column of a table, as the agreement with the data wants it: BigQuery widens decimals and text.
+
+    It would make a decimal or a float of an INT64, too, but that changes what queries mean.
+    """
+    kind = source_kind(column) if column.family in _DECIMALS and not column.repeated else None
+    longest = column.longest if column.family == "STRING" and not column.repeated else None
+    return HeldColumn(column.name, str(column), filled=column.filled, nullable=column.nullable, kind=kind, longest=longest)
+
+
+def agreed_type(kind: pa.DataType, column: HeldColumn) -> str:
+    """The type of a column that is to hold an Arrow type. A NUMERIC that grows into a BIGNUMERIC has no parameters any more."""
+    made = sql_type(kind, name=column.name)
+    return "BIGNUMERIC" if column.declared.startswith("NUMERIC") and made.startswith("BIGNUMERIC") else made
 
 
 _MADE = (

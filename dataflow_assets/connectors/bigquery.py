@@ -22,7 +22,7 @@ from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, Names, SqlSourceOptions
-from dataflow_assets.storage import ledger
+from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
@@ -30,6 +30,7 @@ from dataflow_assets.tables import (
     Published,
     PublishRequest,
     Query,
+    SchemaVersion,
     TableName,
     Target,
     Unit,
@@ -106,7 +107,7 @@ steps:
 """
 
     def __init__(self, connection: BigQueryConnection, context: ConnectionContext) -> None:
-        self._name = context.name
+        self._name, self._registry = context.name, registry.Registry()
         register_secrets(connection)
         self._sessions = Sessions(Login(connection, context))
 
@@ -152,17 +153,21 @@ steps:
         return Claim(unit, int(generation), attempt, ledger.ledger_row(row).entry)
 
     def _require_ledger(self, session: Session, target: Target) -> None:
-        """Make dataset and ledger where they are missing."""
-        table = ledger.ledger_table(target.table)
+        """Make dataset, ledger and registry where they are missing."""
+        table, schemas = ledger.ledger_table(target.table), registry.registry_table(target.table)
         if not session.columns(table):
             session.make_dataset(table)
             session.fetch(ledger.create_ledger(session.dialect, table))
+        if schemas not in self._registry.made:
+            if not session.columns(schemas):
+                session.fetch(registry.create_registry(session.dialect, schemas))
+            self._registry.made.add(schemas)
 
     def publish(self, request: PublishRequest) -> Published:
         """Write the window and its ledger row in one transaction."""
         from dataflow_assets.connectors import _bigquery_publish
 
-        return _bigquery_publish.publish(self._sessions, request)
+        return _bigquery_publish.publish(self._sessions, request, self._registry)
 
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
         """The published units of a step; none when the table is gone, whatever was published into it."""
@@ -170,3 +175,10 @@ steps:
             if not (session.columns(ledger.ledger_table(target.table)) and session.columns(target.table)):
                 return []
             return ledger.published_entries(session.fetch(ledger.fetch_step(session.dialect, target, pipeline=pipeline, step=step)))
+
+    def schemas(self, target: Target) -> list[SchemaVersion]:
+        """The versions of the target's columns."""
+        with self._sessions.use() as session, translated(f"reading the schemas of {target.table}", ReadFailed):
+            if not session.columns(registry.registry_table(target.table)):
+                return []
+            return [registry.schema_version(row) for row in session.fetch(registry.fetch_versions(session.dialect, target.table))]

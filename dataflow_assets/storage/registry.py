@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from dataflow_assets.storage.sql import Dialect, Statement, create_table
+from dataflow_assets.storage.sql import Dialect, Statement, create_table, merge_rows
 from dataflow_assets.tables import ColumnVersion, PublishRequest, SchemaVersion, TableName, utc_now
 
 if TYPE_CHECKING:
@@ -69,6 +69,14 @@ def insert_version(dialect: Dialect, target: TableName, version: SchemaVersion) 
     marks = ", ".join(dialect.placeholder(position) for position in range(1, len(values) + 1))
     text = f"INSERT INTO {dialect.table(registry_table(target))} ({dialect.names(list(values))}) VALUES ({marks})"
     return Statement(text + dialect.conflict(dialect, _KEY, {}), tuple(values.values()))
+
+
+def merge_version(dialect: Dialect, target: TableName, version: SchemaVersion) -> Statement:
+    """What `insert_version` does, for a database with MERGE and without ON CONFLICT."""
+    values = version_values(dialect, version)
+    marks = ", ".join(f"{dialect.placeholder(at)} AS {dialect.quote(name)}" for at, name in enumerate(values, start=1))
+    text = merge_rows(dialect, registry_table(target), list(values), f"(SELECT {marks})", keys=_KEY, assignments={})
+    return Statement(text, tuple(values.values()))
 
 
 def fingerprint(columns: Iterable[ColumnVersion]) -> str:

@@ -180,12 +180,14 @@ class SchemaKillPromises:
     """Inherit beside `KillPromises`, whose `kind` and `place` it uses."""
 
     kind: str
+    kills: ClassVar[Sequence[str]] = ("after_alter", "before_commit")
+    """The failpoints after which the table has changed and the rows are not there."""
 
     def test_killed_after_the_change_the_next_attempt_ends_right(self, harness: Harness, place: str) -> None:
         target = replace(target_of(harness, WriteMode.REPLACE_WINDOW), schema_policy=EVOLVE)
         harness.publish(events(day(0)), target, day(0))
         harness.connector.close()
-        for failpoint in ("after_alter", "before_commit"):
+        for failpoint in self.kills:
             child = start(
                 self.kind,
                 place,

@@ -17,6 +17,7 @@ from dataflow_assets.tables import Target, WriteMode
 from dataflow_assets_tests.connectors.arrow_types import LISTS
 from dataflow_assets_tests.connectors.contract import ConnectorContract
 from dataflow_assets_tests.connectors.contract_base import where
+from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises, SchemaPromises
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, hour
 from dataflow_assets_tests.connectors.kills import KillPromises
@@ -95,6 +96,16 @@ class TestBigQuery(ConnectorContract):
         assert harness.read("windowed", window=where(hour(3), "a't %s")).num_rows == 1
 
 
+class TestBigQuerySchemas(SchemaPromises):
+    """Columns that change. An integer column has 64 bits from the first."""
+
+    widens: ClassVar[bool] = False
+
+    @pytest.fixture
+    def harness(self, harness: BigQueryHarness) -> BigQueryHarness:
+        return harness
+
+
 class TestBigQueryDropped(DroppedPromises):
     """A table dropped by hand."""
 
@@ -103,7 +114,7 @@ class TestBigQueryDropped(DroppedPromises):
         run(harness.keys, f"DROP TABLE {{d}}.`{table}`")
 
 
-class TestBigQueryKilled(KillPromises):
+class TestBigQueryKilled(KillPromises, SchemaKillPromises):
     """Processes. What is deleted and written is one job, which ends by itself: before it, places differ in what was staged only."""
 
     kind = "bigquery"
@@ -113,6 +124,7 @@ class TestBigQueryKilled(KillPromises):
         WriteMode.REPLACE: ("before_commit",),
         WriteMode.UPSERT: ("before_commit",),
     }
+    kills: ClassVar[Sequence[str]] = ("after_alter",)
 
     @pytest.fixture
     def place(self, harness: BigQueryHarness) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from dataflow_assets.connectors import _bigquery_publish
-from dataflow_assets.errors import ConnectionFailed, DataflowError, ValueRefused, WriteFailed
-from dataflow_assets.tables import WriteMode
+from dataflow_assets.errors import ConnectionFailed, DataflowError, Fenced, ValueRefused, WriteFailed
+from dataflow_assets.tables import SchemaPolicy, Target, WriteMode
 from dataflow_assets_tests.connectors.contract_base import MODES, pairs
 from dataflow_assets_tests.connectors.harness import assert_same_rows, day, events, failing, unit
 from dataflow_assets_tests.connectors.publisher import target_of
@@ -83,7 +85,7 @@ def test_a_transaction_that_is_always_aborted_leaves_the_old_rows(harness: BigQu
     hasty.connector.close()
     assert caught.value.transient
     assert_same_rows(events(day(0), note="old"), harness.rows(target))
-    assert names_in(harness) == {"things", "_dataflow_ledger"}
+    assert names_in(harness) == {"things", "_dataflow_ledger", "_dataflow_schemas"}
 
 
 @pytest.mark.parametrize("mode", [WriteMode.APPEND, WriteMode.REPLACE_WINDOW])
@@ -153,6 +155,99 @@ def test_a_doubled_ledger_is_refused(harness: BigQueryHarness) -> None:
     assert "`_dataflow_ledger`" in caught.value.hint
 
 
+# -- columns that change
+
+
+def evolving(harness: BigQueryHarness, mode: WriteMode = WriteMode.APPEND) -> Target:
+    """The table `kept`, whose columns may change."""
+    return replace(harness.make_target("kept", mode), schema_policy=SchemaPolicy.EVOLVE)
+
+
+def test_all_new_columns_come_by_one_statement(harness: BigQueryHarness, bigquery_project: BigQuery) -> None:
+    """Of which a table takes five in ten seconds."""
+    target = evolving(harness)
+    harness.publish(pa.table({"id": [1]}), target, unit("one"))
+    if bigquery_project.emulated:
+        bigquery_project.control()
+    table = pa.table({"id": [2], "with space": ["x"], "tags": [["a", "b"]]})
+    done = harness.publish(table, target, unit("two"))
+    assert [(change.action, change.column) for change in done.schema_changes] == [("added", "with space"), ("added", "tags")]
+    assert harness.rows(target).sort_by("id").to_pylist() == [{"id": 1, "with space": None, "tags": []}, *table.to_pylist()]
+    if bigquery_project.emulated:
+        (text,) = [text for text in bigquery_project.control() if text.startswith("ALTER")]
+        assert text.endswith("`kept` ADD COLUMN IF NOT EXISTS `with space` STRING, ADD COLUMN IF NOT EXISTS `tags` ARRAY<STRING>")
+
+
+def test_decimals_and_texts_are_widened(harness: BigQueryHarness) -> None:
+    price = {"name": "price", "type": "NUMERIC", "precision": 5, "scale": 2}
+    make_table(harness.keys, "kept", price, {"name": "code", "type": "STRING", "maxLength": 3})
+    target = evolving(harness)
+    old, new = pairs_of("999.99", "abc"), pairs_of("12345.678", "abcd")
+    harness.publish(old, target, unit("one"))
+    with pytest.raises(ValueRefused):
+        harness.publish(new, replace(target, schema_policy=SchemaPolicy.FREEZE), unit("two"))
+    done = harness.publish(new, target, unit("two"), "second")
+    assert [str(change.after) for change in done.schema_changes] == ["NUMERIC(8,3)", "STRING"]
+    assert harness.rows(target).sort_by("code")["price"].to_pylist() == [Decimal("999.990"), Decimal("12345.678")]
+    last = harness.connector.schemas(target)[-1]
+    assert last.changes == ("changed 'price' from NUMERIC(5,2) to NUMERIC(8,3)", "changed 'code' from STRING(3) to STRING")
+
+
+def pairs_of(price: str, code: str) -> pa.Table:
+    """One row, whose decimal has as many digits as it needs."""
+    return pa.table({"price": pa.array([Decimal(price)]), "code": [code]})
+
+
+def test_a_required_column_is_not_left_null(harness: BigQueryHarness) -> None:
+    make_table(harness.keys, "kept", {"name": "id", "type": "INT64"}, {"name": "shop", "type": "STRING", "mode": "REQUIRED"})
+    with pytest.raises(WriteFailed, match="has column 'shop' without a default"):
+        harness.publish(pa.table({"id": [1]}), evolving(harness), unit())
+
+
+def test_columns_that_differ_in_capitals_are_not_added(harness: BigQueryHarness) -> None:
+    target = evolving(harness)
+    harness.publish(pa.table({"id": [1]}), target, unit("one"))
+    with pytest.raises(WriteFailed, match="capitals"):
+        harness.publish(pa.table({"ID": [1]}), target, unit("two"))
+
+
+def test_an_attempt_that_is_fenced_sends_no_alter(harness: BigQueryHarness, emulator: BigQuery) -> None:
+    target = evolving(harness)
+    harness.publish(pa.table({"id": [1]}), target, unit())
+    slow = harness.connector.claim(target, unit(), attempt="slow")
+    harness.connector.claim(target, unit(), attempt="quick")
+    emulator.control()
+    with pytest.raises(Fenced):
+        harness.connector.publish(harness.request(pa.table({"id": [1], "new": [2]}), target, slow))
+    assert not [text for text in emulator.control() if text.startswith(("ALTER", "BEGIN", "DECLARE"))]
+
+
+def test_a_failed_publish_leaves_the_column_and_no_version_of_it(harness: BigQueryHarness, emulator: BigQuery) -> None:
+    target = evolving(harness)
+    harness.publish(pa.table({"id": [1]}), target, unit("one"))
+    hasty = BigQueryHarness(harness.scratch, keys={**harness.keys, "lock_timeout": "1s"})
+    table, claim = pa.table({"id": [2], "new": [3]}), harness.connector.claim(target, unit("two"), attempt="first")
+    emulator.control(abort=100)
+    with pytest.raises(WriteFailed, match="concurrent update"):
+        hasty.connector.publish(hasty.request(table, target, claim))
+    emulator.control(abort=0)
+    hasty.connector.close()
+    assert harness.rows(target).to_pylist() == [{"id": 1, "new": None}]
+    assert [version.changes for version in harness.connector.schemas(target)] == [()]
+    assert harness.publish(table, target, unit("two"), "second").schema_changes == ()
+    assert [version.changes for version in harness.connector.schemas(target)] == [(), ("added 'new' INT64",)]
+
+
+def test_a_known_version_costs_nothing(harness: BigQueryHarness, emulator: BigQuery) -> None:
+    target = evolving(harness)
+    for name in ("one", "two"):
+        harness.publish(pa.table({"id": [1]}), target, unit(name))
+    emulator.control()
+    harness.publish(pa.table({"id": [1]}), target, unit("three"))
+    assert not [text for text in emulator.control() if "_dataflow_schemas" in text]
+    assert [version.version for version in harness.connector.schemas(target)] == [1]
+
+
 # -- files and tables
 
 
@@ -170,7 +265,7 @@ def test_nothing_is_left_behind(harness: BigQueryHarness) -> None:
     claim = harness.connector.claim(target, unit(), attempt="second")
     with pytest.raises(DataflowError):
         harness.connector.publish(failing(harness.request(events(day(0)), target, claim)))
-    assert names_in(harness) == {"things", "_dataflow_ledger"}
+    assert names_in(harness) == {"things", "_dataflow_ledger", "_dataflow_schemas"}
 
 
 def test_a_staging_table_expires_if_nobody_drops_it(harness: BigQueryHarness, emulator: BigQuery) -> None:

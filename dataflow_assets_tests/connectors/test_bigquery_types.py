@@ -16,6 +16,7 @@ from dataflow_assets.connectors._bigquery_read import by_name
 from dataflow_assets.connectors._bigquery_types import Column, route, source_kind, sql_type, taken
 from dataflow_assets.connectors.bigquery import BigQuerySource, Connector
 from dataflow_assets.errors import ReadFailed, ValueRefused, WriteFailed
+from dataflow_assets.storage.widening import widened
 from dataflow_assets.tables import Bind, Query, ReadRequest, WindowFilter, WriteMode
 from dataflow_assets_tests.connectors.harness import assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.test_bigquery import BigQueryHarness
@@ -161,6 +162,45 @@ def test_a_value_that_its_column_cannot_hold_is_refused(column: Column, values: 
     with pytest.raises(ValueRefused, match=r"'v'|'element'"):
         route("v", values.type, column).fit(values)
     assert len(route("v", pa.string(), Column("v", "STRING", longest=3)).fit(pa.array(["ab\U0001f600"]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "incoming", "made"),
+    [
+        (Column("v", "NUMERIC", precision=5, scale=2), pa.decimal128(7, 3), "NUMERIC(7,3)"),
+        (Column("v", "NUMERIC", precision=20), pa.decimal128(30, 0), "BIGNUMERIC"),
+        (Column("v", "NUMERIC"), pa.decimal128(38, 9), None),
+        (Column("v", "NUMERIC"), pa.decimal128(30, 15), "BIGNUMERIC"),
+        (Column("v", "NUMERIC"), pa.int64(), None),
+        (Column("v", "BIGNUMERIC", precision=30), pa.decimal128(35, 0), "BIGNUMERIC(35,0)"),
+        (Column("v", "BIGNUMERIC"), pa.decimal128(38, 38), None),
+        (Column("v", "NUMERIC", repeated=True), pa.list_(pa.decimal128(38, 0)), None),
+        (Column("v", "INT64"), pa.uint64(), None),
+        (Column("v", "INT64"), pa.decimal128(38, 0), None),
+        (Column("v", "GEOGRAPHY"), pa.string(), None),
+    ],
+    ids=str,
+)
+def test_what_a_column_is_widened_to(column: Column, incoming: pa.DataType, made: str | None) -> None:
+    """BigQuery lets a NUMERIC become a BIGNUMERIC; the emulator knows one type for both."""
+    held = types.held_column(column)
+    wider = widened(held.kind, incoming) if held.kind is not None else None
+    assert (types.agreed_type(wider, held) if wider is not None else None) == made
+
+
+def test_a_column_tells_whether_it_may_be_left_out() -> None:
+    bigquery = pytest.importorskip("google.cloud.bigquery")
+    of = {"name": "v", "type": "INTEGER", "mode": "REQUIRED", "defaultValueExpression": "0"}
+    held = types.held_column(Column.of(bigquery.SchemaField.from_api_repr(of)))
+    assert (held.declared, held.nullable, held.filled) == ("INT64", False, True)
+    held = types.held_column(Column.of(bigquery.SchemaField("v", "STRING", max_length=5)))
+    assert (held.declared, held.nullable, held.filled, held.longest) == ("STRING(5)", True, False, 5)
+    assert types.held_column(Column.of(bigquery.SchemaField("v", "STRING", mode="REPEATED", max_length=5))).longest is None
+
+
+def test_no_column_is_wider_than_a_bignumeric() -> None:
+    with pytest.raises(ValueRefused, match="no exact place"):
+        types.agreed_type(pa.decimal256(60, 9), types.held_column(Column("v", "NUMERIC")))
 
 
 def test_two_columns_of_one_name_are_refused() -> None:

@@ -3,9 +3,9 @@
 Here: a program that runs in the emulator's own environment (its packages do not agree with those of this project), so it imports nothing
 of this project. Not here: where that environment is, and starting this program (`services.bigquery`).
 
-Added to the emulator: values in scripts, `@@row_count`, job ids that are taken once, requests one at a time (its transactions are
-neither isolated nor safe beside each other), results over the Storage Read API, and `POST /control`, by which a test has transactions
-aborted or the Read API refused, and learns what was run.
+Added to the emulator: values in scripts, `@@row_count`, tables described as ALTER leaves them, the length and digits of columns, job
+ids that are taken once, requests one at a time (its transactions are neither isolated nor safe beside each other), results over the
+Storage Read API, and `POST /control`, by which a test has transactions aborted or the Read API refused, and learns what was run.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
@@ -25,7 +26,8 @@ import bqemulator.server
 import grpc
 import sqlglot
 from bqemulator.api.routes import jobs as routes
-from bqemulator.api.routes import upload
+from bqemulator.api.routes import tables, upload
+from bqemulator.catalog.models import TableFieldSchema
 from bqemulator.config import LogLevel, Settings
 from bqemulator.domain.errors import InvalidQueryError
 from bqemulator.grpc_api import read_servicer
@@ -40,6 +42,10 @@ _values: ContextVar[list[dict[str, Any]]] = ContextVar("_values")
 _VALUE = re.compile(r"[$@](s\d+p\d+)\b")
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _RESULT = re.compile(r'FROM\s+"[^"]*_bqemu_anonymous"\."anon([^"]+)"')
+_OWN = re.compile("_dataflow_(ledger|schemas)")
+_ALTER = re.compile(r"ALTER TABLE `([^`]+)`\.`([^`]+)`\.`([^`]+)` (.+)", re.DOTALL)
+_ACTIONS = re.compile(r", (?=ADD COLUMN )")
+_ACTION = re.compile(r"(ADD COLUMN IF NOT EXISTS|ALTER COLUMN) `([^`]+)` (?:SET DATA TYPE )?(ARRAY<)?(\w+)(?:\((\d+)(?:,\s*(\d+))?\))?")
 _said: list[str] = []
 _asked: dict[str, int] = {"abort": 0, "deny_storage": 0}
 _taken: set[str] = set()
@@ -78,7 +84,7 @@ def _patch_translation() -> None:
         return parsed[key].copy()
 
     async def translate_once(sql: str, **given: Any) -> str:
-        if "_dataflow_ledger" not in sql and "FROM " in sql:  # the translation may depend on the columns of tables other than the ledger
+        if "FROM " in sql and not _OWN.search(sql):  # the translation may depend on the columns of tables other than these
             return str(await translate(sql, **given))
         if sql not in translated:
             translated[sql] = await translate(sql, **given)
@@ -117,6 +123,55 @@ def _patch_scripts() -> None:
     interpreter.bind_parameters = _bind
     interpreter.ScriptInterpreter._run_query = run_query
     interpreter.ScriptInterpreter._handle_txn_statement = handle_transaction
+
+
+def _patch_alterations() -> None:
+    """The emulator changes one column a statement, and goes on to describe the table as it was."""
+    body = executor._run_query_body
+
+    async def run_body(**given: Any) -> Any:
+        match = _ALTER.fullmatch(given["bq_sql"])
+        if match is None:
+            return await body(**given)
+        *place, actions = match.groups()
+        for action in _ACTIONS.split(actions):
+            done = await body(**{**given, "bq_sql": f"ALTER TABLE {'.'.join(f'`{part}`' for part in place)} {action}"})
+            table = given["ctx"].catalog.get_table(*place)
+            schema = table.schema_.model_copy(update={"fields": _changed(table.schema_.fields, action)})
+            given["ctx"].catalog.update_table(table.model_copy(update={"schema_": schema}))
+        return done
+
+    executor._run_query_body = run_body
+
+
+def _patch_parameters() -> None:
+    """What the API says of the length and the digits of a column; the emulator drops it."""
+    parse, show = tables._parse_schema_fields, tables._field_to_rest
+
+    def parse_fields(fields: list[dict[str, Any]]) -> tuple[TableFieldSchema, ...]:
+        read = {"max_length": "maxLength", "precision": "precision", "scale": "scale"}
+        given = ({key: int(item[name]) for key, name in read.items() if name in item} for item in fields)
+        return tuple(field.model_copy(update=update) for field, update in zip(parse(fields), given, strict=True))
+
+    def show_field(field: TableFieldSchema) -> dict[str, Any]:
+        known = {"maxLength": field.max_length, "precision": field.precision, "scale": field.scale}
+        return show(field) | {name: str(value) for name, value in known.items() if value is not None}
+
+    tables._parse_schema_fields, tables._field_to_rest = parse_fields, show_field
+
+
+def _changed(fields: Sequence[Any], action: str) -> tuple[Any, ...]:
+    """The columns of a table after one of them was added or has another type."""
+    match = _ACTION.fullmatch(action.rstrip(">"))
+    assert match is not None, action
+    what, name, repeated, family, first, second = match.groups()
+    is_text = family in {"STRING", "BYTES"}
+    parameters = {"max_length": first if is_text else None, "precision": None if is_text else first, "scale": second}
+    made = {"name": name, "type": family, **{key: int(value) for key, value in parameters.items() if value is not None}}
+    field = TableFieldSchema(**made, mode="REPEATED" if repeated else "NULLABLE")
+    if what == "ALTER COLUMN":
+        return tuple(field if item.name == name else item for item in fields)
+    return (*fields, field) if name not in {item.name for item in fields} else tuple(fields)
 
 
 def _patch_loads() -> None:
@@ -239,6 +294,8 @@ def main(rest_port: str, grpc_port: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _patch_translation()
     _patch_scripts()
+    _patch_parameters()
+    _patch_alterations()
     _patch_loads()
     _patch_storage_reads()
     make = bqemulator.server.create_app
