@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,8 @@ from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises,
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy
 from dataflow_assets_tests.connectors.kills import KillPromises
-from dataflow_assets_tests.services.clickhouse import ClickHouseServer
+from dataflow_assets_tests.connectors.restarts import Crashing, RestartPromises
+from dataflow_assets_tests.services.clickhouse import ClickHouseServer, engine_process
 
 SECRET = "correct horse battery"
 
@@ -108,3 +110,16 @@ class TestClickHouseKilled(KillPromises, SchemaKillPromises):
     @pytest.fixture
     def place(self, clickhouse: ClickHouseServer) -> str:
         return clickhouse.url
+
+
+class TestClickHouseRestarts(RestartPromises):
+    """Parts that were not attached are gone, and the turn that was open is ended."""
+
+    @pytest.fixture
+    def crashing(self, clickhouse_server: ClickHouseServer, tmp_path: Path) -> Iterator[Crashing]:
+        if find_spec("chdb") is None:
+            pytest.skip("the server is not ours to restart")
+        with engine_process() as engine:
+            harness = ClickHouseHarness(tmp_path, place=engine.server.url)
+            yield Crashing(harness, engine.kill, engine.start)
+            harness.connector.close()

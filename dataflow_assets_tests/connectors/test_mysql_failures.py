@@ -30,6 +30,7 @@ from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import ReadRequest, WriteMode
 from dataflow_assets_tests.connectors.contract_base import pairs
 from dataflow_assets_tests.connectors.harness import assert_same_rows, day, events, unit
+from dataflow_assets_tests.connectors.restarts import Crashing, RestartPromises
 from dataflow_assets_tests.connectors.test_mysql import MySQLHarness, open_connector
 from dataflow_assets_tests.services.mysql import SECRET, MySQLServer, ask, connect, dsn_of, parts_of, running
 from dataflow_assets_tests.services.proxy import Proxy, proxy_to
@@ -123,34 +124,18 @@ def test_a_killed_session_is_transient(mysql_server: MySQLServer, harness: MySQL
     assert harness.connector.publish(request).deleted == 100_000
 
 
-def test_a_server_that_restarts(mysql_server: MySQLServer, tmp_path: Path) -> None:
-    """In the middle of a publish: the old rows are there when it is back, and the same connector goes on."""
-    if mysql_server.process is None:
-        pytest.skip("the server is not ours to restart")
-    with running() as server:
-        ask(server.dsn, "CREATE DATABASE mart")
-        harness = MySQLHarness(tmp_path, dsn=dsn_of(server.dsn, database="mart"))
-        target = harness.make_target("things", WriteMode.REPLACE_WINDOW, window_column="at")
-        harness.publish(events(day(0), note="old"), target, day(0))
-        request = harness.request(events(day(0), note="new"), target, harness.connector.claim(target, day(0), attempt="second"))
+class TestMySQLRestarts(RestartPromises):
+    """Whatever InnoDB had not committed is gone."""
 
-        def interrupted() -> pa.RecordBatchReader:
-            def batches() -> Iterator[pa.RecordBatch]:
-                yield from request.open_reader()
-                server.stop()
-
-            return pa.RecordBatchReader.from_batches(request.schema, batches())
-
-        with pytest.raises(ConnectionFailed) as caught:
-            harness.connector.publish(replace(request, open_reader=interrupted))
-        assert caught.value.transient
-        with pytest.raises(ConnectionFailed):
-            harness.connector.probe()
-        server.start(tmp_path / "log")
-        assert_same_rows(events(day(0), note="old"), harness.rows(target))
-        harness.connector.publish(request)
-        assert_same_rows(events(day(0), note="new"), harness.rows(target))
-        harness.connector.close()
+    @pytest.fixture
+    def crashing(self, mysql_server: MySQLServer, tmp_path: Path) -> Iterator[Crashing]:
+        if mysql_server.process is None:
+            pytest.skip("the server is not ours to restart")
+        with running("--innodb-flush-log-at-trx-commit=1") as server:
+            ask(server.dsn, "CREATE DATABASE mart")
+            harness = MySQLHarness(tmp_path, dsn=dsn_of(server.dsn, database="mart"))
+            yield Crashing(harness, server.kill, lambda: server.start(tmp_path / "log"))
+            harness.connector.close()
 
 
 @pytest.mark.parametrize(

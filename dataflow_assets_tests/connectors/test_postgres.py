@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,8 @@ from dataflow_assets_tests.connectors.contract_schema import SchemaKillPromises,
 from dataflow_assets_tests.connectors.dropped import DroppedPromises
 from dataflow_assets_tests.connectors.harness import Harness, Lossy, assert_same_rows, day, events, unit
 from dataflow_assets_tests.connectors.kills import KillPromises
-from dataflow_assets_tests.services.postgres import PostgresServer
+from dataflow_assets_tests.connectors.restarts import Crashing, RestartPromises
+from dataflow_assets_tests.services.postgres import PostgresServer, process_of, system_binaries, wheel_binaries
 from dataflow_assets_tests.services.proxy import proxy_to
 
 SECRET = "correct horse battery"
@@ -360,6 +362,22 @@ def test_endpoint_names_its_schema_either_way() -> None:
     for key in ("pg_schema", "table_schema"):
         assert PostgresEndpoint.model_validate({"table": "t", key: "mart"}).table_schema == "mart"
         assert PostgresSource.model_validate({"table": "t", key: "mart"}).table_schema == "mart"
+
+
+class TestPostgresRestarts(RestartPromises):
+    """Recovery from the write-ahead log."""
+
+    @pytest.fixture
+    def crashing(self, postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Crashing]:
+        binaries = system_binaries() or wheel_binaries()
+        if binaries is None:
+            pytest.skip("the server is not ours to restart")
+        with process_of(binaries) as server:
+            with psycopg.connect(server.dsn, autocommit=True) as admin:  # the servers of the tests forget what a crash finds in memory
+                admin.execute("ALTER DATABASE postgres SET synchronous_commit = on")
+            harness = PostgresHarness(tmp_path, dsn=server.dsn)
+            yield Crashing(harness, lambda: server.stop(signal.SIGQUIT), server.start)
+            harness.connector.close()
 
 
 def test_evolve_in_a_table_made_by_hand(harness: PostgresHarness) -> None:

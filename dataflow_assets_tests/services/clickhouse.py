@@ -62,26 +62,61 @@ class ClickHouseServer:
         return clickhouse_connect.get_client(host=self.host, port=self.port, autogenerate_session_id=False, **options)
 
 
-@contextmanager
-def running_engine() -> Iterator[ClickHouseServer]:
-    """The engine in a process of its own, on a free port of the loopback."""
-    folder, port = Path(tempfile.mkdtemp(prefix="dataflow-clickhouse-")), free_port()
-    command = [sys.executable, "-m", "dataflow_assets_tests.services.clickhouse_engine", "--port", str(port), "--path", str(folder)]
-    try:
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+class EngineProcess:
+    """The engine in a process of its own, on a free port of the loopback; it can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, free_port()
+        self._server: subprocess.Popen[bytes] | None = None
+        self.server = ClickHouseServer("127.0.0.1", self._port)
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        module = "dataflow_assets_tests.services.clickhouse_engine"
+        command = [sys.executable, "-m", module, "--port", str(self._port), "--path", str(self._folder)]
+        with (self._folder / "log").open("wb") as log:
+            self._server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        _await(self._port, self._server, self._folder / "log")
+
+    def kill(self) -> None:
+        """End it without a word."""
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server = None
+
+    def stop(self) -> None:
+        """End it in order."""
+        if self._server is None:
+            return
+        self._server.terminate()
         try:
-            _await(port, server, folder / "log")
-            yield ClickHouseServer("127.0.0.1", port)
+            self._server.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._server = None
+
+
+@contextmanager
+def engine_process() -> Iterator[EngineProcess]:
+    """An engine for as long as the context."""
+    folder = Path(tempfile.mkdtemp(prefix="dataflow-clickhouse-"))
+    try:
+        process = EngineProcess(folder)
+        try:
+            process.start()
+            yield process
         finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            process.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_engine() -> Iterator[ClickHouseServer]:
+    """The address of such an engine."""
+    with engine_process() as process:
+        yield process.server
 
 
 def _await(port: int, server: subprocess.Popen[bytes], log: Path) -> None:

