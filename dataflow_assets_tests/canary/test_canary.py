@@ -171,7 +171,11 @@ def test_the_search_finds_every_form_and_the_mask_leaves_none(form: str) -> None
     assert leaks(secrets.mask(text)) == [] or form == "in a shell"
 
 
-@pytest.mark.parametrize("hidden", [base64.b64encode(f"me:{PLAIN}".encode()), PLAIN.encode().hex().encode(), gzip.compress(PLAIN.encode())])
+@pytest.mark.parametrize(
+    "hidden",
+    [base64.b64encode(f"me:{PLAIN}".encode()), PLAIN.encode().hex().encode(), gzip.compress(PLAIN.encode())],
+    ids=["base64", "hex", "gzip"],
+)
 def test_the_search_looks_into_encodings(hidden: bytes, tmp_path: Path) -> None:
     assert leaks(hidden)
     (tmp_path / "kept").write_bytes(hidden)
