@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dataflow_assets_tests.chaos.arena import Arena, build
+from dataflow_assets_tests.chaos.lookers import target_of
 from dataflow_assets_tests.chaos.victim import FENCED, OK
 
 KILLED = -signal.SIGKILL
@@ -31,6 +32,8 @@ PLACES = [
 ]
 AROUND_COMMIT = ["publish.mid_copy", "publish.before_commit", "publish.after_commit", "publish.done", "window.before_sweep"]
 KINDS = ["postgres", "duckdb", "csv", "json", "parquet"]
+OTHERS = ["mysql", "clickhouse", "snowflake", "bigquery", "sqlite"]
+"""Their connectors' own tests kill in every mode; here, what a whole run makes of it."""
 MODES = {
     "postgres": ["append", "upsert", "replace"],
     "duckdb": ["append", "upsert", "replace"],
@@ -39,13 +42,14 @@ MODES = {
     "parquet": ["append", "replace"],
 }
 CASES = [(kind, "replace_window", place) for kind in KINDS for place in PLACES]
+CASES += [(kind, "replace_window", place) for kind in OTHERS for place in AROUND_COMMIT]
 CASES += [(kind, mode, place) for kind in KINDS for mode in MODES[kind] for place in AROUND_COMMIT]
 
 
 def arena_of(kind: str, mode: str, tmp_path: Path, request: pytest.FixtureRequest) -> Arena:
-    """The arena of a kind; Postgres brings a fresh database."""
-    dsn = request.getfixturevalue("postgres_dsn") if kind == "postgres" else ""
-    return build(tmp_path / "project", kind=kind, mode=mode, dsn=dsn)
+    """The arena of a kind; a server brings a fresh database."""
+    folder = tmp_path / "project"
+    return build(folder, kind=kind, mode=mode, target=target_of(kind, folder, request))
 
 
 @pytest.mark.parametrize(("kind", "mode", "place"), CASES)
@@ -73,7 +77,7 @@ def by_day(rows: Any) -> list[int]:
     return days
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "mysql", "clickhouse"])
 def test_killed_at_random_again_and_again(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     arena = arena_of(kind, "replace_window", tmp_path, request)
     chance = random.Random(20240110)
@@ -92,7 +96,7 @@ def test_killed_at_random_again_and_again(kind: str, tmp_path: Path, request: py
     assert arena.look() == arena.expected
 
 
-@pytest.mark.parametrize("kind", ["postgres", "duckdb", "csv", "parquet"])
+@pytest.mark.parametrize("kind", ["postgres", "mysql", "clickhouse", "snowflake", "sqlite", "duckdb", "csv", "parquet"])
 def test_concurrent_duplicates_end_in_the_same_rows(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     arena = arena_of(kind, "replace_window", tmp_path, request)
     victims = [arena.start() for _ in range(3)]
@@ -103,7 +107,7 @@ def test_concurrent_duplicates_end_in_the_same_rows(kind: str, tmp_path: Path, r
     assert arena.look() == arena.expected
 
 
-@pytest.mark.parametrize("kind", ["postgres", "duckdb", "csv", "parquet"])
+@pytest.mark.parametrize("kind", ["postgres", "mysql", "clickhouse", "snowflake", "sqlite", "duckdb", "csv", "parquet"])
 def test_a_zombie_that_wakes_up_late_is_fenced_off(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     arena = arena_of(kind, "replace_window", tmp_path, request)
     zombie = arena.start(failpoints="publish.ready=sleep:4")
