@@ -1,4 +1,12 @@
-"""Registers the services that tests can ask for. Here: nothing else; a service has its own module under `services`."""
+"""What all tests share. Here: the services that they can ask for, each in a module under `services`; secrets end with their test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dataflow_assets import secrets
 
 pytest_plugins = [
     "dataflow_assets_tests.services.bigquery",
@@ -10,3 +18,12 @@ pytest_plugins = [
     "dataflow_assets_tests.services.postgres_tls",
     "dataflow_assets_tests.services.snowflake",
 ]
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_others() -> Iterator[None]:
+    """Let no test's secrets mask the text of another."""
+    before = set(secrets._registered)
+    yield
+    secrets._registered.clear()
+    secrets._registered.update(before)

@@ -8,7 +8,6 @@ import html
 import json
 import shlex
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -48,14 +47,10 @@ MORE_VERBS = (
 
 
 @pytest.fixture(autouse=True)
-def unknown(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets are registered by nobody but what is tested."""
     monkeypatch.delenv(HOME, raising=False)
-    before = set(secrets._registered)
     secrets._registered.clear()
-    yield
-    secrets._registered.clear()
-    secrets._registered.update(before)
 
 
 def _write(scene: Scene, root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ...]:
