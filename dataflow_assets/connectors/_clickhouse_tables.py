@@ -77,6 +77,8 @@ def describe(server: Server, table: TableName) -> Table | None:
     if not found:
         return None
     columns = server.rows(f"SELECT name, type, default_kind FROM system.columns WHERE {where} ORDER BY position", at)
+    if not columns:  # dropped in between
+        return None
     engine, engine_full, partition_key, sorting_key = found[0]
     return Table(engine, engine_full, partition_key, sorting_key, {name: Column(kind, default) for name, kind, default in columns})
 

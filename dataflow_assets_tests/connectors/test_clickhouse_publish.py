@@ -16,7 +16,7 @@ import pytest
 
 from dataflow_assets.connectors import _clickhouse_ledger, _clickhouse_publish, _clickhouse_tables
 from dataflow_assets.errors import AuditFailed, ConnectionFailed, DataflowError, WriteFailed
-from dataflow_assets.tables import Target, Unit, WriteMode
+from dataflow_assets.tables import TableName, Target, Unit, WriteMode
 from dataflow_assets.windows import Window
 from dataflow_assets_tests.connectors.contract_base import pairs
 from dataflow_assets_tests.connectors.harness import MIDNIGHT, assert_same_rows, day, events, hour, unit
@@ -261,6 +261,23 @@ def staged(harness: ClickHouseHarness, server: ClickHouseServer, load: int) -> t
     by_hand(server, f"CREATE TABLE {name} (id Int64) ENGINE = MergeTree ORDER BY id")
     by_hand(server, f"INSERT INTO {name} SELECT number FROM numbers(8)")
     return harness.connector._server, target, name
+
+
+def test_a_table_that_is_dropped_while_it_is_described_is_none(
+    harness: ClickHouseHarness, clickhouse: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer attempt drops the staging tables of an older one at any moment."""
+    server, target, name = staged(harness, clickhouse, load=76)
+    rows = type(server).rows
+
+    def meanwhile(self: Any, text: str, *rest: Any) -> Any:
+        found = rows(self, text, *rest)
+        if "FROM system.tables" in text:
+            by_hand(clickhouse, f"DROP TABLE IF EXISTS {name}")
+        return found
+
+    monkeypatch.setattr(type(server), "rows", meanwhile)
+    assert _clickhouse_tables.describe(server, TableName(name, target.table.schema)) is None
 
 
 def test_tables_that_their_owner_dropped_hold_nobody_up(harness: ClickHouseHarness, clickhouse: ClickHouseServer) -> None:
