@@ -19,7 +19,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dataflow_assets.connectors._bigquery_errors import driver_errors, translated
 from dataflow_assets.connectors._bigquery_session import Session, Sessions
@@ -36,6 +35,7 @@ from dataflow_assets.connectors._bigquery_types import (
     staged_type,
     taken,
 )
+from dataflow_assets.connectors._parquet_files import parquet_files
 from dataflow_assets.errors import Fenced, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
@@ -211,15 +211,7 @@ class _Publication:
         fields = [pa.field(self._staged[name], staged_kind(way.wire)) for name, way in self._routes.items()]
         schema = pa.schema([*fields, pa.field(ORDER, pa.int64())] if self._ordered else fields)
         with feed.reader() as reader:
-            batches = (pa.RecordBatch.from_arrays([staged(column) for column in batch.columns], schema=schema) for batch in reader)
-            for number, first in enumerate(batches):
-                path, size = folder / f"{number:06}.parquet", first.nbytes
-                with pq.ParquetWriter(path, schema, store_schema=False) as writer:
-                    writer.write_batch(first)
-                    while size < _FILE_BYTES and (batch := next(batches, None)) is not None:
-                        writer.write_batch(batch)
-                        size += batch.nbytes
-                yield path
+            yield from parquet_files(reader, schema, staged, folder, file_bytes=_FILE_BYTES)
 
     def run(self) -> Published:
         """The transaction, and what became of it."""

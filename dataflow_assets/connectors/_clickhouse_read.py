@@ -14,7 +14,7 @@ import pyarrow as pa
 from dataflow_assets.batches import resize, trimmed
 from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, Server, bound, driver_errors, translated
 from dataflow_assets.connectors._clickhouse_types import ReadColumn, read_column
-from dataflow_assets.connectors._sql import Wanted
+from dataflow_assets.connectors._sql import Wanted, chosen
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage import sql
 from dataflow_assets.storage.read_ahead import read_ahead
@@ -37,7 +37,7 @@ def stream(server: Server, source: TableName | Query, doing: str, wanted: Wanted
     text = _text_of(source, final=final)
     with translated(doing, ReadFailed, port=server.options.port):
         described = _describe(server, text)
-        selected = _select(described, wanted.columns, doing=doing)
+        selected = chosen(described, wanted.columns, doing=doing)
         statement = _statement(text, selected, _predicate(described, wanted.window, first=len(text.values) + 1))
         raw = server.stream(statement.text, statement.values)
     try:
@@ -60,12 +60,6 @@ def _describe(server: Server, source: Statement) -> dict[str, ReadColumn]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueRefused(f"the query returns column {twice[0]!r} more than once", hint="give each column a name of its own with AS")
     return {name: read_column(name, kind, zone=server.zone) for name, kind in described}
-
-
-def _select(described: Mapping[str, ReadColumn], columns: Sequence[str] | None, *, doing: str) -> list[ReadColumn]:
-    if missing := [name for name in columns or () if name not in described]:
-        raise ReadFailed(f"{doing}: there is no column {missing[0]!r}", hint=f"the columns are {', '.join(described)}")
-    return [described[name] for name in columns or described]
 
 
 def _predicate(described: Mapping[str, ReadColumn], window: WindowFilter | None, *, first: int) -> Statement | None:

@@ -16,7 +16,7 @@ from dataflow_assets.batches import resize, trimmed
 from dataflow_assets.connectors import _mysql_wire as wire
 from dataflow_assets.connectors._mysql_session import MYSQL, Sessions, fetch, translated, with_literals
 from dataflow_assets.connectors._mysql_types import ReadColumn, read_column
-from dataflow_assets.connectors._sql import Wanted
+from dataflow_assets.connectors._sql import Wanted, chosen
 from dataflow_assets.errors import ReadFailed
 from dataflow_assets.storage import sql
 from dataflow_assets.storage.read_ahead import read_ahead
@@ -46,7 +46,7 @@ def stream(
             fetch(connection, Statement("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             fetch(connection, Statement("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"))
             described = _describe(connection, text, tinyint_is_bool=tinyint_is_bool)
-            selected = _select(described, wanted.columns, doing=doing)
+            selected = chosen(described, wanted.columns, doing=doing)
             predicate = _predicate(described, wanted.window, connection) if wanted.window else None
             statement = sql.select(MYSQL, {column.name: column.expression for column in selected}, text, predicate)
             _, blocks = wire.query(connection, statement)
@@ -62,12 +62,6 @@ def _describe(connection: pymysql.Connection[Any], source: str, *, tinyint_is_bo
     for _ in blocks:
         pass
     return {field.name: read_column(field, MYSQL.quote(field.name), tinyint_is_bool=tinyint_is_bool) for field in fields}
-
-
-def _select(described: Mapping[str, ReadColumn], columns: Sequence[str] | None, *, doing: str) -> list[ReadColumn]:
-    if missing := [name for name in columns or () if name not in described]:
-        raise ReadFailed(f"{doing}: there is no column {missing[0]!r}", hint=f"the columns are {', '.join(described)}")
-    return [described[name] for name in columns or described]
 
 
 def _predicate(described: Mapping[str, ReadColumn], window: WindowFilter, connection: pymysql.Connection[Any]) -> Statement:

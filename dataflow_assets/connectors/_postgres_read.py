@@ -14,7 +14,7 @@ import pyarrow as pa
 from dataflow_assets.batches import cut
 from dataflow_assets.connectors._postgres_session import POSTGRES, Sessions, fetch, literal, literals, run, stream_failure, translated
 from dataflow_assets.connectors._postgres_types import ReadColumn, read_column
-from dataflow_assets.connectors._sql import Wanted
+from dataflow_assets.connectors._sql import Wanted, chosen
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage import sql
 from dataflow_assets.storage.read_ahead import read_ahead
@@ -41,7 +41,7 @@ def stream(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wa
     with sessions.sql() as connection, translated(doing, ReadFailed):
         text = _text_of(source, connection)
         described = _describe(connection, text)
-        selected = _select(described, wanted.columns, doing=doing)
+        selected = chosen(described, wanted.columns, doing=doing)
         predicate = _predicate(described, wanted.window, connection) if wanted.window else None
         statement = sql.select(POSTGRES, {column.name: column.expression for column in selected}, text, predicate)
     with sessions.bulk() as bulk, bulk.cursor() as cursor:
@@ -77,12 +77,6 @@ def _describe(connection: psycopg.Connection[Any], source: str) -> dict[str, Rea
     return {
         name: read_column(name, POSTGRES.quote(name), oid=oid, modifier=modifier, is_array=oid in arrays) for name, oid, modifier in fields
     }
-
-
-def _select(described: Mapping[str, ReadColumn], columns: Sequence[str] | None, *, doing: str) -> list[ReadColumn]:
-    if missing := [name for name in columns or () if name not in described]:
-        raise ReadFailed(f"{doing}: there is no column {missing[0]!r}", hint=f"the columns are {', '.join(described)}")
-    return [described[name] for name in columns or described]
 
 
 def _predicate(described: Mapping[str, ReadColumn], window: WindowFilter, connection: psycopg.Connection[Any]) -> Statement:

@@ -9,12 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from dataflow_assets.errors import ReadFailed
 from dataflow_assets.tables import Query, ReadRequest, TableName, Target, WindowFilter
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_Column = TypeVar("_Column")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,13 @@ class Wanted:
     batch_rows: int = 65_536
     types: Mapping[str, pa.DataType] | None = None
     """Column -> type that the user says, where the system takes that."""
+
+
+def chosen(described: Mapping[str, _Column], columns: Sequence[str] | None, *, doing: str) -> list[_Column]:
+    """The columns asked for, in that order. Raises ReadFailed for one that the source has not."""
+    if missing := [name for name in columns or () if name not in described]:
+        raise ReadFailed(f"{doing}: there is no column {missing[0]!r}", hint=f"the columns are {', '.join(described)}")
+    return [described[name] for name in columns or described]
 
 
 class SqlConnector(ABC):
