@@ -198,6 +198,8 @@ class CheckResult:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Values to keep in the ledger of the endpoints downstream, as the history of later windows."""
+    quarantine: bool = False
+    """Whether the offending rows are to be set aside, so that the others can be published."""
 
 
 class CheckRun(Protocol):
@@ -209,6 +211,25 @@ class CheckRun(Protocol):
 
     def finish(self, stage: StagedInput) -> list[CheckResult]:
         """The results, one per promise of `Check.promises`, in that order; `stage` may be read once more for samples."""
+        ...
+
+
+@dataclass(frozen=True)
+class BrokenRows:
+    """Where one batch breaks one rule: `rows` is true for each such row, and false, never null, for the others."""
+
+    rule: str
+    column: str
+    """Empty for a rule about several columns or the whole row."""
+    rows: pa.BooleanArray
+
+
+@runtime_checkable
+class PicksRows(Protocol):
+    """A check in progress that can point at the rows to be quarantined."""
+
+    def pick(self, batch: pa.RecordBatch) -> Sequence[BrokenRows]:
+        """Asked after `finish`, for every batch of the stage once more, in order; only about rules whose result says `quarantine`."""
         ...
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -191,16 +190,17 @@ project = load(Path(sys.argv[1]))
 plan = build_plan(project)
 (result,) = execute(plan, project, windows={"report": [None]})
 assert result.status == "ok", result
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
-def test_a_small_run_is_quick_from_a_cold_start(project: Path) -> None:
-    """Python, Dagster, instance and run, in processor time: 2.5 s of wall time on a quiet machine is held by the benchmark."""
+def test_a_small_run_from_a_cold_start_loads_what_it_needs(project: Path) -> None:
+    """What a start costs is measured by the benchmark; here it is held to what it may load: no server, no driver of another system."""
     environment = {name: value for name, value in os.environ.items() if name != HOME}
-    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-W", "ignore", "-c", SMALL, str(project)], env=environment, check=True, capture_output=True)
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime < 4.0
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SMALL, str(project)], env=environment, check=True, capture_output=True, text=True
+    )
+    assert sorted({"polars", "duckdb", "dagster_webserver", "psycopg", "clickhouse_connect", "pymysql"} & set(done.stdout.split())) == []
     reopened = open_instance(shop.planned(project)[1])
     try:
         assert reopened.get_runs_count() == 1

@@ -268,7 +268,7 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> No
     with pytest.raises(ConnectionFailed, match="cannot be written") as caught:
         connector.claim(target, unit(), attempt="first")
     assert not caught.value.transient
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30, "it waited for a lock"
 
 
 def test_what_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
