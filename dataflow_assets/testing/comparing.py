@@ -187,9 +187,8 @@ class _Matching:
         """Pairs of rows that share at least half of their cells, the nearest first, taken out of both lists."""
         if len(missing) > _MATCHED or len(unexpected) > _MATCHED or (self.keys and not self.approx):
             return []
-        costs = [
-            (len(self._differing(want, got)), i, j) for (i, want), (j, got) in itertools.product(enumerate(missing), enumerate(unexpected))
-        ]
+        pairs_of = itertools.product(enumerate(missing), enumerate(unexpected))
+        costs = [(self._distance(want, got), i, j) for (i, want), (j, got) in pairs_of]
         taken_i: set[int] = set()
         taken_j: set[int] = set()
         pairs: list[tuple[Row, Row]] = []
@@ -202,6 +201,10 @@ class _Matching:
         unexpected[:] = [row for j, row in enumerate(unexpected) if j not in taken_j]
         return pairs
 
+    def _distance(self, expected: Row, found: Row) -> float:
+        """How many cells differ; one that differs by its type alone counts little."""
+        return sum(0.25 if _looks_alike(*cells) else 1.0 for cells in self._differing(expected, found).values())
+
     def _differing(self, expected: Row, found: Row) -> dict[str, tuple[Any, Any]]:
         return {name: (expected[name], found[name]) for name in self.names if not equal(expected[name], found[name], approx=self.approx)}
 
@@ -209,6 +212,10 @@ class _Matching:
         """The keys of the row, else its first cells that do not differ."""
         named = list(self.keys) or [name for name in self.names if name not in cells][:4]
         return shown({name: row[name] for name in named})
+
+
+def _looks_alike(expected: Any, found: Any) -> bool:
+    return isinstance(expected, Foreign) and found is not None and (str(expected.value) == str(found) or bool(expected.value == found))
 
 
 def equal(expected: Any, found: Any, *, approx: float = 0.0) -> bool:
