@@ -119,6 +119,15 @@ def _raising(problems: Iterable[Problem]) -> Callable[[], list[str]]:
     return attempt
 
 
+def mistakes_in_tests(project: Project) -> list[Problem]:
+    """What is wrong with the tests in the project's files; none of them is run."""
+    try:
+        _, mistakes, _ = bind_all(written_tests(project), project)
+    except SpecError as error:
+        return list(error.problems)
+    return mistakes
+
+
 def written_tests(project: Project, *, paths: Sequence[Path] = ()) -> list[LoadedTest]:
     """The tests in the project's folder of tests, or in these files and folders. Raises SpecError."""
     folder = folder_of_tests(project)

@@ -104,6 +104,10 @@ def test_no_tests_and_tests_that_are_not_well_written_are_configuration(call: Ca
     assert answer.code == 2
     (problem,) = answer.json["error"]["problems"]
     assert (problem["line"], problem["hint"]) == (2, "did you mean 'first'?")
+    validated = call("validate", "--project", project.root, "--json")
+    assert validated.code == 2
+    assert validated.json["problems"] == [problem]
+    assert call("validate", "--project", project.root, "--select", "first").code == 0
 
 
 def test_the_folder_is_the_projects_to_choose(call: Call, shop: Path) -> None:
