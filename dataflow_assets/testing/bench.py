@@ -57,18 +57,18 @@ class Bench:
         self._folder = folder
         (folder / "given").mkdir()
         model = bound.test.model
-        self.given = {
-            name: make_table(
-                Written(bound.test, table, ("given", name)),
-                scratch=folder,
-                known=bound.known_types(bound.pipeline.by_id[name]),
-                moments=_moments(bound, bound.pipeline.by_id[name]),
-            )
-            for name, table in model.given.items()
-        }
+        self.given = {name: self._made(Written(bound.test, table, ("given", name)), name) for name, table in model.given.items()}
         self._files = {name: folder / "given" / f"{number}.parquet" for number, name in enumerate(self.given)}
         stages = bound.project.model.stages.model_copy(update={"dir": str(folder / "stages")})
         self._project: Project = replace(bound.project, model=bound.project.model.model_copy(update={"stages": stages}))
+
+    def _made(self, written: Written, step: str) -> pa.Table:
+        plan = self.bound.pipeline.by_id[step]
+        known, moments = self.bound.known_types(plan), _moments(self.bound, plan)
+        table = make_table(written, scratch=self._folder, known=known, moments=moments)
+        if not table.column_names:
+            raise written.bad("there are no rows that would tell the columns", hint="say them with their types: columns: {id: int64, ...}")
+        return table
 
     def run(
         self,
@@ -128,6 +128,8 @@ class Bench:
             for name, kind in known.items():
                 if name not in table.column_names:
                     table = table.append_column(name, pa.nulls(table.num_rows, kind))
+        if not table.column_names:
+            return
         with _session(request) as session:
             step = session.pipeline.by_id[self.bound.step.id]
             target = replace(session.target(step, request.windows[0]), mode=WriteMode.APPEND)

@@ -21,7 +21,7 @@ from dataflow_assets.spec.project import Project
 from dataflow_assets.testing.bench import Ran, open_bench
 from dataflow_assets.testing.binding import BoundTest, bind_all
 from dataflow_assets.testing.judging import judge
-from dataflow_assets.testing.outcomes import Outcome
+from dataflow_assets.testing.outcomes import Outcome, Status
 from dataflow_assets.testing.properties import try_property
 
 
@@ -43,17 +43,22 @@ class Case:
     def run(self) -> Outcome:
         """Run it. Never raises for what the test or the code under test does."""
         started, printed = time.perf_counter(), io.StringIO()
-        status, lines = "passed", []
+        status: Status = "passed"
+        lines: list[str] = []
         try:
             with contextlib.redirect_stdout(printed):
                 lines = self.attempt()
             status = "failed" if lines else "passed"
+        except NothingToCompare as error:
+            status, lines = "skipped", [str(error)]
+        except SystemExit as error:
+            status, lines = "error", [f"the code under test ended the process with exit code {error.code}"]
         except DataflowError as error:
             status, lines = "error", [str(error)]
         except Exception as error:  # noqa: BLE001 - whatever one test does, the others are run too
             status, lines = "error", [f"{type(error).__name__}: {mask(str(error))}"]
         seconds = time.perf_counter() - started
-        return Outcome(self.name, self.group, self.place, status, tuple(lines), seconds, printed.getvalue())  # type: ignore[arg-type]
+        return Outcome(self.name, self.group, self.place, status, tuple(lines), seconds, printed.getvalue())
 
     def check(self) -> None:
         """Run it for a test runner. Raises AssertionError with the difference when it does not pass."""
@@ -61,6 +66,10 @@ class Case:
         outcome = self.run()
         if not outcome.ok:
             raise AssertionError(outcome.text)
+
+
+class NothingToCompare(DataflowError):
+    """A property cannot be tried, because the run that it would be compared with failed."""
 
 
 class _Trial:
@@ -81,7 +90,7 @@ class _Trial:
     def property_(self, name: Property) -> list[str]:
         """One of its properties."""
         if self._plain.error is not None:
-            return [f"the plain run failed, so that there is nothing to compare with: {self._plain.error}"]
+            raise NothingToCompare("the plain run failed, so that there is nothing to compare with")
         return try_property(name, self._bound, self._plain, seed=self._seed)
 
 

@@ -12,9 +12,11 @@ the expected output is the input, which a function that does nothing would give 
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import inspect
 import math
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -64,7 +66,7 @@ def _defined(path: Path) -> dict[str, int]:
 
 def validate(path: Path, root: Path) -> list[str]:
     """What is wrong, numbered; none when the file does what it says. Raises BadTransformation when it cannot be asked."""
-    with importable(root), importable(path.parent):
+    with importable(root), importable(path.parent), _forgetting(path.parent):
         module = _loaded(path)
         run, stream = _function(module, path), getattr(module, "stream", None)
         frames = _frames(module.expected_inputs)
@@ -77,6 +79,18 @@ def validate(path: Path, root: Path) -> list[str]:
         except Exception as error:  # noqa: BLE001 - the user's function may raise anything
             return _numbered([f"run raised {type(error).__name__}{_line(error, path)}: {error}"])
     return _numbered(_mistakes(output, expected, frames))
+
+
+@contextlib.contextmanager
+def _forgetting(folder: Path) -> Iterator[None]:
+    """Forget the modules of `folder` afterwards: another folder may have others of the same names."""
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}/"):
+                del sys.modules[name]
 
 
 def _loaded(path: Path) -> Any:
@@ -105,7 +119,7 @@ def _function(module: Any, path: Path) -> Callable[..., Any]:
 def _entries(run: Callable[..., Any], stream: Any, path: Path) -> Sequence[Any] | None:
     """The entries of `stream`, None when the function runs once without."""
     parameter = inspect.signature(run).parameters.get("stream")
-    if stream is None:
+    if stream is None or stream == []:
         if parameter is not None and parameter.default is parameter.empty:
             raise BadTransformation(f"{path.name}: run needs stream, and the file has no list of that name", hint="add stream = [...]")
         return None

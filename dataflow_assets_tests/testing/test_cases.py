@@ -180,7 +180,8 @@ expect:
 
 
 def test_what_the_code_prints_is_shown_when_it_fails_and_its_error_has_its_line(yard: Yard) -> None:
-    yard.write("code.py", "def f(df):\n    print('seen', len(df))\n    return df[df.id > 1 / (len(df) - 1)]\n")
+    code = "import sys\ndef f(df):\n    print('seen', len(df))\n    return sys.exit(3) if len(df) > 2 else df[df.id > 1 / (len(df) - 1)]\n"
+    yard.write("code.py", code)
     yard.write(
         "pipelines/python.yml",
         """
@@ -192,12 +193,14 @@ def test_what_the_code_prints_is_shown_when_it_fails_and_its_error_has_its_line(
     )
     head = "pipeline: python\nstep: called\n"
     outcomes = yard.outcomes(
-        "test: raises\n" + head + "given: {read: [{id: 1}]}\nexpect: []\n",
+        "test: raises\n" + head + "given: {read: [{id: 1}]}\nexpect: []\nproperties: [permute]\n",
         "test: works\n" + head + "given: {read: [{id: 1}, {id: 2}]}\nexpect: [{id: 2}]\n",
         "test: fails\n" + head + "given: {read: [{id: 1}, {id: 2}]}\nexpect: []\n",
+        "test: leaves\n" + head + "given: {read: [{id: 1}, {id: 2}, {id: 3}]}\nexpect: []\n",
     )
-    assert [outcome.status for outcome in outcomes.values()] == ["failed", "passed", "failed"]
-    assert "raised ZeroDivisionError at line 3" in outcomes["raises"].text
+    assert [outcome.status for outcome in outcomes.values()] == ["failed", "skipped", "passed", "failed", "error"]
+    assert "raised ZeroDivisionError at line 4" in outcomes["raises"].text
+    assert "ended the process with exit code 3" in outcomes["leaves"].text
     assert "    seen 2" in outcomes["fails"].text
 
 
@@ -263,6 +266,7 @@ def test_mistakes_of_one_document_are_told_by_the_model(yard: Yard) -> None:
         ("[{id: 1}, {id: one}]", "column 'id' holds a whole number and text"),
         ("{columns: {id: int8}, rows: [{id: 300}]}", "row 1, column 'id': 300 does not fit int8"),
         ("{csv: nowhere.csv}", "there is no file nowhere.csv"),
+        ("[]", "there are no rows that would tell the columns"),
         ("{sql: select from}", "DuckDB refused the SQL"),
     ],
 )

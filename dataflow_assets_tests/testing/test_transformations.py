@@ -123,6 +123,17 @@ def test_a_file_that_cannot_be_asked_is_an_error(tmp_path: Path, name: str) -> N
     assert message in outcome.text
 
 
+def test_modules_of_one_name_beside_two_files_are_two(tmp_path: Path) -> None:
+    for name, factor in (("a", 2), ("b", 3)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "shared.py").write_text(f"FACTOR = {factor}\n")
+        (tmp_path / name / "step.py").write_text(
+            f"from shared import FACTOR\n{X1}expected_output = [{{'x': {factor}}}]\ndef run(df):\n    return df * FACTOR\n"
+        )
+        outcome = transformation_case(tmp_path / name / "step.py", tmp_path).run()
+        assert outcome.ok, outcome.text
+
+
 def test_files_are_found_in_the_pipelines_folder_and_in_python_transforms(tmp_path: Path) -> None:
     (tmp_path / "dataflow_project.yml").write_text("project_name: p\n")
     (tmp_path / "pipelines/clean").mkdir(parents=True)
