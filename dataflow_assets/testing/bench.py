@@ -22,6 +22,7 @@ from dataflow_assets.execution.session import Session
 from dataflow_assets.plan.model import CheckPlan, PipelinePlan, StepPlan
 from dataflow_assets.plan.substitution import RESULT, result_file, substituted
 from dataflow_assets.protocols import CheckResult
+from dataflow_assets.spec.data_tests import TableModel
 from dataflow_assets.spec.project import Project
 from dataflow_assets.storage.stages import checksum_of
 from dataflow_assets.tables import LedgerEntry, PublishRequest, Target, Unit, WriteMode
@@ -57,13 +58,14 @@ class Bench:
         self._folder = folder
         (folder / "given").mkdir()
         model = bound.test.model
-        self.given = {name: self._made(Written(bound.test, table, ("given", name)), name) for name, table in model.given.items()}
+        self.given = {name: self._made(table, name) for name, table in model.given.items()}
         self._files = {name: folder / "given" / f"{number}.parquet" for number, name in enumerate(self.given)}
         stages = bound.project.model.stages.model_copy(update={"dir": str(folder / "stages")})
         self._project: Project = replace(bound.project, model=bound.project.model.model_copy(update={"stages": stages}))
 
-    def _made(self, written: Written, step: str) -> pa.Table:
+    def _made(self, table_model: TableModel, step: str) -> pa.Table:
         plan = self.bound.pipeline.by_id[step]
+        written = Written(self.bound.test, table_model, ("given", step), self.bound.csv_options(plan))
         known, moments = self.bound.known_types(plan), _moments(self.bound, plan)
         table = make_table(written, scratch=self._folder, known=known, moments=moments)
         if not table.column_names:

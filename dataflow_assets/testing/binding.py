@@ -30,6 +30,8 @@ from dataflow_assets.windows import Cadence, Window, as_utc
 FINER = {"year": "month", "month": "day", "week": "day", "day": "hour", "hour": "10min"}
 """What `split_window` cuts a window into."""
 
+_NOT_OF_READING = frozenset({"file_path", "columns", "event_time_column", "column_types", "compression"})
+
 
 @dataclass(frozen=True)
 class BoundTest:
@@ -54,6 +56,11 @@ class BoundTest:
     def keys(self) -> tuple[str, ...]:
         """The columns that tell one row from another, as far as they are known."""
         return tuple(self.test.model.expect.keys) or self.step.keys
+
+    def csv_options(self, step: StepPlan) -> dict[str, Any]:
+        """How a source of CSV files reads them; empty for any other step, and without what is a template."""
+        options = step.config if step.role == "source" and step.kind == "csv" else {}
+        return {name: value for name, value in options.items() if name not in _NOT_OF_READING and not has_template(value)}
 
     def known_types(self, step: StepPlan) -> dict[str, pa.DataType]:
         """The types that the pipeline says of a source's columns."""

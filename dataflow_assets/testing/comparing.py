@@ -176,11 +176,12 @@ class _Matching:
         for row in unexpected:
             waiting[_canonical(row, self.keys)].append(row)
         pairs: list[tuple[Row, Row]] = []
-        for row in list(missing):
+        for row in missing:
             if same := waiting.get(_canonical(row, self.keys)):
-                pairs.append((row, same[0]))
-                _remove(missing, row)
-                _remove(unexpected, same.pop(0))
+                pairs.append((row, same.pop(0)))
+        taken = {id(row) for pair in pairs for row in pair}
+        missing[:] = [row for row in missing if id(row) not in taken]
+        unexpected[:] = [row for row in unexpected if id(row) not in taken]
         return pairs
 
     def _nearest(self, missing: list[dict[str, Any]], unexpected: list[dict[str, Any]]) -> list[tuple[Row, Row]]:
@@ -265,10 +266,6 @@ def _hashable(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple((key, _hashable(item)) for key, item in sorted(value.items()))
     return (type(value).__name__ if isinstance(value, bool | str) else "", value)
-
-
-def _remove(rows: list[dict[str, Any]], row: Row) -> None:
-    rows[:] = [item for item in rows if item is not row]
 
 
 def _bare(row: Row) -> Row:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Written:
     test: LoadedTest
     model: TableModel
     path: Path_
+    csv_options: Mapping[str, Any] = field(default_factory=dict)
+    """How a CSV is read: the options of the source whose rows these are, when it reads CSV files."""
 
     @property
     def place(self) -> Place:
@@ -89,18 +91,21 @@ def _read(written: Written, types: Mapping[str, pa.DataType], scratch: Path) -> 
 
 
 def _from_csv(written: Written, text: str, types: Mapping[str, pa.DataType], scratch: Path) -> pa.Table:
-    """The rows as the connector of CSV files reads them, with the types it finds."""
+    """The rows as the connector of CSV files reads them, with the types it finds where none are said."""
     path = scratch / "given.csv"
     if "\n" in text.strip():
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding=str(written.csv_options.get("encoding", "utf-8")))
     else:
         path = written.file(text.strip())
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
+    table = _read_csv(path, written.csv_options)
+    said = {name: str(types[name]) for name in table.column_names if name in types}
+    return _read_csv(path, {**written.csv_options, "column_types": said}) if said else table
+
+
+def _read_csv(path: Path, options: Mapping[str, Any]) -> pa.Table:
     connector_class = discovery.find("connectors", "csv")
-    options = connector_class.Source(file_path=str(path), column_types={name: str(types[name]) for name in header if name in types})
     connector = connector_class(connector_class.Connection(), ConnectionContext("csv", path.parent))
-    with connector.read(ReadRequest(options)) as reader:
+    with connector.read(ReadRequest(connector_class.Source(file_path=str(path), **options))) as reader:
         return reader.read_all()
 
 

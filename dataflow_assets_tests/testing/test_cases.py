@@ -141,13 +141,13 @@ def test_rows_come_from_csv_sql_and_parquet_and_words_from_vars_and_now(yard: Ya
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    yard.write("tests/rows/orders.csv", "id,at,code\n1,2024-01-01T09:00:00Z,007\n2,2024-01-01T10:00:00Z,\n")
+    yard.write("tests/rows/orders.csv", "id;at;code\n1;2024-01-01T09:00:00Z;007\n2;2024-01-01T10:00:00Z;NA\n")
     pq.write_table(pa.table({"code": ["007"], "name": ["Bond"]}), yard.folder / "tests/rows/names.parquet")
     yard.write(
         "pipelines/agents.yml",
         """
         steps:
-          - {id: codes, type: source, source_type: csv, config: {file_path: "{{ env_var('NOWHERE') }}"}}
+          - {id: codes, type: source, source_type: csv, config: {file_path: "{{ env_var('NOWHERE') }}", delimiter: ";", null_values: [NA]}}
           - {id: names, type: source, source_type: parquet, config: {file_path: n.parquet}}
           - {id: ages, type: source, source_type: json, config: {file_path: n.json}}
           - id: joined
