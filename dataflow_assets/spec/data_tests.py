@@ -58,7 +58,7 @@ def _list_is_rows(value: Any) -> Any:
 
 
 def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list | Mapping | RangeModel) else [value]
 
 
 def _names_are_columns(value: Any) -> Any:
@@ -88,6 +88,13 @@ class ExpectModel(TableModel):
         return self
 
 
+class RangeModel(Model):
+    """Windows one after the other."""
+
+    start: Moment = Field(description="the beginning of the first window")
+    end: Moment = Field(description="the end of the last window")
+
+
 class DataTestModel(Model):
     """One test: given these rows, the pipeline makes those."""
 
@@ -97,8 +104,11 @@ class DataTestModel(Model):
     description: str = Field("", description="for readers")
     pipeline: str = Field(description="the pipeline whose steps are run")
     step: str | None = Field(None, description="the step whose rows are expected; default: the pipeline's only endpoint")
-    window: Annotated[list[Moment], BeforeValidator(_as_list, json_schema_input_type=list[Moment] | Moment)] = Field(
-        default_factory=list, description="the beginning of the window to run, or several; needed when the pipeline has windows"
+    window: Annotated[list[Moment] | RangeModel, BeforeValidator(_as_list, json_schema_input_type=list[Moment] | Moment | RangeModel)] = (
+        Field(
+            default_factory=list,
+            description="the beginning of the window to run, a list, or {start, end}; needed when the pipeline has windows",
+        )
     )
     variables: dict[str, Any] = Field(
         default_factory=dict, validation_alias=AliasChoices("vars", "variables"), description="variables, as --vars gives them"

@@ -6,6 +6,7 @@ running (`testing.bench`).
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.options import has_template
 from dataflow_assets.plan.substitution import needed_steps
-from dataflow_assets.spec.data_tests import LoadedTest, Moment
+from dataflow_assets.spec.data_tests import LoadedTest, Moment, RangeModel
 from dataflow_assets.spec.project import Project
 from dataflow_assets.storage.type_names import arrow_type
 from dataflow_assets.tables import utc_now
@@ -29,7 +30,8 @@ from dataflow_assets.windows import Cadence, Window, as_utc
 
 FINER = {"year": "month", "month": "day", "week": "day", "day": "hour", "hour": "10min"}
 """What `split_window` cuts a window into."""
-
+MOST_WINDOWS = 1_000
+"""A test of more is a slip in a date."""
 _NOT_OF_READING = frozenset({"file_path", "columns", "event_time_column", "column_types", "compression"})
 
 
@@ -149,6 +151,8 @@ def _windows(test: LoadedTest, pipeline: PipelinePlan) -> tuple[Window | None, .
         example = cadence.key(next(cadence.between(begin, begin + timedelta(microseconds=1))))
         message = f"pipeline {pipeline.name!r} has windows of {cadence.every}, and the test does not say which one it runs"
         return [test.problem(("test",), message, hint=f"add window: {example}")]
+    if isinstance(written, RangeModel):
+        return _range(test, written, cadence)
     found: list[Window | None] = []
     problems = []
     for number, moment in enumerate(written):
@@ -157,8 +161,25 @@ def _windows(test: LoadedTest, pipeline: PipelinePlan) -> tuple[Window | None, .
             found.append(window)
         else:
             path = ("window", number) if len(written) > 1 else ("window",)
-            problems.append(test.problem(path, *window[:1], hint=window[1]))
+            problems.append(test.problem(path, window[0], hint=window[1]))
     return problems or tuple(found)
+
+
+def _range(test: LoadedTest, written: RangeModel, cadence: Cadence) -> tuple[Window | None, ...] | list[Problem]:
+    edges = {"start": window_at(written.start, cadence), "end": window_at(written.end, cadence)}
+    problems = [test.problem(("window", name), at[0], hint=at[1]) for name, at in edges.items() if not isinstance(at, Window)]
+    first, last = edges.values()
+    if problems or not isinstance(first, Window) or not isinstance(last, Window):
+        return problems
+    found = tuple(itertools.islice(cadence.between(first.start, last.start), MOST_WINDOWS + 1)) if first < last else ()
+    if not 0 < len(found) <= MOST_WINDOWS:
+        said = f"is more than {MOST_WINDOWS:,} windows" if found else "holds no window"
+        return [
+            test.problem(
+                ("window",), f"{written.start} to {written.end} {said}", hint="start is the first window, end the one after the last"
+            )
+        ]
+    return found
 
 
 def window_at(moment: Moment, cadence: Cadence) -> Window | tuple[str, str]:

@@ -65,6 +65,24 @@ def test_several_windows_get_each_their_own_rows(yard: Yard) -> None:
     assert outcome.status == "passed", outcome.text
 
 
+def test_a_range_of_windows_gives_an_anomaly_check_its_history(yard: Yard) -> None:
+    anomaly = "{anomaly: {metric: row_count, direction: up, min_change: 0.1}}"
+    text = (yard.folder / "pipelines/sales.yml").read_text()
+    yard.write("pipelines/sales.yml", text.replace("checks: [{column", f"checks: [{anomaly}, {{column"))
+    body = """
+pipeline: sales
+window: {start: 2024-01-01, end: 2024-01-13}
+given:
+  priced:
+    sql: |
+      select range as id, timestamptz '2024-01-01 00:00:00Z' + interval (least(range // 10, 11)) day as sold, 'tea' as item, 1.5 as amount
+      from range(180)
+expect:
+"""
+    outcome = yard.outcome("test: jump" + body + "  failed_checks: [row_count_anomaly]\n  row_count: 180\n")
+    assert outcome.ok, outcome.text
+
+
 def test_a_column_too_much_and_one_too_few_are_named(yard: Yard) -> None:
     outcome = yard.outcome(HEAD + GIVEN + "expect:\n  - {id: 1, sold: 2024-01-01 09:00:00Z, item: mug, price: 1}\n  - {id: 2}\n")
     assert "column 'price' is expected, but was not found" in outcome.text
@@ -221,6 +239,12 @@ def test_mistakes_are_told_with_line_and_suggestion_before_anything_runs(yard: Y
         "test: e\npipeline: sales\nwindow: 2024-01-01\ngiven: {priced: [], prices: [], table: []}\nexpect: []",
         "test: f\npipeline: sales\nstep: priced\nwindow: 2024-01-01\ngiven: {orders: [], prices: {rows: [], columns: {a: intt}}}\n"
         "existing: []\nproperties: [late]\nexpect: []",
+        *(
+            f"test: w{number}\npipeline: sales\nwindow: {{start: {start}, end: {end}}}\ngiven: {{priced: []}}\nexpect: []"
+            for number, (start, end) in enumerate(
+                [("2024-01-01", "2024-01-01 12:00:00"), ("2024-01-02", "2024-01-01"), ("2024-01-01", "2204-01-01")]
+            )
+        ),
     )
     said = "\n".join(mistakes)
     for part in (
@@ -235,6 +259,9 @@ def test_mistakes_are_told_with_line_and_suggestion_before_anything_runs(yard: Y
         "'intt' is not a column type",
         "step 'priced' is a transform and has no target",
         "late rows are about a target",
+        "no day window begins at 2024-01-01 12:00:00 in UTC",
+        "2024-01-02 to 2024-01-01 holds no window",
+        "2024-01-01 to 2204-01-01 is more than 1,000 windows",
     ):
         assert part in said, said
 
