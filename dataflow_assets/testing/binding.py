@@ -28,7 +28,18 @@ from dataflow_assets.storage.type_names import arrow_type
 from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import Cadence, Window, as_utc
 
-FINER = {"year": "month", "month": "day", "week": "day", "day": "hour", "hour": "10min"}
+FINER = {
+    "year": "month",
+    "month": "day",
+    "week": "day",
+    "day": "hour",
+    "hour": "10min",
+    "60min": "10min",
+    "30min": "10min",
+    "20min": "10min",
+    "15min": "5min",
+    "10min": "5min",
+}
 """What `split_window` cuts a window into."""
 MOST_WINDOWS = 1_000
 """A test of more is a slip in a date."""

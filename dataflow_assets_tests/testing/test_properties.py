@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+from dataflow_assets.testing.binding import FINER
+from dataflow_assets.windows import Cadence
 from dataflow_assets_tests.testing.yard import Yard
 
 ALL = "[run_twice, split_window, permute, late]"
@@ -80,3 +84,13 @@ def test_an_append_without_windows_doubles_and_an_upsert_does_not(yard: Yard) ->
         assert outcomes["t[run_twice]"].ok is outcomes["t[late]"].ok is holds
         if not holds:
             assert "append without windows adds the rows of every run" in outcomes["t[run_twice]"].text
+
+
+def test_what_a_window_is_split_into_fits_it() -> None:
+    for every, finer in FINER.items():
+        whole, parts = Cadence(every, "Europe/Berlin"), Cadence(finer, "Europe/Berlin")
+        for moment in (datetime(2024, 3, 31, tzinfo=UTC), datetime(2024, 10, 27, tzinfo=UTC), datetime(2024, 2, 29, 11, 59, tzinfo=UTC)):
+            (window,) = whole.between(moment, moment + timedelta(microseconds=1))
+            cut = list(parts.between(window.start, window.end))
+            assert (cut[0].start, cut[-1].end) == (window.start, window.end)
+            assert len(cut) > 1
