@@ -34,6 +34,7 @@ VERBS = {
     "plan": Verb("plan", "Print what a run would do, without doing it."),
     "check": Verb("check", "Run checks alone on what is published, for a CI."),
     "validate": Verb("validate", "Check the whole project and show every problem."),
+    "test": Verb("testing", "Run the unit tests for data: given rows in, expected rows out."),
     "doctor": Verb("doctor", "Reach every connection, and look at versions, drivers and folders."),
     "deps": Verb("deps", "Show which pipeline needs which."),
     "list": Verb("listing", "List pipelines, steps, tags or kinds."),

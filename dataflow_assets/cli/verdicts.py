@@ -179,9 +179,8 @@ def _cases(found: Sequence[PipelineVerdicts], *, strict: bool) -> Iterator[Case]
             title = f"{one.result.name}[{one.key}]" if verdicts.pipeline.windows else one.result.name
             text = "\n".join(as_json(dict(sample)) for sample in one.result.samples)
             message = one.result.description
-            if not bad and word == "WARN":
-                text = f"WARN {message}\n{text}".rstrip()
-            yield Case(name, f"{name}.{one.step}", title, "failure" if bad else "passed", message, text if word != "PASS" else "", each)
+            warning = f"WARN {message}\n{text}" if word == "WARN" and not bad else ""
+            yield Case(name, f"{name}.{one.step}", title, "failure" if bad else "passed", message, text, each, warning)
         for stop in verdicts.stopped:
             yield Case(name, f"{name}.{stop.step}", f"window[{stop.key}]", "error", explain(stop.error))
         if verdicts.error is not None:

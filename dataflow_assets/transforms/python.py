@@ -90,7 +90,7 @@ steps:
         """Call the function and stream its result. Raises TransformFailed, with the function's own error as its cause."""
         from dataflow_assets.transforms._frames import stream
 
-        with _importable(context.project_dir):
+        with importable(context.project_dir):
             function = self._find(context)
             call = _Call(function, step=context.step)
             with call.reporting():
@@ -104,7 +104,7 @@ steps:
             hint = f"`file` is relative to {project_dir}"
             return [Mistake(("file",), f"there is no file {self._options.file}", hint)] if self._options.file else []
         try:
-            names = _top_level_names(ast.parse(path.read_bytes(), filename=str(path)))
+            names = top_level_names(ast.parse(path.read_bytes(), filename=str(path)))
         except (SyntaxError, ValueError) as error:
             key = "file" if self._options.file else "function"
             return [Mistake((key,), f"{path}:{getattr(error, 'lineno', None) or 1}: {getattr(error, 'msg', error)}")]
@@ -128,7 +128,7 @@ steps:
         module_name, _, name = options.function.rpartition(":")
         shown = options.file or module_name
         try:
-            module = importlib.import_module(module_name) if options.file is None else _load_file(context.project_dir / options.file)
+            module = importlib.import_module(module_name) if options.file is None else load_file(context.project_dir / options.file)
         except FileNotFoundError as error:
             raise TransformFailed(
                 f"step {context.step}: there is no file {shown}", hint=f"`file` is relative to {context.project_dir}"
@@ -144,7 +144,7 @@ steps:
         return typing.cast("Callable[..., Any]", function)
 
 
-def _top_level_names(module: ast.Module) -> list[str]:
+def top_level_names(module: ast.Module) -> list[str]:
     """What a module defines or imports at its top, inside `if` and `try` too; `*` for names that only running it would tell."""
     names: list[str] = []
     for node in ast.walk(ast.Module([item for item in module.body if not isinstance(item, _SCOPES)], [])):
@@ -158,7 +158,7 @@ def _top_level_names(module: ast.Module) -> list[str]:
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def importable(folder: Path) -> Iterator[None]:
     """Let the project's own modules be imported for a while."""
     entry = str(folder.absolute())
     sys.path.insert(0, entry)
@@ -169,7 +169,7 @@ def _importable(folder: Path) -> Iterator[None]:
             sys.path.remove(entry)
 
 
-def _load_file(path: Path) -> Any:
+def load_file(path: Path) -> Any:
     """Run the file as a module of a private name, so that it can clash with none; anew each time, so that edits are seen."""
     if not path.is_file():
         raise FileNotFoundError(path)
