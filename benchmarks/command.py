@@ -101,7 +101,7 @@ def _measure(settings: Settings, only: tuple[str, ...]) -> Report:
         if "quality" in only:
             more = quality_ways(ground, rows=settings.rows)
             found = [row for way in more for row in _measure_way(settings, way)]
-            figures += [*detector_figures(settings.folder), *quality_figures(found)]
+            figures += [*detector_figures(settings.folder), *quality_figures(found, count=settings.rows)]
             ways, rows = (*ways, *more), (*rows, *found)
         if "memory" in only:
             figures += _measure_memory(settings, servers, only, rows)

@@ -15,34 +15,33 @@ does not hold are looked at again in a wider matrix, at last by the definition.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataflow_assets.mad.formulas import CONSISTENCY, Centers, Floats, Mask, Places, Settings, Windows
+from dataflow_assets.mad.formulas import CONSISTENCY, Centers, Floats, Mask, Places, Settings, Windows, weights
 
-TAILS = (2e-3, 3e-6, 1e-10)
+TAILS = (8e-4, 3e-6, 1e-10)
 CELLS = 1 << 15
 MARGIN = 1e-9
 _KEY_BITS = 31
-Cell = TypeVar("Cell", bound=np.generic)
 
 
 def centers(windows: Windows, settings: Settings) -> Centers:
     """mean, std and whether they are beyond doubt, for rows in the order of their windows; every window holds a value."""
-    rows = len(windows.at)
-    ranks = _ranks(windows.values) if settings.use_weighted else np.empty(0, dtype=np.int64)
-    mean, std, sure = np.zeros(rows), np.zeros(rows), np.zeros(rows, dtype=np.bool_)
+    count = len(windows.at)
+    mean, std, sure = np.zeros(count), np.zeros(count), np.zeros(count, dtype=np.bool_)
+    ranks = _ranks(windows.values) if settings.use_weighted else np.zeros(0, dtype=np.int64)
     for width, tail in _widths(settings):
         left = np.flatnonzero(~sure)
-        start = 0
-        while start < len(left):
-            wide = int(min(width, settings.window_size, len(windows.values)))
-            part = left[start : start + max(CELLS // wide, 1)]
-            mean[part], std[part], sure[part] = _matrix(windows.part(part), ranks, settings, width=wide, tail=tail)
-            start += len(part)
+        if len(left):
+            level = _Level(windows.part(left), ranks, settings, width=width, tail=tail)
+            for rows in level.pieces():
+                place = left[rows]
+                mean[place], std[place], sure[place] = level.centers(rows)
     return mean, std, sure
 
 
@@ -61,120 +60,125 @@ def tail_weight(width: int, decay: float) -> float:
     return math.exp(-decay * width) / -math.expm1(-decay)
 
 
-def _matrix(windows: Windows, ranks: Places, settings: Settings, *, width: int, tail: float) -> Centers:
-    counts = windows.high - windows.low
-    width = int(min(width, counts.max()))
-    cells = _Cells(windows, ranks, width)
-    if not settings.use_weighted:
-        return cells.equal(counts)
-    tails = np.where(counts > width, tail, 0.0)
-    if settings.weights_type != "exponential":
-        return cells.weighted(cells.shares(settings), tail=tails)
-    plain = cells.unbroken()
-    if plain.all():
-        return cells.weighted(np.exp(-settings.exp_decay_factor * np.arange(width - 1, -1, -1.0)), tail=tails)
-    if not plain.any():
-        return cells.weighted(cells.shares(settings), tail=tails)
-    mean, std, sure = np.zeros(len(plain)), np.zeros(len(plain)), np.zeros(len(plain), dtype=np.bool_)
-    mean[plain], std[plain], sure[plain] = _matrix(windows.part(plain), ranks, settings, width=width, tail=tail)
-    rest = _Cells(windows.part(~plain), ranks, width)
-    mean[~plain], std[~plain], sure[~plain] = rest.weighted(rest.shares(settings), tail=tails[~plain])
-    return mean, std, sure
-
-
 def _ranks(values: Floats) -> Places:
     ranks = np.empty(len(values), dtype=np.int64)
     ranks[np.argsort(values)] = np.arange(len(values))
     return ranks
 
 
-class _Cells:
-    """The newest `width` values before each row as a matrix, newest last; cells older than the window hold anything."""
+class _Level:
+    """The newest `width` values before each row as a matrix, newest last; cells older than the window hold anything.
 
-    def __init__(self, windows: Windows, ranks: Places, width: int) -> None:
-        self._windows, self._width = windows, width
-        first, last = int(windows.high[0]), int(windows.high[-1])
-        lead = np.zeros(max(width - first, 0))
-        span = slice(max(first - width, 0), last)
-        self._padded = np.concatenate((lead, windows.values[span]))
-        self._ranks = np.concatenate((lead.astype(ranks.dtype), ranks[span]))
-        self._ends = windows.high - first
-        self._rows = np.arange(len(self._ends))
-        self._bits = max((width - 1).bit_length(), 1)
-        self._columns = np.arange(width, dtype=np.int64)
+    The large arrays are made once: fresh memory for each piece costs more than the work that is done in it.
+    """
 
-    def _spread(self, padded: NDArray[Cell]) -> NDArray[Cell]:
-        view = np.lib.stride_tricks.sliding_window_view(padded, self._width)
-        first, last = int(self._ends[0]), int(self._ends[-1])
-        dense = last - first == len(self._ends) - 1 and (len(self._ends) < 2 or int(np.diff(self._ends).min()) == 1)
-        return view[first : last + 1] if dense else view[self._ends]
+    def __init__(self, windows: Windows, ranks: Places, settings: Settings, *, width: int, tail: float) -> None:
+        counts = windows.high - windows.low
+        self._windows, self._settings, self._counts = windows, settings, counts
+        self._width = width = int(min(width, counts.max()))
+        self._tail = np.where(counts > width, tail, 0.0)
+        self._padded = np.concatenate((np.zeros(width), windows.values))
+        self._values = np.lib.stride_tricks.sliding_window_view(self._padded, width)
+        self._rows = max(CELLS // width, 1)
+        self._distance = np.empty((self._rows, width))
+        self._jumps = np.concatenate(([0], np.cumsum(np.diff(windows.high) != 1)))
+        if settings.use_weighted:
+            self._prepare(ranks)
 
-    def unbroken(self) -> Mask:
-        """Rows whose cells are all in the window, with no row left out between them."""
+    def _prepare(self, ranks: Places) -> None:
+        """Keys of the rank and, in the low bits, room for the column; narrow ones sort fastest."""
+        width, shape = self._width, self._distance.shape
+        self._mask = (1 << max((width - 1).bit_length(), 1)) - 1
+        small = (len(ranks) * (self._mask + 1)).bit_length() <= _KEY_BITS
+        keys = np.concatenate((np.zeros(width, dtype=np.int64), ranks * (self._mask + 1))).astype(np.int32 if small else np.int64)
+        self._keys = np.lib.stride_tricks.sliding_window_view(keys, width)
+        self._columns = np.arange(width, dtype=keys.dtype)
+        self._sorted = np.empty(shape, dtype=keys.dtype)
+        self._order, self._weight = np.empty(shape, dtype=np.int64), np.empty(shape)
+        self._plain_share = weights(width, self._settings)
+        self._plain = self._unbroken()
+
+    def _unbroken(self) -> Mask:
+        """Rows whose weights go by column: all cells are in the window, with no row left out between them."""
         windows, first = self._windows, np.maximum(self._windows.high - self._width, 0)
-        full: Mask = windows.high - windows.low >= self._width
         unbroken: Mask = windows.places[windows.high - 1] - windows.places[first] == self._width - 1
-        return full & unbroken
+        unbroken &= self._counts >= self._width
+        return unbroken & (windows.before == self._width) if self._settings.weights_type == "linear" else unbroken
 
-    def shares(self, settings: Settings) -> Floats:
+    def pieces(self) -> Iterator[Places]:
+        """The rows in pieces that fit into the matrix and are all of one sort."""
+        sort = self._plain if self._settings.use_weighted else self._counts == self._width
+        for rows in (np.flatnonzero(sort), np.flatnonzero(~sort)):
+            for start in range(0, len(rows), self._rows):
+                yield rows[start : start + self._rows]
+
+    def centers(self, rows: Places) -> Centers:
+        """mean, std and whether they are beyond doubt for one of the pieces."""
+        first, last = int(rows[0]), int(rows[-1])
+        high = self._windows.high[rows]
+        dense = last - first == len(rows) - 1 and self._jumps[first] == self._jumps[last]
+        cells = slice(int(high[0]), int(high[-1]) + 1) if dense else high
+        if not self._settings.use_weighted:
+            return self._equal(rows, cells)
+        share = self._plain_share if self._plain[first] else self._shares(self._windows.part(rows))
+        keys = np.bitwise_or(self._keys[cells], self._columns, out=self._sorted[: len(rows)])
+        keys.sort(axis=1)
+        column, sure = self._crossing(keys, share, self._tail[rows])
+        mean = self._padded[high + column]
+        keys = self._distances(cells, mean).view(np.int64)  # floats that are not negative sort as their bits do
+        keys &= ~self._mask
+        keys |= self._columns
+        keys.sort(axis=1)
+        column, spread_sure = self._crossing(keys, share, self._tail[rows])
+        return mean, CONSISTENCY * np.abs(self._padded[high + column] - mean), sure & spread_sure
+
+    def _distances(self, cells: slice | Places, mean: Floats) -> Floats:
+        distance = np.subtract(self._values[cells], mean[:, None], out=self._distance[: len(mean)])
+        return np.abs(distance, out=distance)
+
+    def _shares(self, windows: Windows) -> Floats:
         """The raw weight of each cell, 0 for cells older than the window."""
-        windows = self._windows
-        cell = windows.high[:, None] - self._width + self._columns
+        cell = windows.high[:, None] - self._width + np.arange(self._width)
         place = windows.places[np.maximum(cell, 0)]
-        if settings.weights_type == "exponential":
+        if self._settings.weights_type == "exponential":
             age = windows.places[windows.high - 1][:, None] - place
-            raw = np.exp(-settings.exp_decay_factor * np.maximum(age, 0))
+            raw = np.exp(-self._settings.exp_decay_factor * np.maximum(age, 0))
         else:
             step = 0.9 / np.maximum(windows.before - 1, 1)
             raw = 0.1 + step[:, None] * (place - (windows.at - windows.before)[:, None])
         return np.where(cell >= windows.low[:, None], raw, 0.0)
 
-    def weighted(self, share: Floats, *, tail: float | Floats) -> Centers:
-        """`share` has a weight per column, or one per cell."""
-        small = int(self._ranks.max()).bit_length() + self._bits <= _KEY_BITS  # narrow keys sort fastest
-        ranks: NDArray[Any] = np.left_shift(self._ranks, self._bits).astype(np.int32 if small else np.int64)
-        keys = self._spread(ranks) | self._columns.astype(ranks.dtype)
-        keys.sort(axis=1)
-        column, sure = self._crossing(keys, share, tail=tail)
-        mean = self._padded[self._ends + column]
-        distance = self._spread(self._padded) - mean[:, None]
-        keys = np.abs(distance, out=distance).view(np.int64)  # those of floats that are not negative sort as the floats do
-        keys &= ~((1 << self._bits) - 1)
-        keys |= self._columns
-        keys.sort(axis=1)
-        column, spread_sure = self._crossing(keys, share, tail=tail)
-        return mean, CONSISTENCY * np.abs(self._padded[self._ends + column] - mean), sure & spread_sure
-
-    def _crossing(self, keys: NDArray[Any], share: Floats, *, tail: float | Floats) -> tuple[Places, Mask]:
+    def _crossing(self, keys: NDArray[Any], share: Floats, tail: Floats) -> tuple[Places, Mask]:
         """The column at which the weight cumulated in the order of the keys reaches one half, and whether that is beyond doubt."""
-        columns = (keys & keys.dtype.type((1 << self._bits) - 1)).astype(np.int64, copy=False)
+        row = np.arange(len(keys))
+        columns = np.bitwise_and(keys, self._mask, out=self._order[: len(keys)])
         if share.ndim == 2:  # cells are numbered throughout: `take` is many times faster than any way to index by row
-            running = share.take(columns + (self._rows * self._width)[:, None], mode="clip")
-        else:
-            running = share.take(columns, mode="clip")
+            columns += (row * self._width)[:, None]
+        running = share.take(columns, out=self._weight[: len(keys)], mode="clip")
         np.cumsum(running, axis=1, out=running)
         total = running[:, -1]
         place = np.argmax(running >= (0.5 * total)[:, None], axis=1)
-        upto = running[self._rows, place]
-        below = running[self._rows, place - 1] * (place > 0)
+        below, upto = running[row, place - 1] * (place > 0), running[row, place]
         margin = MARGIN * total
-        return columns[self._rows, place], (upto >= 0.5 * (total + tail) + margin) & (below + tail < 0.5 * total - margin)
+        sure = (upto >= 0.5 * (total + tail) + margin) & (below + tail < 0.5 * total - margin)
+        return np.bitwise_and(keys[row, place], self._mask).astype(np.int64), sure
 
-    def equal(self, counts: Places) -> Centers:
+    def _equal(self, rows: Places, cells: slice | Places) -> Centers:
         """Without weights the median's place depends on the number of values alone."""
-        sizes, which = np.unique(counts, return_inverse=True)
+        sizes, which = np.unique(self._counts[rows], return_inverse=True)
         places = np.array([equal_place(int(size)) for size in sizes], dtype=np.int64)[which]
-        old = None if len(sizes) == 1 else self._columns < (self._width - counts)[:, None]
-        mean = self._pick(self._spread(self._padded), old, places)
-        spread = self._pick(np.abs(self._spread(self._padded) - mean[:, None]), old, places)
-        return mean, CONSISTENCY * spread, np.ones(len(counts), dtype=np.bool_)
+        full = int(sizes[0]) == self._width
+        old = None if full else np.arange(self._width) < (self._width - self._counts[rows])[:, None]
+        mean = _pick(self._values[cells], old, places)
+        return mean, CONSISTENCY * _pick(self._distances(cells, mean), old, places), np.ones(len(rows), dtype=np.bool_)
 
-    def _pick(self, cells: Floats, old: Mask | None, places: Places) -> Floats:
-        if old is None:
-            picked: Floats = np.partition(cells, places[0], axis=1)[:, places[0]]
-        else:
-            picked = np.sort(np.where(old, np.inf, cells), axis=1)[self._rows, places]
-        return picked
+
+def _pick(cells: Floats, old: Mask | None, places: Places) -> Floats:
+    if old is None:
+        picked: Floats = np.partition(cells, places[0], axis=1)[:, places[0]]
+    else:
+        picked = np.sort(np.where(old, np.inf, cells), axis=1)[np.arange(len(places)), places]
+    return picked
 
 
 @lru_cache(maxsize=1 << 14)
