@@ -19,13 +19,12 @@ from dataflow_assets.mad.formulas import CONSISTENCY, Centers, Floats, Mask, Pla
 
 _TAIL = 1e-4
 # Rows from which the loops are done before numpy is, numba's import and the loading of cached code (0.3 s) included.
-_WORTH = {"exponential": 300_000, "others": 30_000}
+_WORTH = {"exponential": 250_000, "linear": 10_000, "none": 40_000}
 
 
 def worth_it(settings: Settings, rows: int) -> bool:
     """Whether numba is installed, and so many rows are done sooner with it."""
-    light = settings.use_weighted and settings.weights_type == "exponential"
-    return rows >= _WORTH["exponential" if light else "others"] and bool(_compiled())
+    return rows >= _WORTH[settings.weights_type if settings.use_weighted else "none"] and bool(_compiled())
 
 
 def centers(windows: Windows, settings: Settings) -> Centers:
