@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from dataflow_assets.errors import TransformFailed
 from dataflow_assets.mad import Scores
-from dataflow_assets.mad.formulas import Mask, Places
+from dataflow_assets.mad.formulas import Floats, Places
 
 MOST_SEASONS = 10_000
 
@@ -45,20 +45,21 @@ def _text(column: pa.Array) -> pa.Array:
     return pc.fill_null(plain.cast(pa.string()), "null")
 
 
-def least_unusual(found: Sequence[Scores], names: Sequence[pa.Array]) -> tuple[Scores, pa.Array]:
+def least_unusual(found: Sequence[Scores], names: Sequence[pa.Array], values: Floats) -> tuple[Scores, pa.Array]:
     """For each row the season that finds it least unusual, and its name: what one season explains is no anomaly.
 
-    A season without spread cannot say how unusual a value is, and speaks only where there is no other; one with too few rows never.
+    A season that has too few rows yet might explain it, so the row is not judged. One of constant values cannot say how far another value
+    is from them, and speaks only where there is no other.
     """
-    best, which = found[0], np.zeros(len(found[0].score), dtype=np.int64)
+    best, which = found[0], np.zeros(len(values), dtype=np.int64)
     for number, other in enumerate(found[1:], 1):
-        better = _better(other, best)
+        one_rank, best_rank = _rank(other, values), _rank(best, values)
+        better = (one_rank < best_rank) | ((one_rank == best_rank) & (other.score < best.score))
         which[better] = number
         best = Scores(*(np.where(better, getattr(other, item.name), getattr(best, item.name)) for item in fields(Scores)))
     return best, pc.choose(pa.array(which), *names)
 
 
-def _better(one: Scores, other: Scores) -> Mask:
-    one_rank, other_rank = (np.where(scores.ready, np.where(scores.std > 0, 0, 1), 2) for scores in (one, other))
-    better: Mask = (one_rank < other_rank) | ((one_rank == other_rank) & (one.score < other.score))
-    return better
+def _rank(scores: Scores, values: Floats) -> Places:
+    can_say = (scores.std > 0) | (values == scores.mean)
+    return np.where(scores.ready, np.where(can_say, 1, 2), 0)

@@ -200,7 +200,7 @@ class _Judge:
             found.append(detector.feed(values, verified, grouped.groups * MOST_SEASONS + number))
             names.append(name)
             detector.forget(before=int(grouped.groups[-1]) * MOST_SEASONS if len(values) else 0)
-        return least_unusual(found, names)
+        return least_unusual(found, names, values)
 
 
 def _columns(values: Floats, scores: Scores) -> dict[str, pa.Array]:

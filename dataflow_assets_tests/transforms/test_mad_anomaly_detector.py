@@ -179,19 +179,28 @@ def test_seasons_within_groups_over_many_batches(tmp_path: Path, monkeypatch: py
 
 
 def test_a_season_without_spread_does_not_hide_an_anomaly(tmp_path: Path) -> None:
-    """Of a season of constant values nothing can be said: the other one speaks."""
+    """Of a season of constant values nothing can be said of another value: the other season speaks. The same value again is explained."""
     constant = [5.0] * 12
     noisy = [float(100 + number % 5) for number in range(12)]
-    table = pa.table(
-        {
-            "timestamp": range(25),
-            "value": [*constant, *noisy, 900.0],
-            "a": ["c"] * 12 + ["n"] * 12 + ["c"],
-            "b": ["x"] * 12 + ["y"] * 13,
-        }
-    )
-    last = apply(table, tmp_path, feature_columns=["a", "b"], use_weighted=False).to_pylist()[-1]
-    assert (last["is_anomaly"], last["seasonality"]) == (True, "b=y")
+    columns = {"timestamp": range(25), "a": ["c"] * 12 + ["n"] * 12 + ["c"], "b": ["x"] * 12 + ["y"] * 13}
+    options = {"feature_columns": ["a", "b"], "use_weighted": False}
+    other = apply(pa.table({**columns, "value": [*constant, *noisy, 900.0]}), tmp_path, **options).to_pylist()[-1]
+    assert (other["is_anomaly"], other["seasonality"]) == (True, "b=y")
+    same = apply(pa.table({**columns, "value": [*constant, *noisy, 5.0]}), tmp_path, **options).to_pylist()[-1]
+    assert (same["is_anomaly"], same["seasonality"]) == (False, "a=c")
+
+
+def test_nothing_is_judged_before_every_season_knows_enough(tmp_path: Path) -> None:
+    """An ordinary night is unusual for its weekday, which has a day's rows after a week; its hour knows seven."""
+    rows = hourly(14)
+    options = {"use_weighted": False, "n_sigma": 8, "feature_columns": ["hour", "weekday"]}
+    assert any(apply(rows, tmp_path, **options | {"feature_columns": ["weekday"]})["is_anomaly"].to_pylist())
+    found = apply(rows, tmp_path, **options)
+    assert not any(found["is_anomaly"].to_pylist())
+    early = found.slice(24 * 8, 24)
+    assert set(early["mean"].to_pylist()) == {0.0}
+    assert {name.split("=")[0] for name in early["seasonality"].to_pylist()} == {"hour"}
+    assert min(found.slice(24 * 12)["mean"].to_pylist()) > 0
 
 
 def test_feature_columns_that_are_no_season_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
