@@ -1,6 +1,6 @@
 """`dataflow validate`: every problem of the project in one pass.
 
-Here: printing problems and the exit code. Not here: finding them (`spec`, `plan`, `execution.rehearsal`).
+Here: printing problems and the exit code. Not here: finding them (`spec`, `plan`, `plan.contract_review`, `execution.rehearsal`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.execution.rehearsal import rehearse
+from dataflow_assets.plan.contract_review import review
 
 
 @click.command("validate", cls=VerbCommand)
@@ -23,18 +24,23 @@ from dataflow_assets.execution.rehearsal import rehearse
 @click.pass_obj
 def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...], several: tuple[str, ...], single: tuple[str, ...]) -> int:
     """Check the project file and every pipeline: keys, names, plugins and their options, dependencies, templates, write modes, and
-    the SQL and Python of transforms as far as it can be seen without running.
+    the SQL and Python of transforms as far as it can be seen without running, and contracts: changes that break somebody, and steps
+    that do not keep or know the contract of a dataset.
 
     Nothing is connected to and nothing is run. Each problem shows its file, line and column. Exits with 2 when there is one.
     """
     surveyed = survey(session.load(read_variables(several, single)))
     names = selected(surveyed, select, exclude)
     rehearsed = rehearse(surveyed.project, surveyed.plan)
-    of = {name: (*surveyed.problems.get(name, ()), *rehearsed.get(name, ())) for name in names}
-    problems = sorted({problem for found in of.values() for problem in found}, key=lambda problem: problem.place)
+    reviewed = review(surveyed.project)
+    of = {name: (*surveyed.problems.get(name, ()), *rehearsed.get(name, ()), *reviewed.problems.get(name, ())) for name in names}
+    strays = {name: found for name, found in reviewed.problems.items() if name not in surveyed.nodes and not (select or exclude)}
+    problems = sorted({problem for found in (*of.values(), *strays.values()) for problem in found}, key=lambda problem: problem.place)
     wrong = sorted(name for name in names if of[name])
     for problem in problems:
         session.say(f"{problem}\n")
+    for note in reviewed.notes:
+        session.say(click.style("note", fg="yellow") + f": {note}")
     files = plural(len({problem.place.file for problem in problems}), "file")
     if problems:
         session.say(
@@ -53,6 +59,7 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
             "root": Path(surveyed.project.root),
             "pipelines": [{"name": name, "ok": name not in wrong, "problems": len(of[name])} for name in sorted(names)],
             "problems": [problem_data(problem) for problem in problems],
+            "notes": reviewed.notes,
         }
     )
     return USAGE if problems else OK
