@@ -5,6 +5,7 @@ Here: printing problems and the exit code. Not here: finding them (`spec`, `plan
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -14,8 +15,9 @@ from dataflow_assets.cli.failures import OK, USAGE, problem_data
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
+from dataflow_assets.errors import Problem
 from dataflow_assets.execution.rehearsal import rehearse
-from dataflow_assets.plan.contract_review import review
+from dataflow_assets.spec.project import Project
 
 
 @click.command("validate", cls=VerbCommand)
@@ -32,14 +34,14 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
     surveyed = survey(session.load(read_variables(several, single)))
     names = selected(surveyed, select, exclude)
     rehearsed = rehearse(surveyed.project, surveyed.plan)
-    reviewed = review(surveyed.project)
-    of = {name: (*surveyed.problems.get(name, ()), *rehearsed.get(name, ()), *reviewed.problems.get(name, ())) for name in names}
-    strays = {name: found for name, found in reviewed.problems.items() if name not in surveyed.nodes and not (select or exclude)}
+    reviewed, notes = _reviewed(surveyed.project)
+    of = {name: (*surveyed.problems.get(name, ()), *rehearsed.get(name, ()), *reviewed.get(name, ())) for name in names}
+    strays = {name: found for name, found in reviewed.items() if name not in surveyed.nodes and not (select or exclude)}
     problems = sorted({problem for found in (*of.values(), *strays.values()) for problem in found}, key=lambda problem: problem.place)
     wrong = sorted(name for name in names if of[name])
     for problem in problems:
         session.say(f"{problem}\n")
-    for note in reviewed.notes:
+    for note in notes:
         session.say(click.style("note", fg="yellow") + f": {note}")
     files = plural(len({problem.place.file for problem in problems}), "file")
     if problems:
@@ -59,7 +61,17 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
             "root": Path(surveyed.project.root),
             "pipelines": [{"name": name, "ok": name not in wrong, "problems": len(of[name])} for name in sorted(names)],
             "problems": [problem_data(problem) for problem in problems],
-            "notes": reviewed.notes,
+            "notes": list(notes),
         }
     )
     return USAGE if problems else OK
+
+
+def _reviewed(project: Project) -> tuple[Mapping[str, Sequence[Problem]], Sequence[str]]:
+    """Problems of contracts by pipeline, and notes; a project that has and had no contract does not import how they are found."""
+    if not project.contracts and not project.contracts_dir.is_dir():
+        return {}, ()
+    from dataflow_assets.plan.contract_review import review
+
+    found = review(project)
+    return found.problems, found.notes

@@ -140,18 +140,20 @@ class _Query:
                     stranger = known is not None and name.casefold() not in known
                     (strangers if stranger else found)[Mention(table, name, line)] = None
                 elif not column.table and not column.find_ancestor(exp.Lambda):
-                    self._bare(scope, column.name, line, found, strangers)
+                    self._bare(scope, column, line, found, strangers)
         return tuple(found), tuple(strangers)
 
-    def _bare(self, scope: Any, name: str, line: int, found: dict[Mention, None], strangers: dict[Mention, None]) -> None:
+    def _bare(self, scope: Any, column: Any, line: int, found: dict[Mention, None], strangers: dict[Mention, None]) -> None:
         """A name without table: one that only one table could have, and does not, is a stranger; else any that has it may be meant."""
         from sqlglot import exp
 
+        name = str(column.name)
         tables = [self._table(source) for source in scope.sources.values() if isinstance(source, exp.Table)]
         having = [table for table in tables if name.casefold() in self.known.get(table.casefold(), ())]
         for table in having:
             found[Mention(*self._spelled(table, name), line, sure=False)] = None
-        alone = len(scope.sources) == 1 and len(tables) == 1 and not scope.is_correlated_subquery and not scope.is_subquery
+        own = column.find_ancestor(exp.Select) is scope.expression and not scope.is_subquery
+        alone = own and len(scope.sources) == 1 and len(tables) == 1
         if not having and alone and tables[0].casefold() in self.known and name.casefold() not in self.aliases:
             strangers[Mention(tables[0], name, line)] = None
 

@@ -81,14 +81,15 @@ class Review:
                 found.setdefault((use.pipeline, use.step), use)
         return list(found.values())
 
-    def _too_narrow(self, name: str, change: Change) -> Iterator[Use]:
+    def _too_narrow(self, name: str, change: Change) -> list[Use]:
+        """The endpoints that declare the column as narrow as it was."""
         old, new = parse_type(str(change.before)), parse_type(str(change.after))
 
         def suffers(item: Declared) -> bool:
             return item.origin == (name, change.column) and satisfies(old, item.type) and not satisfies(new, item.type)
 
         said = [item for item in self.flows.declared if suffers(item)]
-        return iter([Use(name, change.column, item.pipeline, item.step, item.place, f"declares it {item.type}") for item in said])
+        return [Use(name, change.column, item.pipeline, item.step, item.place, f"declares it {item.type}") for item in said]
 
     def owner_of(self, item: Bound) -> str:
         """Under whom a problem of a contract is listed."""
@@ -96,11 +97,8 @@ class Review:
 
 
 def review(project: Project) -> Reviewed:
-    """Everything that is to be said of a project's contracts; nothing where it has none, and never had."""
-    found = Reviewed()
-    if not project.contracts and not accepted_file(project.contracts_dir, "x").parent.is_dir():
-        return found
-    work = Review(project)
+    """Everything that is to be said of a project's contracts."""
+    found, work = Reviewed(), Review(project)
     for problem in work.accepted.problems:
         found.problems.setdefault("contracts", []).append(problem)
     for item in work.bound:

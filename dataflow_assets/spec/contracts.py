@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -94,6 +94,8 @@ class ContractTerms(Model):
 
 class ContractModel(ContractTerms):
     """One contract document."""
+
+    noun: ClassVar[str] = "a contract"
 
     contract: str = Field("", validation_alias=AliasChoices("contract", "name"), description="its name; default: the file's stem")
     version: int = Field(1, ge=1, description="raised by whoever breaks the contract; see docs/contracts.md")
