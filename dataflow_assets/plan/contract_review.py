@@ -129,7 +129,8 @@ def _review_changes(work: Review, item: Bound, found: Reviewed) -> None:
             if model.version > before.version
             else f"take it back; or raise version to {before.version + 1}, mend what it breaks, then: dataflow contract accept {item.name}"
         )
-        problems.append(item.contract.places.problem(entry.change.path, message, hint=hint))
+        removed = entry.change.topic == "removed"
+        problems.append(item.contract.places.problem(entry.change.path, message, hint=hint, at_key=removed))
     for change in differences:
         if id(change) not in refused:
             meaning = "asks more of the pipeline that makes it" if change.verdict is Verdict.STRICTER else "breaks nobody"

@@ -120,7 +120,7 @@ def test_a_removed_column_names_every_step_that_it_breaks(shop):
         "breaks report.read (report.yml:9:26) names it",
         "breaks report.out (report.yml:13:5) publishes it as 'double_amount' of mart.public.report",
         "breaks board.read (board.yml:3:56) takes every column",
-        "breaks board.top (board.yml:9:32) names it",
+        "breaks board.top (board.yml:9:33) names it",
         "breaks board.out (board.yml:10:5) publishes it as 'top' of mart.public.board",
         "may break model.fit (model.yml:4:5) may use it (python)",
         "may break model.out (model.yml:5:5) may publish it",
