@@ -31,7 +31,7 @@ class ContractOptions(ContractTerms):
     version: int = Field(1, ge=1, description="its version, as results show it")
     taken: Names = Field(
         default_factory=lambda: [NAME],
-        description="names of the step's other checks: a rule of such a name gets `contract_` before it",
+        description="names of the step's other checks: a rule of such a name gets contract_ before it",
     )
 
     @model_validator(mode="after")
@@ -106,8 +106,7 @@ steps:
       mode: lenient
       columns:
         faa: {type: varchar(3), nullable: false, unique: true}
-        name: text
-        lat: {type: double, min_value: -90, max_value: 90}
+        name: {type: text, min_length: 1}
   - id: kept
     type: endpoint
     endpoint_type: parquet

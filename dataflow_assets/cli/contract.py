@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 _COLUMNS = ("contract", "version", "accepted", "mode", "dataset", "owner", "state")
 
 
-@click.group("contract", cls=VerbGroup, no_args_is_help=True)
-def command() -> None:
-    """List, show, compare and accept the contracts of datasets, or make one from what is published.
+@click.group("contract", cls=VerbGroup, invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> int:
+    """List, show, compare and accept the contracts of datasets, or make one from what is published; alone it lists them.
 
     A contract is a file in contracts/; its accepted version lies in contracts/accepted/ and is committed with it.
     """
+    return OK if ctx.invoked_subcommand else int(ctx.invoke(list_))
 
 
 @command.command("list", cls=VerbCommand)

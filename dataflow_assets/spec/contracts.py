@@ -88,7 +88,7 @@ class ContractTerms(Model):
 
     mode: Literal["strict", "lenient"] = Field("lenient", description="strict: columns beyond the contract are refused; lenient: allowed")
     enforce: Literal["error", "warn"] = Field("error", description="warn: what breaks the contract is reported, and published")
-    columns: Columns = Field(min_length=1, description="column -> its type, or a block; a list of blocks with `name` is read too")
+    columns: Columns = Field(min_length=1, description="column -> its type, or a block; or a list of blocks, each with its name")
     rules: list[dict[str, Any]] = Field(default_factory=list, description="rules about several columns or the number of rows")
 
 
@@ -98,7 +98,7 @@ class ContractModel(ContractTerms):
     noun: ClassVar[str] = "a contract"
 
     contract: str = Field("", validation_alias=AliasChoices("contract", "name"), description="its name; default: the file's stem")
-    version: int = Field(1, ge=1, description="raised by whoever breaks the contract; see docs/contracts.md")
+    version: int = Field(1, ge=1, description="raised when a promise becomes smaller: whoever reads the dataset can tell")
     dataset: str | None = Field(
         None, description="pipeline/step that makes the dataset, or a pipeline that has one endpoint; either this or table"
     )
