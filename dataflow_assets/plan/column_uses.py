@@ -13,6 +13,12 @@ from typing import Any
 from dataflow_assets.plan.columns import Names, column_lineage, flatten
 from dataflow_assets.plan.lineage import PLACEHOLDER, without_templates
 
+_USERS = ("user", "current_user", "session_user", "current_role", "current_schema", "current_catalog")
+_CLOCKS = ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "sysdate", "systimestamp")
+_ROWS = ("rowid", "rownum", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid", "level", "filename", "file_row_number")
+_PSEUDO = frozenset({*_USERS, *_CLOCKS, *_ROWS})
+"""Bare names that a system knows in any table. Those with a `$`, and those that begin with `_`, are taken for such too."""
+
 
 @dataclass(frozen=True)
 class Mention:
@@ -75,6 +81,7 @@ class _Query:
         self.aliases = {item.alias.casefold() for item in query.find_all(exp.Alias)}
         self.names = Names(inputs, flatten(query))
         self.known = {table.casefold(): {column.casefold() for column in columns} for table, columns in inputs.items()}
+        self.excluded: dict[Mention, None] = {}
         self.whole = frozenset(self._whole(query))
         self.strangers = dict.fromkeys(self._strangers(query))
         schema: dict[str, object] = {self.names.flat(table): dict.fromkeys(columns, "text") for table, columns in inputs.items()}
@@ -104,10 +111,18 @@ class _Query:
         for scope in traverse_scope(query.copy()):
             sources = {name: source for name, source in scope.sources.items() if isinstance(source, exp.Table)}
             for item in getattr(scope.expression, "selects", ()):
-                if isinstance(item, exp.Star):
-                    yield from (self._table(source) for source in sources.values())
-                elif isinstance(item, exp.Column) and isinstance(item.this, exp.Star) and item.table in sources:
-                    yield self._table(sources[item.table])
+                star = item.this if isinstance(item, exp.Column) else item
+                if isinstance(star, exp.Star):
+                    owners = [source for name, source in sources.items() if item is star or item.table == name]
+                    yield from (self._table(source) for source in owners)
+                    self._exclude(star, [self._table(source) for source in owners])
+
+    def _exclude(self, star: Any, tables: Sequence[str]) -> None:
+        """`* exclude (x)` names x: without that column the query fails."""
+        for item in star.args.get("except_") or star.args.get("except") or ():
+            for table in tables:
+                if item.name.casefold() in self.known.get(table.casefold(), ()):
+                    self.excluded[Mention(*self._spelled(table, item.name), _line(item))] = None
 
     def _strangers(self, query: Any) -> Iterator[Mention]:
         """Columns written `table.column` that the table does not have. They are taken out, because sqlglot would go no further."""
@@ -121,18 +136,18 @@ class _Query:
                 table = self._table(source) if source is not None else ""
                 known = self.known.get(table.casefold())
                 if known is not None and isinstance(column.this, exp.Identifier) and column.name.casefold() not in known:
-                    yield Mention(table, column.name, int(column.this.meta.get("line", 0)))
+                    yield Mention(table, column.name, _line(column))
                     column.replace(exp.alias_(exp.Null(), column.name) if isinstance(column.parent, exp.Select) else exp.Null())
 
     def _mentions(self) -> tuple[tuple[Mention, ...], tuple[Mention, ...]]:
         from sqlglot import exp
         from sqlglot.optimizer.scope import traverse_scope
 
-        found: dict[Mention, None] = {}
+        found = dict(self.excluded)
         strangers = dict(self.strangers)
         for scope in traverse_scope(self.query):
             for column in scope.columns:
-                line = int(column.this.meta.get("line", 0)) if isinstance(column.this, exp.Identifier) else 0
+                line = _line(column)
                 source = scope.sources.get(column.table) if column.table else None
                 if isinstance(source, exp.Table):
                     table, name = self.names.source(source.name, column.name)
@@ -150,10 +165,12 @@ class _Query:
         name = str(column.name)
         tables = [self._table(source) for source in scope.sources.values() if isinstance(source, exp.Table)]
         having = [table for table in tables if name.casefold() in self.known.get(table.casefold(), ())]
-        for table in having:
-            found[Mention(*self._spelled(table, name), line, sure=False)] = None
         own = column.find_ancestor(exp.Select) is scope.expression and not scope.is_subquery
         alone = own and len(scope.sources) == 1 and len(tables) == 1
+        for table in having:
+            found[Mention(*self._spelled(table, name), line, sure=alone)] = None
+        if name.casefold() in _PSEUDO or name.startswith("_") or "$" in name:
+            return
         if not having and alone and tables[0].casefold() in self.known and name.casefold() not in self.aliases:
             strangers[Mention(tables[0], name, line)] = None
 
@@ -178,3 +195,8 @@ class _Query:
             elif isinstance(made, exp.Column) and isinstance(source := scope.sources.get(made.table), exp.Table):
                 plain[name] = self.names.source(source.name, made.name)
         return plain, casts
+
+
+def _line(column: Any) -> int:
+    """The line of the SQL on which a column stands; 0 for one that nobody wrote, as those of `*`."""
+    return int(getattr(column.this, "meta", {}).get("line", 0))

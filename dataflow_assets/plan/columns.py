@@ -6,6 +6,7 @@ shown (`assets`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -92,6 +93,13 @@ class Names:
         return next((item for item in spellings if item.casefold() == name.casefold()), name)
 
 
+def _last_name(name: str) -> str:
+    """The column of `table.column`, either of which may be quoted, and hold dots and quotes then."""
+    if quoted := re.search(r'"((?:[^"]|"")*)"$', name):
+        return quoted[1].replace('""', '"')
+    return name.rpartition(".")[2]
+
+
 def _sources(node: Any, names: Names) -> list[tuple[str, str]] | None:
     """The table columns at the leaves below a lineage node; None when a leaf cannot be placed."""
     from sqlglot import exp
@@ -101,8 +109,7 @@ def _sources(node: Any, names: Names) -> list[tuple[str, str]] | None:
         if leaf.downstream:
             continue
         if isinstance(leaf.expression, exp.Table):
-            column = leaf.name.removeprefix(f"{leaf.expression.alias_or_name}.").rpartition(".")[2]
-            found.add(names.source(leaf.expression.name, column))
+            found.add(names.source(leaf.expression.name, _last_name(leaf.name)))
         elif leaf.expression.find(exp.Column, exp.Star, exp.Placeholder) is not None:
             return None
     return sorted(found)

@@ -267,7 +267,8 @@ class _Step:
         for mention in reading.mentions:
             flow = known.get(mention.table)
             if flow is not None:
-                how = "names it" if mention.line and mention.sure else "takes every column" if mention.sure else "may name it"
+                starred = not mention.line and mention.table in reading.whole
+                how = "may name it" if not mention.sure else "takes every column" if starred else "names it"
                 origins = flow.columns.get(mention.column, frozenset())
                 self._use(origins, path, how, sure=mention.sure, line=mention.line, word=mention.column)
         for flow in known.values():

@@ -7,8 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dataflow_assets.spec.contract_files import read_accepted
+from dataflow_assets.cli.contract_infer import contract_text
+from dataflow_assets.execution.contracts import PublishedColumns
+from dataflow_assets.plan.contract_changes import published_changes
+from dataflow_assets.spec import yaml
+from dataflow_assets.spec.contract_files import read_accepted, write_accepted
+from dataflow_assets.spec.contracts import ContractModel
+from dataflow_assets.spec.load import load
+from dataflow_assets.tables import ColumnVersion
 from dataflow_assets_tests.cli.conftest import ProjectFolder
 
 Call = Callable[..., Any]
@@ -17,7 +26,7 @@ Call = Callable[..., Any]
 def test_the_life_of_a_contract(call: Call, project: ProjectFolder) -> None:
     where, file = ("--project", project.root), project.root / "contracts" / "facts.yml"
     assert call("contract", "list", *where).out.startswith("No contracts")
-    assert call("run", *where).code == 0
+    assert call("run", "-s", "first", *where).code == 0
 
     made = call("contract", "infer", "first", "--name", "facts", "--owner", "team:core", "--write", "--strict", *where)
     assert made.code == 0, made.err
@@ -100,9 +109,6 @@ def test_contracts_accepted_at_the_same_time_are_all_kept(call: Call, project: P
     names = {"one": "first", "two": "second", "three": "third"}
     for name, pipeline in names.items():
         (project.root / "contracts" / f"{name}.yml").write_text(f"contract: {name}\ndataset: {pipeline}\ncolumns: {{id: bigint}}\n")
-    from dataflow_assets.spec.contract_files import write_accepted
-    from dataflow_assets.spec.load import load
-
     contracts = load(project.root).contracts
     threads = [threading.Thread(target=write_accepted, args=(project.root / "contracts", item.model)) for item in contracts * 5]
     for thread in threads:
@@ -115,11 +121,28 @@ def test_contracts_accepted_at_the_same_time_are_all_kept(call: Call, project: P
     assert len(list((project.root / "contracts" / "accepted").iterdir())) == 3
 
 
-def test_infer_of_a_file_and_of_an_unpublished_table(call: Call, project: ProjectFolder) -> None:
+def test_infer_of_a_source_and_of_an_unpublished_table(call: Call, project: ProjectFolder) -> None:
     where = ("--project", project.root)
     missing = call("contract", "infer", "first", *where)
     assert missing.code in {1, 2}
-    assert call("run", "-s", "+second", *where).code == 0
-    answer = call("contract", "infer", "second", *where)
+    answer = call("contract", "infer", "third.read", "--owner", "team:core", *where)
     assert answer.code == 0, answer.err
-    assert answer.out.endswith("columns:\n  id: bigint\n  value: bigint\n")
+    assert answer.out.startswith("contract: third\ndataset: third/read\nversion: 1\nowner: team:core\nmode: lenient\n")
+    assert answer.out.endswith("columns:\n  id: bigint\n  at: timestamptz\n  value: bigint\n")
+
+
+WORDS = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc", "Cn"]), min_size=1, max_size=12)
+
+
+@given(
+    st.lists(WORDS, min_size=1, max_size=4, unique=True), st.sampled_from(["BIGINT", "VARCHAR(9)", "inet", "NUMBER(38,0)"]), st.booleans()
+)
+def test_a_contract_that_is_inferred_can_be_read_whatever_columns_are_called(names: list[str], kind: str, nullable: bool) -> None:
+    held = PublishedColumns("t", tuple(ColumnVersion(name, kind, nullable) for name in names))
+    text = contract_text("facts", "first/publish", held, owner=None, strict=False)
+    parsed = yaml.parse(text, "facts.yml")
+    assert not parsed.problems
+    model = ContractModel.model_validate(parsed.documents[0].data)
+    assert list(model.columns) == names
+    assert {column.nullable for column in model.columns.values()} == {nullable}
+    assert published_changes(model, held.columns) == []
