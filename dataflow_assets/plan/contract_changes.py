@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dataflow_assets.spec.column_types import ColumnType, is_narrower, is_wider, satisfies, spoken_type
+from dataflow_assets.spec.column_types import ColumnType, holds, is_narrower, is_wider, satisfies, spoken_type
 from dataflow_assets.spec.contracts import ContractColumn, ContractModel, ContractTerms, rule_items
 from dataflow_assets.spec.project import Path_
 from dataflow_assets.tables import ColumnVersion
@@ -206,8 +206,10 @@ def published_changes(contract: ContractModel, published: Sequence[ColumnVersion
             continue
         actual = spoken_type(held.type)
         if not satisfies(actual, column.kind):
-            sentence = f"column {name!r} is {held.type} in the table, promised is {column.kind}"
-            found.append(Change("type", Verdict.BREAKING, sentence, name, str(column.kind), held.type))
+            roomy = holds(actual, column.kind)  # the system may have no narrower one, and the check holds the rows to the contract
+            sentence = f"column {name!r} is {held.type} in the table, {'wider than the promised' if roomy else 'promised is'} {column.kind}"
+            verdict = Verdict.COMPATIBLE if roomy else Verdict.BREAKING
+            found.append(Change("type", verdict, sentence, name, str(column.kind), held.type))
         if held.nullable and not column.nullable:
             sentence = f"column {name!r} may hold nulls by its table; the contract's check refuses them"
             found.append(Change("nullable", Verdict.COMPATIBLE, sentence, name, False, True))

@@ -18,7 +18,7 @@ from dataflow_assets.plan.contract_flow import Declared, Flow, Flows, Use, follo
 from dataflow_assets.plan.contracts import Bound, bind_contracts
 from dataflow_assets.plan.findings import step_path
 from dataflow_assets.plan.pipelines import PipelineDraft
-from dataflow_assets.spec.column_types import ColumnType, parse_type, satisfies, spoken_type
+from dataflow_assets.spec.column_types import ColumnType, holds, parse_type, satisfies, spoken_type
 from dataflow_assets.spec.contract_files import Accepted, accepted_file, read_accepted
 from dataflow_assets.spec.contracts import ContractModel
 from dataflow_assets.spec.project import Project
@@ -156,7 +156,7 @@ def _review_maker(work: Review, item: Bound, found: Reviewed) -> None:
         columns = {name.casefold(): column for name, column in item.contract.model.columns.items()}
         for name, kind in _known_types(work, draft, step, made).items():
             promised = columns.get(name.casefold())
-            if promised is not None and not satisfies(kind, promised.kind):
+            if promised is not None and not satisfies(kind, promised.kind) and not _has_room(draft, step, name, promised.kind):
                 said = f"contract {item.name!r} promises {promised.kind} ({_at(item, name)})"
                 path, hint = _config_path(draft, step, name), "cast it, or change the contract"
                 problems.append(draft.findings.places.problem(path, f"step {pipeline}.{step} makes {name!r} {kind}, {said}", hint=hint))
@@ -192,6 +192,12 @@ def _known_types(work: Review, draft: PipelineDraft, step: str, made: Flow) -> d
     if draft.steps[step].plugin.role == "endpoint" and isinstance(declared, Mapping):
         found.update({name: spoken_type(word) for name, word in declared.items()})
     return found
+
+
+def _has_room(draft: PipelineDraft, step: str, column: str, promised: ColumnType) -> bool:
+    """Whether the endpoint declares a column that is wider than what is promised: the check holds the rows to the contract."""
+    declared = getattr(draft.steps[step].options, "columns", None)
+    return isinstance(declared, Mapping) and column in declared and holds(spoken_type(declared[column]), promised)
 
 
 def _config_path(draft: PipelineDraft, step: str, column: str) -> tuple[str | int, ...]:

@@ -47,13 +47,13 @@ _PLAIN = {
 _SIZED = ("varchar", "char", "character", "character varying", "bpchar", "nvarchar", "nchar", "fixedstring", "string", "text")
 _UNSIZED = ("str", "large_string", "string_view", "longtext", "mediumtext", "tinytext", "clob", "uuid", "json", "jsonb", "enum", "enum8")
 _TEXT = frozenset({*_SIZED, *_UNSIZED, "enum16"})
-_DECIMALS = frozenset({"decimal", "numeric", "number", "decimal32", "decimal64", "decimal128", "decimal256", "bignumeric"})
-_NAIVE = frozenset({"timestamp", "timestamp without time zone", "timestamp_ntz"})
-_AWARE = frozenset({"timestamptz", "timestamp with time zone", "timestamp_tz", "timestamp_ltz", "datetimeoffset"})
+_DECIMALS = frozenset({"decimal", "numeric", "number", "decimal32", "decimal64", "decimal128", "decimal256", "bignumeric", "decimal_text"})
+_NAIVE = frozenset({"timestamp", "timestamp without time zone", "timestamp_ntz", "timestamp_s", "timestamp_ms", "timestamp_ns"})
+_AWARE = frozenset({"timestamptz", "timestamptz_ns", "timestamp with time zone", "timestamp_tz", "timestamp_ltz", "datetimeoffset"})
 _EITHER = frozenset({"datetime", "datetime64", "datetime2"})
 _WRAPPED = re.compile(r"^(?:nullable|lowcardinality)\((.*)\)$")
 _WORD = re.compile(r"^(?P<name>[a-z_][a-z0-9_]*(?: precision| varying)?)\s*(?P<arguments>[(\[<].*[)\]>])?\s*(?P<rest>[a-z ]*)$")
-_AMBIGUOUS_FLOAT = "float"
+_OPEN_WIDTH = frozenset({"float", "real", "integer"})
 EXPECTED = "bigint, int, double, decimal(18,2), text, varchar(50), boolean, date, timestamp, timestamptz, binary or any"
 
 
@@ -104,19 +104,17 @@ def parse_type(text: str) -> ColumnType:
 def spoken_type(text: str) -> ColumnType:
     """The type that a system's word for a column means; `UNKNOWN` for a word that is not known.
 
-    What the word does not settle is left open, because systems differ: the width of a `float`, the zone of a `timestamp`, and
-    whether the `NUMBER(38,0)` of a system without integers is one.
+    What the word does not settle is left open, because systems differ: the width of a `float`, and in SQLite that of `real` and
+    `integer`; the zone of a `timestamp`.
     """
     word = _normal(text)
     found = _parsed(text)
     if found is None:
         return UNKNOWN
-    if word == _AMBIGUOUS_FLOAT:
-        return ColumnType("float")
+    if word in _OPEN_WIDTH:
+        return ColumnType(found.family)
     if found.family == "timestamp" and word.partition("(")[0].strip() in {"timestamp", *_EITHER} and found.zoned is not True:
         return ColumnType("timestamp")
-    if word.startswith("number") and (found.scale or 0) == 0 and found.width in {None, 38}:
-        return ColumnType("integer")
     return found
 
 
@@ -175,9 +173,14 @@ def _zoned(name: str, arguments: str) -> bool | None:
 
 
 def satisfies(actual: ColumnType, wanted: ColumnType) -> bool:
-    """Whether every value of `actual` is one of `wanted`, as far as the types tell: an int satisfies bigint, not the reverse."""
+    """Whether every value of `actual` is one of `wanted`, as far as the types tell: an int satisfies bigint, not the reverse.
+
+    Whole numbers are decimals too, where these have enough digits before the point.
+    """
     if wanted.family in {"any", "other"} or actual.family in {"other", "null"}:
         return True
+    if actual.family == "integer" and wanted.family == "decimal":
+        return wanted.width is None or _digits(actual) <= wanted.width - (wanted.scale or 0)
     if actual.family != wanted.family:
         return False
     if actual.family == "integer":
@@ -195,6 +198,16 @@ def _integer_fits(actual: ColumnType, wanted: ColumnType) -> bool:
     if actual.signed == wanted.signed:
         return actual.width <= wanted.width
     return wanted.signed and actual.width < wanted.width
+
+
+def holds(column: ColumnType, promised: ColumnType) -> bool:
+    """Whether a column of a table has room for every promised value, and is of their kind or made for it by a system without it."""
+    return satisfies(promised, column)
+
+
+def _digits(kind: ColumnType) -> int:
+    """The digits of the largest whole number of this width."""
+    return len(str(2 ** ((kind.width or 64) - kind.signed)))
 
 
 def _decimal_fits(actual: ColumnType, wanted: ColumnType) -> bool:

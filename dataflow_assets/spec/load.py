@@ -56,6 +56,10 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Project:
         hint = "create the folder, or say where the pipelines are with `pipelines_dir:`"
         raise SpecError([places.problem(("pipelines_dir",), f"the pipelines folder {folder} does not exist", hint=hint)])
     contracts_dir = file.parent / model.contracts_dir
+    if folder.resolve().is_relative_to(contracts_dir.resolve()):
+        hint = "give contracts a folder of their own, or one inside that of the pipelines"
+        message = f"the pipelines folder {model.pipelines_dir!r} lies in that of the contracts, {model.contracts_dir!r}"
+        raise SpecError([places.problem(("contracts_dir",), message, hint=hint)])
     pipelines, failures = _read_pipelines(_pipeline_files(folder, project_file=file, contracts=contracts_dir))
     contracts, broken = _read_contracts(contracts_dir)
     return Project(

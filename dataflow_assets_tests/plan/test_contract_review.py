@@ -306,3 +306,11 @@ def test_a_project_without_contracts_does_not_load_what_contracts_need(bench):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=bench.root, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_declared_column_may_be_wider_than_the_promise(shop):
+    endpoint = "config: {table: orders, schema: {id: 'numeric(38,0)', amount: 'decimal(20,2)'}}}\n"
+    shop.bench.write(
+        "sales", PIPELINES["sales"].replace("depends_on: [read], config: {table: orders}}\n", f"depends_on: [read], {endpoint}")
+    )
+    assert shop.found() == []

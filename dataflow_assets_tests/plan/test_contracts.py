@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dataflow_assets.errors import SpecError
 from dataflow_assets.plan.build import build_plan, build_plan_tolerant
 from dataflow_assets.spec.load import load
 
@@ -153,3 +154,12 @@ def test_contracts_may_lie_elsewhere(bench):
     moved = load(bench.root)
     assert not moved.failures
     assert [contract.model for contract in moved.contracts] == [contract.model for contract in project.contracts]
+
+
+def test_pipelines_and_contracts_may_not_share_a_folder(bench):
+    file = bench.root / "dataflow_project.yml"
+    text = file.read_text()
+    for folder in ("pipelines", "."):
+        file.write_text(f"{text}contracts_dir: {folder}\n")
+        with pytest.raises(SpecError, match="lies in that of the contracts"):
+            load(bench.root)
