@@ -78,6 +78,8 @@ class _Query:
             if column.name == PLACEHOLDER and not column.table:
                 column.replace(exp.Null())  # a value from outside: it has no column
         self.dialect, self.inputs = dialect, inputs
+        # what a system calls an expression without alias is its own affair
+        self.named = all(isinstance(item, exp.Alias | exp.Column | exp.Star) for item in query.selects)
         self.aliases = {item.alias.casefold() for item in query.find_all(exp.Alias)}
         self.names = Names(inputs, flatten(query))
         self.known = {table.casefold(): {column.casefold() for column in columns} for table, columns in inputs.items()}
@@ -90,7 +92,7 @@ class _Query:
     def reading(self, sql: str) -> Reading:
         mentions, strangers = self._mentions()
         selects = [item.alias_or_name for item in self.query.selects]
-        complete = all(name and name != "*" for name in selects)
+        complete = self.named and all(name and name != "*" for name in selects)
         lineage = column_lineage(sql, dialect=self.dialect, inputs=self.inputs)
         folded = {name.casefold(): name for name in lineage}
         spelled = [folded.get(name.casefold(), name) for name in selects if name != "*"]
@@ -156,7 +158,20 @@ class _Query:
                     (strangers if stranger else found)[Mention(table, name, line)] = None
                 elif not column.table and not column.find_ancestor(exp.Lambda):
                     self._bare(scope, column, line, found, strangers)
+            for row in scope.expression.find_all(exp.TableColumn):
+                self._row(scope, row.name, found)
         return tuple(found), tuple(strangers)
+
+    def _row(self, scope: Any, name: str, found: dict[Mention, None]) -> None:
+        """`select o from orders as o` hands on whole rows: any column may be meant."""
+        from sqlglot import exp
+
+        source = scope.sources.get(name)
+        if isinstance(source, exp.Table):
+            table = self._table(source)
+            found.update(
+                dict.fromkeys(Mention(*self._spelled(table, column), sure=False) for column in self.known.get(table.casefold(), ()))
+            )
 
     def _bare(self, scope: Any, column: Any, line: int, found: dict[Mention, None], strangers: dict[Mention, None]) -> None:
         """A name without table: one that only one table could have, and does not, is a stranger; else any that has it may be meant."""

@@ -36,6 +36,8 @@ def test_each_dialect(dialect: str) -> None:
         ("select * from orders", set(ORDERS), set()),
         ("select * exclude (amount) from orders", set(ORDERS), set()),
         ("select count(*) from orders", set(), set()),
+        ("select to_json(o) as j from orders as o", {"id?", "amount?", "note?"}, set()),
+        ("from orders", set(ORDERS), set()),
         ("select id from orders a join orders b using (id)", {"id"}, set()),
         ("select note.x, {'k': amount} from orders", {"note", "amount"}, set()),
         ("select rowid, filename, _row, metadata$file from orders", set(), set()),
@@ -81,6 +83,13 @@ def test_lineage_of_quoted_columns_has_no_quotes() -> None:
     inputs = {"orders": ["Amount", "a.b", 'x"y']}
     found = column_lineage('select `o`.`Amount`, `a.b` as c, `x"y` as d from `orders` as `o`', dialect="mysql", inputs=inputs)
     assert found == {"Amount": [("orders", "Amount")], "c": [("orders", "a.b")], "d": [("orders", 'x"y')]}
+
+
+@pytest.mark.parametrize("expression", ["count(*)", "cast(amount as text)", "amount + 1", "upper(note)"])
+def test_a_column_that_the_system_names_is_not_known(expression: str) -> None:
+    reading = read_query(f"select id, {expression} from orders", dialect="duckdb", inputs={"orders": ORDERS})
+    assert reading is not None
+    assert not reading.complete
 
 
 @given(st.text(alphabet="select*from, ()'\"ordesiamunt.{}$%-;\n", max_size=60))
