@@ -38,7 +38,13 @@ def keeps_history(check: CheckPlan) -> bool:
 
 def own_check(step: StepModel, plugin: Plugin, options: Any) -> CheckPlan:
     """The plan of a step of type check."""
-    return CheckPlan(plugin.kind, step.config, promises_of(plugin.implementation, plugin.kind, options))
+    return CheckPlan(plugin.kind, step.config, _promises(plugin.implementation, plugin.kind, options))
+
+
+def added_check(kind: str, options: Mapping[str, Any]) -> CheckPlan:
+    """The plan of a check that nobody wrote at the step, such as that of a contract; its options are known to be sound."""
+    implementation = discovery.find("checks", kind)
+    return CheckPlan(kind, options, _promises(implementation, kind, check_options(implementation.Options, options).model))
 
 
 def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: Findings) -> CheckPlan:
@@ -53,10 +59,10 @@ def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: 
         path = mistake.path[1:]
         where = (numbers[path[0]], *path[1:]) if path and isinstance(path[0], int) else path
         findings.add(step_path(index, "checks", *where), f"step {step.id!r}: {mistake.message}", hint=mistake.hint)
-    return CheckPlan(kind, options, promises_of(implementation, kind, checked.model))
+    return CheckPlan(kind, options, _promises(implementation, kind, checked.model))
 
 
-def promises_of(implementation: Any, kind: str, options: Any) -> tuple[CheckPromise, ...]:
+def _promises(implementation: Any, kind: str, options: Any) -> tuple[CheckPromise, ...]:
     """The checks as the plugin makes them; one of its kind's name when templates hide what it will check."""
     if options is None:
         return (CheckPromise(kind),)

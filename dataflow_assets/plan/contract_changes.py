@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -122,42 +123,85 @@ def _said(old: ContractModel, new: ContractModel) -> Iterator[Change]:
 _RuleKey = tuple[str, str]
 """Columns and key of a rule."""
 _MARKS = frozenset({"column", "columns", "check", "name", "description", "not_null"})
-_ALIASES = {"accepted_values": "allowed_values", "values": "allowed_values", "pattern": "regex"}
-_LOWER, _UPPER = ("min_", "fail_under"), ("max_",)
+_MODIFIERS = frozenset(
+    {"severity", "blocking", "on_failure", "where", "max_failed", "warn_above", "group_by", "kwargs", "whole", "relative_to"}
+)
+"""Keys that change what the rules of an item mean, and are no rule by themselves."""
+_DEFAULTS = {"severity": "error", "blocking": True}
+_ALIASES = {
+    **dict.fromkeys(("accepted_values", "values"), "allowed_values"),
+    "pattern": "regex",
+    "not_pattern": "not_regex",
+    "forbidden_values": "rejected_values",
+}
+_LOWER, _UPPER = ("min_", "above"), ("max_", "below")
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one rule says: its value, and the modifiers of its item."""
+
+    value: Any
+    modifiers: Mapping[str, Any]
+    path: Path_
 
 
 def _rules(old: ContractTerms, new: ContractTerms) -> Iterator[Change]:
     """Rules by what they say of which columns; their names and descriptions do not count."""
     before, after = _rule_values(old), _rule_values(new)
     gone = set(old.columns) - set(new.columns)
-    for (columns, key), (value, path) in after.items():
-        if (columns, key) not in before:
-            yield _rule(Verdict.STRICTER, "added", columns, key, None, value, path)
-        elif (was := before[columns, key][0]) != value:
-            verdict, how = _tighter(key, was, value)
-            yield _rule(verdict, how, columns, key, was, value, path)
-    for (columns, key), (value, _) in before.items():
+    for (columns, key), said in after.items():
+        was = before.get((columns, key))
+        if was is None:
+            yield _rule(Verdict.STRICTER, "added", columns, key, None, said.value, said.path)
+        elif was.value != said.value:
+            verdict, how = _tighter(key, was.value, said.value)
+            yield _rule(verdict, how, columns, key, was.value, said.value, said.path)
+        elif was.modifiers != said.modifiers:
+            verdict, how = _modified(was.modifiers, said.modifiers)
+            changed = ", ".join(sorted({*was.modifiers, *said.modifiers} - _same(was.modifiers, said.modifiers)))
+            yield _rule(verdict, f"{how} by {changed}", columns, key, True, None, said.path)
+    for (columns, key), said in before.items():
         if (columns, key) not in after and not set(columns.split(", ")) & gone:
             where: Path_ = ("columns", columns) if columns in new.columns else ("rules",)
-            yield _rule(Verdict.BREAKING, "removed", columns, key, value, None, where)
+            yield _rule(Verdict.BREAKING, "removed", columns, key, said.value, None, where)
 
 
-def _rule_values(terms: ContractTerms) -> dict[_RuleKey, tuple[Any, Path_]]:
-    found: dict[_RuleKey, tuple[Any, Path_]] = {}
+def _rule_values(terms: ContractTerms) -> dict[_RuleKey, _Said]:
+    found: dict[_RuleKey, _Said] = {}
     for item, path in rule_items(terms):
         if _said_by_type(item, path, terms):
             continue
         several = item.get("columns") or item.get("column") or ()
         columns = ", ".join([several] if isinstance(several, str) else several)
-        said = {_ALIASES.get(key, key): value for key, value in item.items() if key not in _MARKS}
-        flag = item.get("check")
-        if flag and not set(said) - {"severity", "blocking"}:
-            said[str(flag)] = True
+        said = {_ALIASES.get(key, key): value for key, value in item.items() if key not in _MARKS | _MODIFIERS}
+        modifiers = {key: value for key, value in item.items() if key in _MODIFIERS and value != _DEFAULTS.get(key)}
+        if item.get("check") and not said:
+            said[str(item["check"])] = True
         if item.get("not_null"):
             said["not_null"] = True
         for key, value in said.items():
-            found[columns, key] = (value, path)
+            found[columns, key] = _Said(_plain(value), _plain(modifiers), path)
     return found
+
+
+def _plain(value: Any) -> Any:
+    """A value as the accepted version keeps it: dates and times are text there."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _same(was: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    return {key for key in was if key in now and was[key] == now[key]}
+
+
+def _modified(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Verdict, str]:
+    """Every modifier makes a rule milder: fewer rows, some allowed failures, a warning only. One that goes makes it stricter."""
+    smaller = set(now.items()) < set(was.items()) if _hashable(was) and _hashable(now) else False
+    return (Verdict.STRICTER, "tightened") if smaller else (Verdict.BREAKING, "loosened or changed")
+
+
+def _hashable(values: Mapping[str, Any]) -> bool:
+    return not any(isinstance(value, list | dict) for value in values.values())
 
 
 def _said_by_type(item: Mapping[str, Any], path: Path_, terms: ContractTerms) -> bool:
@@ -170,22 +214,22 @@ def _said_by_type(item: Mapping[str, Any], path: Path_, terms: ContractTerms) ->
 
 def _tighter(key: str, was: Any, value: Any) -> tuple[Verdict, str]:
     """Whether a rule asks more or less than before; one that cannot be told is taken for less."""
-    try:
-        if key == "allowed_values":
-            smaller = {json.dumps(item, default=str) for item in value} < {json.dumps(item, default=str) for item in was}
-        elif key == "severity":
-            smaller = str(value) == "error"
-        elif key == "blocking":
-            smaller = bool(value)
-        elif key.startswith(_LOWER):
-            smaller = value > was
-        elif key.startswith(_UPPER):
-            smaller = value < was
-        else:
-            return Verdict.BREAKING, "changed"
-    except TypeError:
+    smaller: bool | None = None
+    if key in {"allowed_values", "rejected_values"} and isinstance(was, list) and isinstance(value, list):
+        now, then = ({json.dumps(item, default=str) for item in items} for items in (value, was))
+        smaller = now < then if key == "allowed_values" else now > then
+    elif _ordered(was, value) and key.startswith((*_LOWER, *_UPPER)):
+        smaller = value > was if key.startswith(_LOWER) else value < was
+    if smaller is None:
         return Verdict.BREAKING, "changed"
     return (Verdict.STRICTER, "tightened") if smaller else (Verdict.BREAKING, "loosened")
+
+
+def _ordered(one: Any, two: Any) -> bool:
+    """Numbers, or two dates in the form whose order is that of their text; text such as `2h` or `0.5%` has an order of its own."""
+    if isinstance(one, str) and isinstance(two, str):
+        return len(one) == len(two) and all(re.fullmatch(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?)?", text) for text in (one, two))
+    return all(isinstance(item, int | float) and not isinstance(item, bool) for item in (one, two))
 
 
 def _rule(verdict: Verdict, how: str, columns: str, key: str, before: Any, after: Any, path: Path_) -> Change:

@@ -14,7 +14,7 @@ from typing import Any
 
 from dataflow_assets import discovery
 from dataflow_assets.errors import Problem
-from dataflow_assets.plan.checks import promises_of
+from dataflow_assets.plan.checks import added_check
 from dataflow_assets.plan.lineage import TableRef, table_of
 from dataflow_assets.plan.model import CheckPlan, ContractPlan, PipelinePlan, PromisedColumn, StepPlan
 from dataflow_assets.plan.names import is_owner, suggest
@@ -234,9 +234,7 @@ def _checked(step: StepPlan, contract: LoadedContract, read_only: Sequence[str] 
         "columns": {name: column.model_dump(exclude_defaults=True) for name, column in columns.items()},
         "taken": taken,
     }
-    implementation = discovery.find("checks", KIND)
-    checked = check_options(implementation.Options, options)
-    check = CheckPlan(KIND, options, promises_of(implementation, KIND, checked.model))
+    check = added_check(KIND, options)
     return replace(step, checks=(*step.checks, check), contract=_contract_plan(contract, check))
 
 

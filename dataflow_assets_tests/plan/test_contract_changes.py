@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow_assets.plan.contract_changes import Verdict, as_document, breaking, changes, published_changes
-from dataflow_assets.spec.contract_files import canonical
+from dataflow_assets.spec.contract_files import canonical, read_accepted, write_accepted
 from dataflow_assets.spec.contracts import ContractModel
 from dataflow_assets.tables import ColumnVersion
 
@@ -67,6 +69,31 @@ def verdicts(old, new):
             {"rules": []},
             ("rule", "breaking", "rule unique of id is removed"),
         ),
+        (
+            {"columns": {"a": {"unique": True}}},
+            {"columns": {"a": {"unique": True, "severity": "warn"}}},
+            ("rule", "breaking", "rule unique of a is loosened or changed by severity"),
+        ),
+        (
+            {"columns": {"a": {"unique": True, "where": "b > 1"}}},
+            {"columns": {"a": {"unique": True, "severity": "error"}}},
+            ("rule", "stricter", "rule unique of a is tightened by where"),
+        ),
+        (
+            {"columns": {"a": {"max_age": "9h"}}},
+            {"columns": {"a": {"max_age": "10h"}}},
+            ("rule", "breaking", "rule max_age of a is changed from '9h' to '10h'"),
+        ),
+        (
+            {"columns": {"a": {"rejected_values": [1]}}},
+            {"columns": {"a": {"forbidden_values": [1, 2]}}},
+            ("rule", "stricter", "rule rejected_values of a is tightened from [1] to [1, 2]"),
+        ),
+        (
+            {"columns": {"a": {"min_value": date(2024, 1, 1)}}},
+            {"columns": {"a": {"min_value": date(2024, 2, 1)}}},
+            ("rule", "stricter", "rule min_value of a is tightened from '2024-01-01' to '2024-02-01'"),
+        ),
         ({"mode": "strict"}, {}, ("mode", "breaking", "columns beyond the contract are now allowed (lenient)")),
         ({}, {"mode": "strict"}, ("mode", "stricter", "columns beyond the contract are now refused (strict)")),
         ({}, {"enforce": "warn"}, ("enforce", "breaking", "what breaks the contract is only reported from now on")),
@@ -88,6 +115,15 @@ def test_names_of_rules_and_the_order_of_columns_do_not_count():
     old = contract({"a": {"rules": [{"min_value": 0, "name": "one"}]}, "b": "int"})
     new = contract({"b": "int", "a": {"min_value": 0}})
     assert verdicts(old, new) == []
+
+
+def test_dates_in_rules_survive_the_accepted_file(tmp_path):
+    limits = {"min_value": date(2024, 1, 1), "max_value": datetime(2024, 1, 1, 5, tzinfo=UTC), "allowed_values": [date(2024, 1, 1)]}
+    model = contract({"a": limits, "b": {"rules": [{"min_value": date(2024, 1, 1), "where": "b > 1"}]}})
+    write_accepted(tmp_path, model)
+    accepted = read_accepted(tmp_path)
+    assert not accepted.problems
+    assert changes(accepted.contracts["orders"], model) == []
 
 
 def test_columns_as_the_older_systems_list_them():
