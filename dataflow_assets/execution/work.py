@@ -53,6 +53,8 @@ class Work:
     stages: dict[str, Stage] = field(default_factory=dict)
     resumed: set[str] = field(default_factory=set)
     results: dict[str, list[CheckResult]] = field(default_factory=dict)
+    broken: list[CheckResult] = field(default_factory=list)
+    """Failed blocking checks of a run of checks alone, which goes on to the others."""
     metrics: dict[str, float] = field(default_factory=dict)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
