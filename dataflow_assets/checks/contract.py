@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from dataflow_assets.checks import validator
 from dataflow_assets.protocols import BrokenRows, CheckPromise, CheckResult, CheckRun, PicksRows, Severity, StagedInput, StepContext
-from dataflow_assets.spec.column_types import ColumnType, satisfies, spoken_type
+from dataflow_assets.spec.column_types import ColumnType, holds, satisfies, spoken_type
 from dataflow_assets.spec.contracts import ContractTerms, rule_items
 from dataflow_assets.spec.models import Names
 
@@ -62,9 +62,8 @@ def arrow_column_type(kind: pa.DataType) -> ColumnType:
 class ContractRun:
     """The comparison of columns, and a validator's run over the same stream; see `protocols.CheckRun`."""
 
-    def __init__(self, options: ContractOptions, schema: pa.Schema, rules: CheckRun, names: Mapping[str, str]) -> None:
-        self._options, self._rules, self._names = options, rules, names
-        self._result = _compared(options, schema)
+    def __init__(self, options: ContractOptions, result: CheckResult, rules: CheckRun, names: Mapping[str, str]) -> None:
+        self._options, self._result, self._rules, self._names = options, result, rules, names
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Show the batch to every rule."""
@@ -131,7 +130,8 @@ steps:
 
     def begin(self, schema: pa.Schema, context: StepContext) -> ContractRun:
         """Start over one stream of this schema."""
-        return ContractRun(self._options, schema, self._rules.begin(schema, context), self._names)
+        result = _compared(self._options, schema, published=context.published)
+        return ContractRun(self._options, result, self._rules.begin(schema, context), self._names)
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -141,12 +141,16 @@ def _free(name: str, taken: set[str]) -> str:
     return found
 
 
-def _compared(options: ContractOptions, schema: pa.Schema) -> CheckResult:
-    """Columns and types of the rows against the contract's, all differences at once."""
+def _compared(options: ContractOptions, schema: pa.Schema, *, published: bool) -> CheckResult:
+    """Columns and types of the rows against the contract's, all differences at once. What is published may lie in wider columns."""
+
+    def fits(kind: ColumnType, promised: ColumnType) -> bool:
+        return satisfies(kind, promised) or (published and holds(kind, promised))
+
     missing = [name for name in options.columns if name not in schema.names]
     extra = [name for name in schema.names if name not in options.columns]
     types = {name: arrow_column_type(schema.field(name).type) for name in options.columns if name in schema.names}
-    wrong = {name: kind for name, kind in types.items() if not satisfies(kind, options.columns[name].kind)}
+    wrong = {name: kind for name, kind in types.items() if not fits(kind, options.columns[name].kind)}
     said = [f"column {name!r} is missing{_near(name, extra)}" for name in missing]
     said += [f"column {name!r} is {_shown(kind, schema, name)}, promised is {options.columns[name].type}" for name, kind in wrong.items()]
     if options.mode == "strict":

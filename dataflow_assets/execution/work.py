@@ -91,4 +91,5 @@ def step_context(
         variables=work.session.context(work.window).variables,
         history={} if history is None else history,
         queries=rendered.queries if rendered else {},
+        published=work.session.request.checks_only and step.role == "endpoint",
     )

@@ -134,10 +134,6 @@ class LoadedContract:
         """The contract's name."""
         return self.model.contract
 
-    def column_path(self, column: str) -> Path_:
-        """Where a column is written, as a path for `places`."""
-        return ("columns", column)
-
 
 def rule_items(terms: ContractTerms) -> Iterator[tuple[dict[str, Any], Path_]]:
     """Each rule as an item of a validator's `checks:`, with the path at which it is written in the contract."""

@@ -84,3 +84,15 @@ def test_the_target_can_be_held_to_the_contract_later(sales, kind):
     events = sales.run(checks_only=True, steps=frozenset({"out"}))
     assert not failures(events), failures(events)
     assert checks(events)["contract"] is True
+
+
+def test_a_target_without_narrow_types_keeps_the_contract(sales):
+    """SQLite has one width of integers: what is published as an int is read back as a bigint."""
+    sales.write("dataflow_project.yml", "connections: {db: {type: sqlite, database: db.sqlite}}\n")
+    text = ORDERS.replace("endpoint_type: parquet", "connection: db").replace("file_path: out.parquet", "table: orders")
+    sales.pipeline(text.replace("cast(id as bigint)", "cast(id as int)"))
+    sales.write("contracts/orders.yml", CONTRACT.replace("bigint", "int"))
+    assert not failures(sales.run())
+    assert checks(sales.run(checks_only=True, steps=frozenset({"out"})))["contract"] is True
+    sales.write("contracts/orders.yml", CONTRACT.replace("bigint", "text"))
+    assert checks(sales.run(checks_only=True, steps=frozenset({"out"})))["contract"] is False
