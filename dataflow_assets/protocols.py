@@ -147,6 +147,8 @@ class StepContext:
     """metric name -> (window key, value) of each earlier published window."""
     queries: Mapping[str, Query] = field(default_factory=dict)
     """The step's `SqlText` options with their values bound, by option name."""
+    published: bool = False
+    """Whether a check sees what a target holds, in the types that its system has, and not a stage."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """What a transform wants shown with its output; complete when its stream has ended."""
 

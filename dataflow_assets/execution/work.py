@@ -108,4 +108,5 @@ def step_context(
         variables=_Variables(work.session.context(work.window)),
         history={} if history is None else history,
         queries=rendered.queries if rendered else {},
+        published=work.session.request.checks_only and step.role == "endpoint",
     )

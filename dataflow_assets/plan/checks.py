@@ -41,6 +41,12 @@ def own_check(step: StepModel, plugin: Plugin, options: Any) -> CheckPlan:
     return CheckPlan(plugin.kind, step.config, _promises(plugin.implementation, plugin.kind, options))
 
 
+def added_check(kind: str, options: Mapping[str, Any]) -> CheckPlan:
+    """The plan of a check that nobody wrote at the step, such as that of a contract; its options are known to be sound."""
+    implementation = discovery.find("checks", kind)
+    return CheckPlan(kind, options, _promises(implementation, kind, check_options(implementation.Options, options).model))
+
+
 def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: Findings) -> CheckPlan:
     options: Mapping[str, Any] = {"checks": [step.checks[number] for number in numbers]}
     try:

@@ -38,6 +38,32 @@ class CheckPlan:
 
 
 @dataclass(frozen=True)
+class PromisedColumn:
+    """One column of a contract, as it is shown beside the asset."""
+
+    name: str
+    type: str
+    nullable: bool = True
+    unique: bool = False
+    description: str = ""
+    rules: tuple[str, ...] = ()
+    """The names of the asset checks about it, and what they ask."""
+
+
+@dataclass(frozen=True)
+class ContractPlan:
+    """The contract that a step's output must keep."""
+
+    name: str
+    version: int
+    mode: str
+    place: Place
+    owner: str | None = None
+    description: str = ""
+    columns: tuple[PromisedColumn, ...] = ()
+
+
+@dataclass(frozen=True)
 class StepPlan:
     """One step, resolved. `config` is raw: templates are rendered when the step runs."""
 
@@ -61,6 +87,7 @@ class StepPlan:
     """Asset keys outside the pipeline that this step reads: other pipelines' endpoints, or external source tables."""
     description: str = ""
     tags: tuple[str, ...] = ()
+    contract: ContractPlan | None = None
     fingerprint: str = ""
     """Changes whenever the step, its connection's kind or anything upstream in the pipeline is written differently."""
 

@@ -1,7 +1,7 @@
 """Pipelines written in Python: functions that give exactly the models that YAML gives.
 
-Here: `project`, `pipeline`, `data_test`, and one function per role of a step; a mistake is reported at the file and line of the call.
-Not here: the models (`spec.models`, `spec.data_tests`), reading files (`spec.load`).
+Here: `project`, `pipeline`, `contract`, `data_test`, and one function per role of a step; a mistake is reported at the file and line of
+the call. Not here: the models (`spec.models`, `spec.contracts`, `spec.data_tests`), reading files (`spec.load`).
 
     orders = pipeline(
         "orders",
@@ -22,7 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -32,6 +32,9 @@ from dataflow_assets.spec.load import environment_of
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, StepType
 from dataflow_assets.spec.problems import missing_plugins, problems_of
 from dataflow_assets.spec.project import LoadedPipeline, Places, Project
+
+if TYPE_CHECKING:
+    from dataflow_assets.spec.contracts import LoadedContract
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -101,17 +104,34 @@ def pipeline(name: str, *, steps: Sequence[BuiltStep], **options: Any) -> Loaded
     return LoadedPipeline(model, places)
 
 
-def project(name: str, *, pipelines: Sequence[LoadedPipeline] = (), root: str | Path | None = None, **options: Any) -> Project:
+def contract(name: str, *, columns: Mapping[str, Any] | Sequence[Mapping[str, Any]], **options: Any) -> LoadedContract:
+    """A contract; keywords are the keys of a contract document (`dataset`, `version`, `owner`, `mode`, `rules` ...). Raises SpecError."""
+    from dataflow_assets.spec.contracts import ContractModel, LoadedContract
+
+    place = _caller()
+    model = _made(ContractModel, {"contract": name, "columns": columns, **options}, _places(place))
+    return LoadedContract(model, _places(place))
+
+
+def project(
+    name: str,
+    *,
+    pipelines: Sequence[LoadedPipeline] = (),
+    contracts: Sequence[LoadedContract] = (),
+    root: str | Path | None = None,
+    **options: Any,
+) -> Project:
     """A project; keywords are the keys of a project file. `root` (default: the calling file's folder) anchors paths and `.env`.
 
-    Raises SpecError, also for two pipelines of one name.
+    Raises SpecError, also for two pipelines or two contracts of one name.
     """
     place = _caller()
     model = _made(ProjectModel, {"project_name": name, **options}, _places(place))
     _refuse_duplicates(pipelines)
+    _refuse_duplicate_contracts(contracts)
     folder = Path(root) if root is not None else Path(place.file).parent if Path(place.file).is_file() else Path()
     folder = folder.absolute()
-    return Project(folder, model, _places(place), tuple(pipelines), environment=environment_of(folder))
+    return Project(folder, model, _places(place), tuple(pipelines), environment=environment_of(folder), contracts=tuple(contracts))
 
 
 def data_test(name: str, *, pipeline: str, expect: Any, given: Mapping[str, Any] | None = None, **options: Any) -> LoadedTest:
@@ -152,6 +172,15 @@ def _refuse_duplicates(pipelines: Sequence[LoadedPipeline]) -> None:
             problems.append(item.places.problem((), message, hint="rename one of them"))
         seen.setdefault(item.name, item.places.at(()))
     if problems:
+        raise SpecError(problems)
+
+
+def _refuse_duplicate_contracts(contracts: Sequence[LoadedContract]) -> None:
+    if not contracts:
+        return
+    from dataflow_assets.spec.contract_files import refuse_same_names
+
+    if problems := list(refuse_same_names(contracts).values()):
         raise SpecError(problems)
 
 

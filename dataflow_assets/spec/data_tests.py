@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from dataflow_assets.errors import Problem, SpecError
 from dataflow_assets.spec import yaml
@@ -98,7 +98,7 @@ class RangeModel(Model):
 class DataTestModel(Model):
     """One test: given these rows, the pipeline makes those."""
 
-    model_config = ConfigDict(title="a test")
+    noun: ClassVar[str] = "a test"
 
     test: str = Field(validation_alias=AliasChoices("test", "name"), description="its name, unique in the project")
     description: str = Field("", description="for readers")

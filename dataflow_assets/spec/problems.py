@@ -127,7 +127,7 @@ def _describe(item: Any, model: type[BaseModel], data: Any) -> tuple[str, str, b
     """Message, hint, and whether the key and not the value is at fault."""
     kind, loc, value = item["type"], item["loc"], item.get("input")
     owner = _model_at(model, loc[:-1])
-    title = _TITLES.get(owner, f"`{loc[-2]}`" if len(loc) > 1 else owner.model_config.get("title") or "this") if owner else "this mapping"
+    title = _title(owner, loc) if owner else "this mapping"
     if kind == "extra_forbidden":
         return *_unknown_key(str(loc[-1]), owner, title), True
     if kind == "missing":
@@ -141,6 +141,11 @@ def _describe(item: Any, model: type[BaseModel], data: Any) -> tuple[str, str, b
         name = f"{loc[-1]!r} " if loc and isinstance(loc[-1], str) else ""
         return f"{name}must be {_EXPECTED[kind]}, found {_found(value)}", _shape_hint(kind, value), False
     return f"{loc[-1]!r}: {item['msg']}" if loc else str(item["msg"]), _template_hint(value), False
+
+
+def _title(owner: type[BaseModel], loc: Any) -> str:
+    """What the owner of a key is called; a model that is no part of every project says so itself."""
+    return _TITLES.get(owner) or getattr(owner, "noun", "") or (f"`{loc[-2]}`" if len(loc) > 1 else owner.__name__)
 
 
 def _unknown_key(key: str, owner: type[BaseModel] | None, title: str) -> tuple[str, str]:
