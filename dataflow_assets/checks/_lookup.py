@@ -16,8 +16,9 @@ from dataflow_assets.batches import Hashes
 from dataflow_assets.checks._conditions import Conditions
 from dataflow_assets.checks._dataset import missing_columns
 from dataflow_assets.checks._facts import Facts, plain, plain_type
+from dataflow_assets.checks._frequent import Frequent
 from dataflow_assets.checks._hash_runs import RUN_HASHES, HashRuns
-from dataflow_assets.checks._rows import SAMPLES, Frequent, Samples, outcome, sample_rows, share_of, shown_values, tolerated
+from dataflow_assets.checks._rows import SAMPLES, Samples, outcome, sample_rows, share_of, tolerated
 from dataflow_assets.checks._rules import Rule
 from dataflow_assets.checks._unique import among, key_hashes, read_again
 from dataflow_assets.errors import DataflowError
@@ -73,7 +74,7 @@ class RelationRun:
             "rows_with_null": self.nulls,
             "missing_values": missing,
             "rows_of_other": self.found_in,
-            **shown_values(frequent),
+            **frequent.shown(),
         }
         return outcome(self.rule, sentence, checked=self.checked, failed=failed, samples=samples, metadata=metadata)
 

@@ -1,8 +1,8 @@
-"""Rules about rows over a stream: counts, the first offending rows, the offending values seen most often.
+"""Rules about rows over a stream: counts, the first offending rows.
 
 Here: the run of a row rule, and what its result looks like. Not here: which rows break a rule (`checks._row_tests` and its neighbours),
-uniqueness and relationships, which need the whole stream (`checks._unique`, `checks._lookup`), the dataset's own rules
-(`checks._dataset`).
+the values seen most often (`checks._frequent`), rules that need the whole stream (`checks._unique`, `checks._lookup`), the dataset's own
+rules (`checks._dataset`).
 """
 
 from __future__ import annotations
@@ -14,52 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from dataflow_assets.checks._facts import Facts
+from dataflow_assets.checks._frequent import Frequent
 from dataflow_assets.checks._literals import jsonable
 from dataflow_assets.checks._row_tests import RowTest
 from dataflow_assets.checks._rules import Rule
 from dataflow_assets.protocols import CheckResult, StagedInput
 
 SAMPLES = 5
-FREQUENT = 5
-_HELD_VALUES, _KEPT_VALUES = 4_000, 1_000
 Samples = list[dict[str, Any]]
-
-
-class Frequent:
-    """The values, of one column or of several together, that were seen most often; beyond some thousand different ones about so."""
-
-    def __init__(self, columns: Sequence[str]) -> None:
-        self.columns = tuple(columns)
-        self._names = [str(number) for number in range(len(columns))]
-        self._held: pa.Table | None = None
-
-    def add(self, facts: Facts, mask: pa.BooleanArray) -> None:
-        """Count the values of the rows where `mask` is true."""
-        arrays = [facts.column(name).filter(mask) for name in self.columns]
-        if arrays and not any(pa.types.is_nested(array.type) or pa.types.is_null(array.type) for array in arrays):
-            self.count(pa.Table.from_arrays([*arrays, pa.repeat(pa.scalar(1, pa.int64()), len(arrays[0]))], names=[*self._names, "n"]))
-
-    def count(self, rows: pa.Table) -> None:
-        """Add values with their counts in the last column."""
-        rows = rows.rename_columns([*self._names, "n"])
-        held = rows if self._held is None else pa.concat_tables([self._held, rows])
-        held = held.group_by(self._names, use_threads=False).aggregate([("n", "sum")]).rename_columns([*self._names, "n"])
-        self._held = held if held.num_rows <= _HELD_VALUES else self._top(held, _KEPT_VALUES)
-
-    def shown(self) -> list[dict[str, Any]]:
-        """The first few, the most frequent first."""
-        if self._held is None:
-            return []
-        top = self._top(self._held, FREQUENT)
-        found = []
-        for number in range(top.num_rows):
-            values = {name: jsonable(top.column(place)[number]) for place, name in enumerate(self.columns)}
-            found.append({"value": values if len(values) > 1 else next(iter(values.values())), "rows": top.column("n")[number].as_py()})
-        return found
-
-    def _top(self, held: pa.Table, number: int) -> pa.Table:
-        places = np.argsort(-held["n"].to_numpy(), kind="stable")[:number]
-        return held.take(pa.array(places))
 
 
 class RowRun:
@@ -102,14 +64,8 @@ class RowRun:
         else:
             sentence = f"{self.subject}: {self.test.praise()} in {counted(self.checked, 'row')}"
         one = {"column": self.rule.columns[0], "nulls": self.nulls} if len(self.rule.columns) == 1 else {}
-        metadata = {**one, **self.test.observed(), **shown_values(self.frequent)}
+        metadata = {**one, **self.test.observed(), **self.frequent.shown()}
         return outcome(self.rule, sentence, checked=self.checked, failed=self.failed, samples=self.samples, metadata=metadata)
-
-
-def shown_values(frequent: Frequent) -> dict[str, Any]:
-    """The entry of the metadata that holds frequent values; none without any."""
-    found = frequent.shown()
-    return {"frequent_values": found} if found else {}
 
 
 def sample_rows(batch: pa.RecordBatch, mask: pa.BooleanArray, *, limit: int) -> Samples:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from dataflow_assets.batches import Hashes, hash_column, hash_rows
 from dataflow_assets.checks._conditions import Conditions
 from dataflow_assets.checks._facts import Facts
+from dataflow_assets.checks._frequent import COUNT, Frequent, tally
 from dataflow_assets.checks._hash_runs import RUN_HASHES, HashRuns
-from dataflow_assets.checks._rows import SAMPLES, Frequent, Samples, outcome, sample_rows, share_of, shown_values, tolerated
+from dataflow_assets.checks._rows import SAMPLES, Samples, outcome, sample_rows, share_of, tolerated
 from dataflow_assets.checks._rules import Rule
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.protocols import CheckResult, StagedInput
@@ -61,7 +62,7 @@ class UniqueRun:
             else:
                 failed = values.extra
             samples = values.samples(stage) if failed else []
-            metadata |= shown_values(values.frequent)
+            metadata |= values.frequent.shown()
         return self._result(failed, metadata=metadata, samples=samples)
 
     def broken(self, facts: Facts) -> pa.BooleanArray | None:
@@ -150,14 +151,14 @@ class _Repeated:
                 columns = [part.column(name) for name in self.columns]
                 self._nested = self._nested or any(pa.types.is_nested(column.type) for column in columns)
                 rows = pa.Table.from_arrays([_groupable(column) for column in columns], names=self.names)
-                rows = rows.append_column("count", pa.repeat(pa.scalar(1, pa.int64()), part.rows))
-                held.append(self._sum(rows.filter(pa.array(among(columns, self.hashes)[0]))))
+                rows = rows.append_column(COUNT, pa.array(np.ones(part.rows, dtype=np.int64)))
+                held.append(tally(rows.filter(pa.array(among(columns, self.hashes)[0]))))
                 if sum(table.num_rows for table in held) > 4 * _KEPT:
-                    held = [self._sum(pa.concat_tables(held))]
-        groups = self._sum(pa.concat_tables(held))
-        self.groups = groups.filter(pc.greater(groups["count"], 1))
+                    held = [tally(pa.concat_tables(held))]
+        groups = tally(pa.concat_tables(held))
+        self.groups = groups.filter(pc.greater(groups[COUNT], 1))
         self.count = self.groups.num_rows
-        self.extra = int(pc.sum(self.groups["count"]).as_py() or 0) - self.count
+        self.extra = int(pc.sum(self.groups[COUNT]).as_py() or 0) - self.count
         self.frequent.count(self.groups)
         self._settle()
 
@@ -167,10 +168,6 @@ class _Repeated:
             columns = [column.combine_chunks() for column in self.groups.select(self.names).columns]
             self.hashes = np.unique(key_hashes(columns)[0])
         self._seen = np.zeros(len(self.hashes), dtype=np.bool_)
-
-    def _sum(self, rows: pa.Table) -> pa.Table:
-        grouped = rows.group_by(self.names, use_threads=False).aggregate([("count", "sum")])
-        return grouped.rename_columns([name.removesuffix("_sum") for name in grouped.column_names])
 
     def again(self, facts: Facts) -> pa.BooleanArray | None:
         """Where a row of the next batch repeats a value that came before. Raises DataflowError when too many values do to tell."""
