@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataflow_assets.checks._conditions import Conditions, used_columns
+from dataflow_assets.checks._conditions import Conditions, reason_of, used_columns
 from dataflow_assets.checks._facts import Facts, plain_type
 from dataflow_assets.checks._hash_runs import HashRuns
 from dataflow_assets.checks._literals import Unfit, jsonable, key_type, shown_key, to_key
@@ -218,7 +218,7 @@ class SqlRun:
         try:
             found = self._conditions.measured(texts, columns=used_columns(used, self._names), where=self.rule.where, stage=stage)
         except DataflowError as error:
-            return outcome(self.rule, f"{self.rule.pattern} cannot be worked out: {error.message}", passed=False)
+            return outcome(self.rule, reason_of(self.rule.pattern, error), passed=False)
         verdict = found[condition.text]
         if not pa.types.is_boolean(verdict.type):
             return outcome(self.rule, f"{self.rule.pattern} gives {verdict.type}, not true or false", passed=False)

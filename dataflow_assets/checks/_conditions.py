@@ -7,6 +7,7 @@ Here: binding each condition to the columns, evaluating them, and what went wron
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ class Conditions:
     def __init__(self, texts: Iterable[str], schema: pa.Schema, context: StepContext) -> None:
         self._schema = pa.schema([(item.name, plain_type(item.type)) for item in schema])
         self._context, self._stack = context, ExitStack()
+        weakref.finalize(self, self._stack.close)  # a stream that breaks off is never finished
         self._sandbox: Sandbox | None = None
         self._reasons: dict[str, str] = {}
         self._texts: list[str] = []
@@ -68,7 +70,7 @@ class Conditions:
         try:
             return self._evaluated([text], rows)[0]
         except DataflowError as error:
-            self._reasons.setdefault(text, _reason(text, error))
+            self._reasons.setdefault(text, reason_of(text, error))
             return pa.nulls(rows.num_rows, pa.bool_())
 
     def _evaluated(self, texts: Sequence[str], rows: pa.Table) -> list[pa.BooleanArray]:
@@ -92,15 +94,14 @@ class Conditions:
 
     def _refusal(self, text: str) -> str:
         """Why the condition does not suit the columns; empty when it does."""
-        columns = row_condition(text).columns
-        if missing := missing_columns([name for name in columns if not self._named(name)], self._schema.names):
+        if missing := self.missing(row_condition(text)):
             return missing
         try:
             empty = pa.schema([self._schema.field(name) for name in self._used([text])]).empty_table()
             self._open().offer(ROWS, empty)
             found = self._select([text]).read_all()
         except DataflowError as error:
-            return _reason(text, error)
+            return reason_of(text, error)
         if found.num_rows:
             return f"{text}: it looks at many rows, not at each row alone"
         kind = found.schema.field(0).type
@@ -109,8 +110,10 @@ class Conditions:
     def _used(self, texts: Iterable[str]) -> list[str]:
         return used_columns([row_condition(text) for text in texts], self._schema.names)
 
-    def _named(self, name: str) -> bool:
-        return bool(_matching(name, self._schema.names))
+    def missing(self, condition: Condition) -> str:
+        """The columns of a condition that are not in the data, in words; empty when all are."""
+        names = self._schema.names
+        return missing_columns([name for name in condition.columns if not _matching(name, names)], names)
 
     def measured(self, texts: Sequence[str], *, columns: Sequence[str], where: str, stage: StagedInput) -> Mapping[str, Any]:
         """Aggregates over a whole stage, or its rows where `where` is true: text -> value. Raises DataflowError."""
@@ -136,7 +139,8 @@ def _matching(name: str, names: Sequence[str]) -> list[str]:
     return [name] if name in names else [other for other in names if other.casefold() == name.casefold()]
 
 
-def _reason(text: str, error: DataflowError) -> str:
+def reason_of(text: str, error: DataflowError) -> str:
+    """DuckDB's message about a condition, in one line."""
     message = _PREFIX.sub("", error.message).strip().split("\n\nLINE")[0].split("\nLINE")[0]
     return f"{text}: {' '.join(message.split())}"
 

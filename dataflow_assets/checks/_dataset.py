@@ -117,11 +117,11 @@ class NoNulls:
         self.rows += facts.rows
         for name in self.nulls:
             self.nulls[name] += facts.column(name).null_count
-        if (mask := self.broken(facts)) is not None:
+        if (mask := self.pick(facts)) is not None:
             self.failed += mask.true_count
             self.samples += sample_rows(facts.batch, mask, limit=SAMPLES - len(self.samples))
 
-    def broken(self, facts: Facts) -> pa.BooleanArray | None:
+    def pick(self, facts: Facts) -> pa.BooleanArray | None:
         """Which rows of the batch have a null in one of the columns."""
         mask = None
         for name in self.nulls:

@@ -244,7 +244,7 @@ class WholeFunctionRun:
         sentence = f"{share_of(failed, rows.num_rows)} are not good, says {self.rule.function}{tolerated(self.rule)}"
         return outcome(self.rule, sentence, checked=rows.num_rows, failed=failed, samples=samples)
 
-    def broken(self, facts: Facts) -> pa.BooleanArray | None:
+    def pick(self, facts: Facts) -> pa.BooleanArray | None:
         """The rows of a batch that are not good; asked of every batch once more, in order, after `finish`."""
         if self._failing is None:
             return None

@@ -134,7 +134,7 @@ class RelationRun:
         mask, hashes = among([part.column(name) for name in self.rule.columns], self._missing)
         return part.spread(pa.array(mask)) if len(hashes) else None
 
-    def broken(self, facts: Facts) -> pa.BooleanArray | None:
+    def pick(self, facts: Facts) -> pa.BooleanArray | None:
         """The rows of a batch without a partner; asked after `finish`. Raises DataflowError when too many values are missing to tell."""
         if self._dropped:
             raise DataflowError(

@@ -50,7 +50,7 @@ class RowRun:
         if len(self.samples) < SAMPLES:
             self.samples += sample_rows(facts.batch, mask, limit=SAMPLES - len(self.samples))
 
-    def broken(self, facts: Facts) -> pa.BooleanArray | None:
+    def pick(self, facts: Facts) -> pa.BooleanArray | None:
         """Which rows of the batch break the rule; asked of every batch once more, in order, after `finish`."""
         return self.test.failing(facts)
 

@@ -50,7 +50,7 @@ def aggregate_condition(text: str) -> Condition:
 
 def _read(text: str) -> Condition:
     tree = _tree(text)
-    aggregates = [node.sql("duckdb", normalize_functions=False) for node in tree.walk() if _is_aggregate(node)]
+    aggregates = [node.sql("duckdb", normalize_functions="lower") for node in tree.walk(bfs=False) if _is_aggregate(node)]
     return Condition(text, tuple(dict.fromkeys(_name(column) for column in _columns(tree))), tuple(dict.fromkeys(aggregates)))
 
 

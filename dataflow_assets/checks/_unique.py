@@ -65,7 +65,7 @@ class UniqueRun:
             metadata |= values.frequent.shown()
         return self._result(failed, metadata=metadata, samples=samples)
 
-    def broken(self, facts: Facts) -> pa.BooleanArray | None:
+    def pick(self, facts: Facts) -> pa.BooleanArray | None:
         """The rows of a batch that repeat the value of an earlier row; asked of every batch once more, in order, after `finish`."""
         return self._repeated.again(facts)
 

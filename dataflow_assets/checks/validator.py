@@ -26,7 +26,7 @@ from dataflow_assets.checks._order import Monotonic
 from dataflow_assets.checks._row_tests import AnyNotNull, Expression, Limited, RowTest, condition_of, value_test
 from dataflow_assets.checks._rows import RowRun
 from dataflow_assets.checks._rules import AGGREGATES, Rule, RuleKind, distinct_names
-from dataflow_assets.checks._sql import row_condition
+from dataflow_assets.checks._sql import aggregate_condition, row_condition
 from dataflow_assets.protocols import CheckPromise, CheckResult, Mistake, Reference, StagedInput, StepContext
 from dataflow_assets.spec.models import Model, Names
 
@@ -80,7 +80,7 @@ class RuleRun(Protocol):
 class PointsAtRows(Protocol):
     """A rule over one stream that can say which rows break it."""
 
-    def broken(self, facts: Facts) -> pa.BooleanArray | None:
+    def pick(self, facts: Facts) -> pa.BooleanArray | None:
         """True for those of a batch, false (never null) for the others; None for none. Asked of each batch, in order, after `finish`."""
         ...
 
@@ -89,7 +89,7 @@ class ValidatorRun:
     """All rules over one stream; see `protocols.CheckRun`."""
 
     def __init__(self, rules: Sequence[Rule], runs: Sequence[RuleRun], conditions: Conditions) -> None:
-        self._rules, self._runs, self._conditions = rules, runs, conditions
+        self._rules, self.runs, self._conditions = rules, runs, conditions
 
     def facts(self, batch: pa.RecordBatch) -> Facts:
         """What the rules are shown of a batch."""
@@ -98,13 +98,13 @@ class ValidatorRun:
     def update(self, batch: pa.RecordBatch) -> None:
         """Show the batch to every rule."""
         facts = self.facts(batch)
-        for run in self._runs:
+        for run in self.runs:
             run.update(facts)
 
     def finish(self, stage: StagedInput) -> list[CheckResult]:
         """One result per rule, in the order of `promises`."""
         try:
-            return [self._result(rule, run, stage) for rule, run in zip(self._rules, self._runs, strict=True)]
+            return [self._result(rule, run, stage) for rule, run in zip(self._rules, self.runs, strict=True)]
         finally:
             self._conditions.close()
 
@@ -205,7 +205,8 @@ def _start_on_columns(rule: Rule, schema: pa.Schema, context: StepContext, condi
     """A rule whose columns are all there. Raises Unfit when it makes no sense for them."""
     kind = schema.field(rule.columns[0]).type if rule.columns else None
     if rule.kind is RuleKind.SQL:
-        return _aggregates.SqlRun(rule, schema, conditions)
+        missing = conditions.missing(aggregate_condition(rule.pattern))
+        return _dataset.Unanswerable(rule, missing) if missing else _aggregates.SqlRun(rule, schema, conditions)
     if rule.kind is RuleKind.TYPE:
         return _dataset.ColumnType(rule, kind)
     if rule.kind is RuleKind.UNIQUE:
