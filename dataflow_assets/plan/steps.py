@@ -51,7 +51,9 @@ def draft_steps(
         step.id: draft for index, step in enumerate(pipeline.steps) if (draft := _draft(step, index, connections, renderer, findings))
     }
     _refuse_bad_inputs(pipeline, findings)
-    order = run_order(pipeline, first=referred_steps(drafts))
+    plain, order = run_order(pipeline), run_order(pipeline, first=referred_steps(drafts))
+    if len(order) < len(plain):  # checks that look at each other's rows: refused later on, with their places
+        order = plain
     return {name: drafts[name] for name in order if name in drafts}
 
 
