@@ -89,7 +89,8 @@ class Rule:
         """The asset check, before it runs."""
         if self.anomaly is not None:
             return self.anomaly.promise
-        return CheckPromise(self.name, self.description or self._sentence(), self.blocking and self.severity is Severity.ERROR)
+        only_warns = self.severity is Severity.WARN or (self.warn_above is not None and self.max_failed is None)
+        return CheckPromise(self.name, self.description or self._sentence(), self.blocking and not only_warns)
 
     @property
     def uses(self) -> tuple[str, ...]:

@@ -40,17 +40,18 @@ def aggregate_condition(text: str) -> Condition:
     """A condition on aggregates of the dataset, such as `sum(paid) = sum(due)`. Raises ValueError with the place for anything else."""
     condition = _read(text)
     tree = _tree(text)
-    if not condition.aggregates:
+    if not condition.aggregates and not any(_may_aggregate(node) for node in tree.walk()):
         raise ValueError(f"{text!r} has no aggregate such as sum(paid): write `expression:` for a condition on each row")
     for column in _columns(tree):
-        if not any(_is_aggregate(parent) for parent in _above(column)):
+        if not any(_may_aggregate(parent) for parent in _above(column)):
             raise ValueError(f"{column.sql('duckdb')} stands outside of an aggregate: write, for example, max({column.sql('duckdb')})")
     return condition
 
 
 def _read(text: str) -> Condition:
     tree = _tree(text)
-    aggregates = [node.sql("duckdb", normalize_functions="lower") for node in tree.walk(bfs=False) if _is_aggregate(node)]
+    found = [_whole(node) for node in tree.walk(bfs=False) if _is_aggregate(node)]
+    aggregates = [node.sql("duckdb", normalize_functions="lower") for node in found]
     return Condition(text, tuple(dict.fromkeys(_name(column) for column in _columns(tree))), tuple(dict.fromkeys(aggregates)))
 
 
@@ -76,6 +77,8 @@ def _tree(text: str) -> Any:
         raise ValueError(
             f"{text!r} is not one condition: write what would follow WHERE, such as price >= cost, without SELECT and without ;"
         )
+    if tree.find(exp.Placeholder, exp.Parameter) is not None:
+        raise ValueError(f"{text!r} leaves a value open: write the value, or a template for it")
     if window := tree.find(exp.Window):
         raise ValueError(f"{window.sql('duckdb')} looks at other rows: work it out in a sql step first, and check its column")
     return tree
@@ -85,6 +88,20 @@ def _is_aggregate(node: Any) -> bool:
     from sqlglot import exp
 
     return isinstance(node, exp.AggFunc)
+
+
+def _may_aggregate(node: Any) -> bool:
+    """Whether the node is an aggregate with its filter, or a function that sqlglot does not know and DuckDB may."""
+    from sqlglot import exp
+
+    return isinstance(node, exp.AggFunc | exp.Filter | exp.Anonymous)
+
+
+def _whole(node: Any) -> Any:
+    """An aggregate with its FILTER, where it has one."""
+    from sqlglot import exp
+
+    return node.parent if isinstance(node.parent, exp.Filter) else node
 
 
 def _columns(tree: Any) -> Iterator[Any]:
@@ -99,7 +116,8 @@ def _columns(tree: Any) -> Iterator[Any]:
 
 def _name(column: Any) -> str:
     """The dataset's column; `a.b` is field b of the column a, unless a is the dataset itself."""
-    return str(column.table if column.table and column.table.casefold() != ROWS else column.name)
+    parts = [part.name for part in column.parts]
+    return str(parts[1] if len(parts) > 1 and parts[0].casefold() == ROWS else parts[0])
 
 
 def _above(node: Any) -> Iterator[Any]:

@@ -137,3 +137,5 @@ def test_conditions_on_aggregates_tell_each_value(tmp_path: Path) -> None:
     assert result.metadata["values"] == {"sum(a)": "9", "count(*)": 3, "median(a)": 3.0, "max(a)": 5}
     assert result.description.endswith("does not hold: sum(a) is 9, count(*) is 3, median(a) is 3.0, max(a) is 5")
     assert one({"sql": "sum(a) > 0"}, [], pa.int64(), tmp_path).passed, "null is no failure"
+    filtered = one({"sql": "sum(a) filter (where g = 1) = 3 and entropy(a) > 0"}, [1, 3, 5], pa.int64(), tmp_path)
+    assert (filtered.passed, list(filtered.metadata["values"].values())) == (True, ["3"])

@@ -143,6 +143,7 @@ def test_severity_and_blocking_reach_the_rules() -> None:
         ({"expression": "a IN (SELECT b FROM c)"}, "is not one condition"),
         ({"expression": "a > lag(a) OVER ()"}, "looks at other rows"),
         ({"expression": "sum(a) > 1"}, "write `sql:` for a condition on aggregates"),
+        ({"expression": "a > $limit"}, "leaves a value open"),
         ({"column": "a", "expression": "a > 1"}, "expression is about the whole row: leave `column` out"),
         ({"sql": "a > 1"}, "has no aggregate such as sum(paid): write `expression:`"),
         ({"sql": "sum(a) > b"}, "b stands outside of an aggregate"),
@@ -204,16 +205,16 @@ def test_promises_tell_what_a_check_is_about_and_whether_it_blocks() -> None:
 
 def test_a_rule_knows_every_column_that_it_uses() -> None:
     items = [
-        {"column": "a", "not_null": True, "where": "lower(input.b) = 'x' and c.field > 1"},
+        {"column": "a", "not_null": True, "where": "lower(input.b) = 'x' and c.field.deep > 1"},
         {"expression": "price >= list_sum(list_transform(xs, x -> x + cost))"},
-        {"sql": "sum(paid) = sum(due)", "where": "shop = 1"},
+        {"sql": "sum(paid) = sum(due) FILTER (WHERE kind = 1)", "where": "shop = 1"},
         {"column": "at", "monotonic": "increasing", "group_by": ["shop", "till"]},
     ]
     options = ValidatorOptions.model_validate({"checks": items})
     assert [set(rule.uses) for rule in options.rules()] == [
         {"a", "b", "c"},
         {"price", "xs", "cost"},
-        {"paid", "due", "shop"},
+        {"paid", "due", "kind", "shop"},
         {"at", "shop", "till"},
     ]
 
@@ -221,3 +222,18 @@ def test_a_rule_knows_every_column_that_it_uses() -> None:
 def test_a_promise_tells_the_condition() -> None:
     options = ValidatorOptions.model_validate({"checks": [{"column": "a", "above": 1, "below": 5, "where": "b = 2"}]})
     assert Check(options).promises[0].description == "a: range above 1 and below 5, where b = 2"
+
+
+@pytest.mark.parametrize(
+    ("more", "blocking"),
+    [
+        ({}, True),
+        ({"max_failed": 1}, True),
+        ({"warn_above": 1}, False),
+        ({"warn_above": 1, "max_failed": "1%"}, True),
+        ({"blocking": False}, False),
+    ],
+)
+def test_a_rule_that_can_only_warn_does_not_block(more: dict[str, Any], blocking: bool) -> None:
+    options = ValidatorOptions.model_validate({"checks": [{"column": "a", "not_null": True, **more}]})
+    assert Check(options).promises[0].blocking is blocking
