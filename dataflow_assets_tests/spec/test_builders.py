@@ -116,3 +116,17 @@ def test_mistakes_point_at_the_call(build, message):
     assert message in shown
     assert Path(__file__).name in shown
     assert "\n  | " in shown
+
+
+def is_good(rows):
+    return rows["id"] > 0
+
+
+def test_a_rule_takes_a_function_itself():
+    rules = [{"function": is_good, "kwargs": {}}, {"column": "id", "not_null": True}]
+    named = [{"function": f"{__name__}:is_good", "kwargs": {}}, {"column": "id", "not_null": True}]
+    assert source("read", "csv", checks=rules, file_path="x").model.checks == named
+    assert validator("valid", depends_on="read", checks=rules).model.config == {"checks": named}
+    code = "from dataflow_assets import source\n\ndef own(rows):\n    return rows\n\nprint(source('a', 'csv', checks=[{'function': own}]).model.checks)"
+    assert rules[0]["function"] is is_good
+    assert "def own" in code
