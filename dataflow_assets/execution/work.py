@@ -27,14 +27,14 @@ def producer_of(pipeline: PipelinePlan, step: StepPlan) -> StepPlan:
 
 
 def with_ancestors(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
-    """The chosen steps, every step they need, and those that the checks of the chosen ones look at."""
+    """The chosen steps, every step they need, and those that the checks of any of these look at."""
     needed: set[str] = set()
-    waiting = [*chosen, *looked_at(pipeline, chosen)]
+    waiting = list(chosen)
     while waiting:
         step = waiting.pop()
         if step not in needed:
             needed.add(step)
-            waiting.extend(pipeline.by_id[step].inputs)
+            waiting.extend((*pipeline.by_id[step].inputs, *pipeline.by_id[step].looks_at))
     return frozenset(needed)
 
 
