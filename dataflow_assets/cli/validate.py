@@ -5,15 +5,17 @@ Here: printing problems and the exit code. Not here: finding them (`spec`, `plan
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import click
 
-from dataflow_assets.cli.choosing import selected, selection_options, survey
+from dataflow_assets.cli.choosing import Surveyed, selected, selection_options, survey
 from dataflow_assets.cli.failures import OK, USAGE, problem_data
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
+from dataflow_assets.errors import Problem
 from dataflow_assets.execution.rehearsal import rehearse
 
 
@@ -22,8 +24,8 @@ from dataflow_assets.execution.rehearsal import rehearse
 @variable_options
 @click.pass_obj
 def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...], several: tuple[str, ...], single: tuple[str, ...]) -> int:
-    """Check the project file and every pipeline: keys, names, plugins and their options, dependencies, templates, write modes, and
-    the SQL and Python of transforms as far as it can be seen without running.
+    """Check the project file, every pipeline and the unit tests for data: keys, names, plugins and their options, dependencies,
+    templates, write modes, and the SQL and Python of transforms as far as it can be seen without running.
 
     Nothing is connected to and nothing is run. Each problem shows its file, line and column. Exits with 2 when there is one.
     """
@@ -31,7 +33,9 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
     names = selected(surveyed, select, exclude)
     rehearsed = rehearse(surveyed.project, surveyed.plan)
     of = {name: (*surveyed.problems.get(name, ()), *rehearsed.get(name, ())) for name in names}
-    problems = sorted({problem for found in of.values() for problem in found}, key=lambda problem: problem.place)
+    problems = sorted(
+        {problem for found in of.values() for problem in found} | _in_tests(surveyed, names), key=lambda problem: problem.place
+    )
     wrong = sorted(name for name in names if of[name])
     for problem in problems:
         session.say(f"{problem}\n")
@@ -56,3 +60,10 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
         }
     )
     return USAGE if problems else OK
+
+
+def _in_tests(surveyed: Surveyed, names: Collection[str]) -> set[Problem]:
+    """The mistakes in unit tests for data; of a part of the pipelines nothing is said of them."""
+    from dataflow_assets.testing.cases import mistakes_in_tests
+
+    return set(mistakes_in_tests(surveyed.project)) if set(names) == set(surveyed.nodes) else set()

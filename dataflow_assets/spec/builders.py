@@ -1,7 +1,7 @@
 """Pipelines written in Python: functions that give exactly the models that YAML gives.
 
-Here: `project`, `pipeline`, and one function per role of a step; a mistake is reported at the file and line of the call. Not here: the
-models (`spec.models`), reading files (`spec.load`).
+Here: `project`, `pipeline`, `data_test`, and one function per role of a step; a mistake is reported at the file and line of the call.
+Not here: the models (`spec.models`, `spec.data_tests`), reading files (`spec.load`).
 
     orders = pipeline(
         "orders",
@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dataflow_assets.errors import Place, Problem, SpecError
+from dataflow_assets.spec.data_tests import DataTestModel, LoadedTest
 from dataflow_assets.spec.load import environment_of
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, StepType
 from dataflow_assets.spec.problems import missing_plugins, problems_of
@@ -111,6 +112,35 @@ def project(name: str, *, pipelines: Sequence[LoadedPipeline] = (), root: str | 
     folder = Path(root) if root is not None else Path(place.file).parent if Path(place.file).is_file() else Path()
     folder = folder.absolute()
     return Project(folder, model, _places(place), tuple(pipelines), environment=environment_of(folder))
+
+
+def data_test(name: str, *, pipeline: str, expect: Any, given: Mapping[str, Any] | None = None, **options: Any) -> LoadedTest:
+    """A unit test for data; keywords are the keys of a test document (`step`, `window`, `existing`, `properties` ...).
+
+    Rows are lists of dictionaries, or tables of Arrow, pandas or polars with their types. Relative paths start at the calling file.
+    Raises SpecError.
+    """
+    tables = {step: _written(table) for step, table in (given or {}).items()}
+    if "existing" in options:
+        options["existing"] = _written(options["existing"])
+    places = _places(_caller())
+    written = {"test": name, "pipeline": pipeline, "given": tables, "expect": _written(expect, typed=False), **options}
+    return LoadedTest(_made(DataTestModel, written, places), places)
+
+
+def _written(table: Any, *, typed: bool = True) -> Any:
+    """A table as a test document writes it: rows and, of plain columns, their types. What is no table stays as it is."""
+    package = type(table).__module__.partition(".")[0]
+    if package == "polars":
+        table = table.to_arrow()
+    elif package == "pandas":
+        import pyarrow as pa
+
+        table = pa.Table.from_pandas(table, preserve_index=False)
+    elif package != "pyarrow":
+        return table
+    types = {item.name: str(item.type) for item in table.schema if typed and "<" not in str(item.type)}
+    return {"rows": table.to_pylist(), "columns": types}
 
 
 def _refuse_duplicates(pipelines: Sequence[LoadedPipeline]) -> None:

@@ -14,13 +14,14 @@ from pydantic import AliasChoices, BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from dataflow_assets import discovery
+from dataflow_assets.spec.data_tests import DataTestModel
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 _REF = "#/$defs/{model}"
 _TEMPLATE = {"type": "string", "pattern": r"\{\{|\{%|\$\{", "description": "a template, rendered when the step runs"}
 _ANNOTATIONS = ("title", "description", "default")
-_OPTIONAL_WHEN_EMPTY = (PipelineModel, ProjectModel, StepModel)
+_OPTIONAL_WHEN_EMPTY = (PipelineModel, ProjectModel, StepModel, DataTestModel)
 
 RULES = "validator"
 """The check whose `checks` a step may have itself."""
@@ -56,6 +57,12 @@ def project_schema() -> Schema:
     schema, _ = _schema_of(ProjectModel, _plugins("connection"))
     schema["properties"]["sources"] = {**schema["properties"]["connections"], "description": "an older name of `connections`"}
     return schema
+
+
+def data_test_schema() -> Schema:
+    """The schema of a file of unit tests for data."""
+    made = DataTestModel.model_json_schema(schema_generator=_Generator, ref_template=_REF)
+    return {"$schema": DRAFT, **made}
 
 
 def _schema_of(root: type[BaseModel], plugins: list[_Plugin]) -> tuple[Schema, dict[_Plugin, str]]:

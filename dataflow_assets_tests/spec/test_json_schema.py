@@ -9,7 +9,7 @@ from jsonschema import Draft7Validator
 
 from dataflow_assets import discovery
 from dataflow_assets.spec import yaml
-from dataflow_assets.spec.json_schema import pipeline_schema, project_schema
+from dataflow_assets.spec.json_schema import data_test_schema, pipeline_schema, project_schema
 
 PIPELINE = """
 pipeline_name: orders
@@ -134,3 +134,25 @@ def test_the_rules_of_a_step_are_those_of_a_validator(pipeline):
     assert errors(pipeline, document) == []
     for wrong in ({"column": "id", "notnull": True}, {"column": "id", "monotonic": "up"}, {"column": "a", "to": {"stp": "b"}}):
         assert errors(pipeline, {"steps": [{"id": "a", "type": "source", "source_type": "csv", "checks": [wrong]}]}), wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "ok"),
+    [
+        ("test: a\npipeline: p\nwindow: 2024-01-01\ngiven: {s: [{x: 1}]}\nexpect: [{x: 1}]", True),
+        (
+            "name: a\npipeline: p\nwindow: [2024-01-01]\ngiven: {s: {csv: a.csv, columns: {x: int64}}}\nexpect: {row_count: 0}",
+            True,
+        ),
+        (
+            "test: a\npipeline: p\nvars: {x: 1}\nexisting: {sql: select 1}\nexpect: {columns: [x], error: x}\nproperties: [late]",
+            True,
+        ),
+        ("test: a\npipeline: p", False),
+        ("test: a\npipeline: p\nexpect: {row: []}", False),
+        ("test: a\npipeline: p\nexpect: []\nproperties: [never]", False),
+        ("test: a\npipeline: p\ngiven: [1]\nexpect: []", False),
+    ],
+)
+def test_a_test_is_accepted_as_the_loader_does(text, ok):
+    assert (errors(data_test_schema(), plain(text)) == []) is ok
