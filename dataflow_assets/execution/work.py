@@ -28,15 +28,20 @@ def producer_of(pipeline: PipelinePlan, step: StepPlan) -> StepPlan:
 
 
 def with_ancestors(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
-    """The chosen steps and every step they need."""
+    """The chosen steps, every step they need, and those that the checks of any of these look at."""
     needed: set[str] = set()
     waiting = list(chosen)
     while waiting:
         step = waiting.pop()
         if step not in needed:
             needed.add(step)
-            waiting.extend(pipeline.by_id[step].inputs)
+            waiting.extend((*pipeline.by_id[step].inputs, *pipeline.by_id[step].looks_at))
     return frozenset(needed)
+
+
+def looked_at(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
+    """The steps that the checks of the chosen ones look at."""
+    return frozenset(name for step in chosen for name in pipeline.by_id[step].looks_at)
 
 
 @dataclass
@@ -109,4 +114,5 @@ def step_context(
         history={} if history is None else history,
         queries=rendered.queries if rendered else {},
         published=work.session.request.checks_only and step.role == "endpoint",
+        now=work.session.request.now,
     )

@@ -91,6 +91,14 @@ class ContractTerms(Model):
     columns: Columns = Field(min_length=1, description="column -> its type, or a block; or a list of blocks, each with its name")
     rules: list[dict[str, Any]] = Field(default_factory=list, description="rules about several columns or the number of rows")
 
+    @model_validator(mode="after")
+    def _rules_stay_with_the_dataset(self) -> Self:
+        for item, _ in rule_items(self):
+            if "to" in item:
+                about = item.get("column") or item.get("columns") or "the rows"
+                raise ValueError(f"the rule about {about} looks at another dataset (`to`): write it in `checks:` of the step")
+        return self
+
 
 class ContractModel(ContractTerms):
     """One contract document."""

@@ -26,6 +26,9 @@ _OPTIONAL_WHEN_EMPTY = (PipelineModel, ProjectModel, StepModel, ContractModel, D
 _OF_ANY_COLUMN = frozenset({"column", "columns", "check", "description"})
 """Keys of a rule that say nothing, or something else, under a column of a contract."""
 
+RULES = "validator"
+"""The check whose `checks` a step may have itself."""
+
 Schema = dict[str, Any]
 
 
@@ -46,6 +49,9 @@ def pipeline_schema() -> Schema:
         kinds = sorted({spelling for plugin in refs if plugin.role == role for spelling in discovery.spellings(plugin.kind)})
         step["properties"][f"{role}_type"] = {"enum": [*kinds, None], "description": f"the plugin of a {role} step"}
     step["allOf"] = [*step.get("allOf", []), *(_config_rule(plugin, ref) for plugin, ref in refs.items() if plugin.role != "connection")]
+    for ref in (ref for plugin, ref in refs.items() if plugin.kind == RULES):
+        rules = schema["$defs"][ref.rpartition("/")[2]]["properties"]["checks"]
+        step["properties"]["checks"] = {**rules, "description": step["properties"]["checks"].get("description", "")}
     return schema
 
 

@@ -28,7 +28,7 @@ from dataflow_assets.spec.project import Project
 from dataflow_assets.testing.cases import Case
 from dataflow_assets.testing.comparing import SHOWN, shown, value_text
 from dataflow_assets.testing.values import kind_in_words
-from dataflow_assets.transforms.python import importable, load_file, top_level_names
+from dataflow_assets.user_code import importable, load_file, top_level_names
 
 _NAMES = ("expected_inputs", "expected_output")
 Rows = list[dict[str, Any]]

@@ -124,6 +124,18 @@ def test_examples_of_plugins_pass(pipeline):
                         assert errors(pipeline, data) == [], kind
 
 
+def test_the_rules_of_a_step_are_those_of_a_validator(pipeline):
+    rules = [
+        {"column": "id", "not_null": True, "max_failed": "1%", "where": "{{ which }}"},
+        {"column": "customer", "to": {"step": "customers", "column": "id"}},
+        {"anomaly": {"metric": "row_count"}},
+    ]
+    document = {"steps": [{"id": "a", "type": "source", "source_type": "csv", "checks": rules}]}
+    assert errors(pipeline, document) == []
+    for wrong in ({"column": "id", "notnull": True}, {"column": "id", "monotonic": "up"}, {"column": "a", "to": {"stp": "b"}}):
+        assert errors(pipeline, {"steps": [{"id": "a", "type": "source", "source_type": "csv", "checks": [wrong]}]}), wrong
+
+
 @pytest.mark.parametrize(
     ("text", "ok"),
     [
