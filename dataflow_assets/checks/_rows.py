@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from dataflow_assets.checks._literals import Unfit, jsonable, key_type, shown_key, to_key
 from dataflow_assets.checks._rules import Rule, RuleKind
-from dataflow_assets.protocols import CheckResult, StagedInput
+from dataflow_assets.protocols import CheckResult, Severity, StagedInput
 
 SAMPLES = 5
 Samples = list[dict[str, Any]]
@@ -296,6 +296,10 @@ class RowRun:
         if len(self.samples) < SAMPLES:
             self.samples += sample_rows(facts.batch, mask, limit=SAMPLES - len(self.samples))
 
+    def pick(self, facts: Facts) -> pa.BooleanArray | None:
+        """Where the batch breaks the rule; None where nowhere."""
+        return self.test.failing(facts)
+
     def finish(self, stage: StagedInput) -> CheckResult:
         """The outcome."""
         column = self.rule.columns[0]
@@ -334,15 +338,17 @@ def outcome(
     samples: Samples | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> CheckResult:
-    """The result of `rule`; it passed when no row failed unless `passed` says otherwise."""
+    """The result of `rule`; it passed when no row failed unless `passed` says otherwise, and then no rows can be set aside."""
+    quarantine = rule.quarantines and passed is None
     return CheckResult(
         name=rule.name,
         passed=failed == 0 if passed is None else passed,
         description=f"{rule.description}: {sentence}" if rule.description else sentence,
-        severity=rule.severity,
-        blocking=rule.blocking,
+        severity=Severity.WARN if quarantine else rule.severity,
+        blocking=rule.blocking and not quarantine,
         checked=checked,
         failed=failed,
         samples=tuple(samples or ()),
         metadata={"rule": str(rule.kind), **(metadata or {}), "failed_share": failed / checked if checked else 0.0},
+        quarantine=quarantine,
     )

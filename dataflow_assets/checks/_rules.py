@@ -16,7 +16,7 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from dataflow_assets.checks._metric import AnomalyOptions, slug
-from dataflow_assets.protocols import CheckPromise, Severity
+from dataflow_assets.protocols import CheckPromise, Scope, Severity
 from dataflow_assets.spec.models import Model, Names
 
 CHECK_NAME = re.compile(r"^[A-Za-z0-9_]+$")
@@ -48,6 +48,24 @@ _KEYS: dict[RuleKind, tuple[str, ...]] = {
     RuleKind.LENGTH: ("min_length", "max_length"),
     RuleKind.ANOMALY: ("anomaly",),
 }
+_SCOPES: dict[RuleKind, Scope] = {
+    RuleKind.NOT_NULL: Scope.ROW,
+    RuleKind.RANGE: Scope.ROW,
+    RuleKind.ACCEPTED_VALUES: Scope.ROW,
+    RuleKind.REGEX: Scope.ROW,
+    RuleKind.LENGTH: Scope.ROW,
+    RuleKind.UNIQUE: Scope.ROWS,
+}
+"""What the rules about rows must see; every other rule is about the dataset."""
+
+
+class OnFailure(enum.StrEnum):
+    """What becomes of a window with rows that break a rule."""
+
+    FAIL = "fail"
+    QUARANTINE = "quarantine"
+
+
 _FLAGS = frozenset({RuleKind.REQUIRED_COLUMNS, RuleKind.NOT_NULL, RuleKind.UNIQUE})
 
 
@@ -68,13 +86,25 @@ class Rule:
     anomaly: AnomalyOptions | None = None
     named: bool = False
     """Whether the user chose the name."""
+    on_failure: OnFailure = OnFailure.FAIL
+
+    @property
+    def scope(self) -> Scope:
+        """What it must see to judge a row."""
+        return _SCOPES.get(self.kind, Scope.DATASET)
+
+    @property
+    def quarantines(self) -> bool:
+        """Whether the rows that break it are set aside."""
+        return self.on_failure is OnFailure.QUARANTINE
 
     @property
     def promise(self) -> CheckPromise:
         """The asset check, before it runs."""
         if self.anomaly is not None:
             return self.anomaly.promise
-        return CheckPromise(self.name, self.description or self._sentence(), self.blocking and self.severity is Severity.ERROR)
+        blocking = self.blocking and self.severity is Severity.ERROR
+        return CheckPromise(self.name, self.description or self._sentence(), blocking, self.quarantines, self.scope)
 
     def _sentence(self) -> str:
         subject = ", ".join(self.columns) or "rows"
@@ -134,6 +164,9 @@ class RuleItem(Model):
     )
     severity: Severity = Field(Severity.ERROR, description="warn reports and goes on")
     blocking: bool = Field(True, description="whether a failure keeps the window from being published; never for severity warn")
+    on_failure: OnFailure = Field(
+        OnFailure.FAIL, description="quarantine publishes the other rows and keeps those that break the rule; for rules about rows"
+    )
     name: str | None = Field(None, description="name of the asset check; default: from the column and the rule")
     description: str = Field("", description="shown with the check")
 
@@ -194,10 +227,23 @@ class RuleItem(Model):
             raise ValueError("`anomaly` stands alone: put name, severity and blocking inside it, and other rules in items of their own")
         for kind in kinds:
             self._refuse_incomplete(kind)
+        if self.on_failure is OnFailure.QUARANTINE:
+            self._refuse_quarantine(kinds)
         refuse_crossed(self.min_value, self.max_value, low_key="min_value", high_key="max_value")
         refuse_crossed(self.min_length, self.max_length, low_key="min_length", high_key="max_length")
         refuse_crossed(self.min_rows, self.max_rows, low_key="min_rows", high_key="max_rows")
         return self
+
+    def _refuse_quarantine(self, kinds: Sequence[RuleKind]) -> None:
+        for kind in kinds:
+            if kind not in _SCOPES:
+                rules = ", ".join(_SCOPES)
+                raise ValueError(f"`on_failure: quarantine` is for rules about rows ({rules}); {kind} judges the dataset, not a row")
+        if self.severity is Severity.WARN or not self.blocking:
+            written = "severity: warn" if self.severity is Severity.WARN else "blocking: false"
+            raise ValueError(
+                f"`{written}` publishes the rows that break a rule, `on_failure: quarantine` keeps them out: write one of them"
+            )
 
     def _is_set(self, key: str) -> bool:
         value = getattr(self, key)
@@ -254,6 +300,7 @@ class RuleItem(Model):
             severity=self.severity,
             blocking=self.blocking,
             description=self.description,
+            on_failure=self.on_failure,
         )
         if kind in {RuleKind.ROW_COUNT, RuleKind.REQUIRED_COLUMNS}:
             return [rule]

@@ -10,6 +10,7 @@ NaN equals NaN and 0.0 equals -0.0.
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -110,6 +111,8 @@ class UniqueRun:
         self.rule = rule
         self.hashes = HashRuns(scratch, run_hashes=run_hashes)
         self.checked = self.nulls = 0
+        self._repeated: Hashes = np.empty(0, dtype=np.uint64)
+        self._seen: Mask = np.empty(0, dtype=np.bool_)
 
     def update(self, facts: Facts) -> None:
         """See the next batch."""
@@ -120,7 +123,8 @@ class UniqueRun:
 
     def finish(self, stage: StagedInput) -> CheckResult:
         """The outcome; reads the stage again when hashes repeat."""
-        repeated = self.hashes.repeated()
+        repeated = self._repeated = self.hashes.repeated()
+        self._seen = np.zeros(len(repeated), dtype=np.bool_)
         failed = self.hashes.extra
         metadata: dict[str, object] = {}
         samples: Samples = []
@@ -133,7 +137,28 @@ class UniqueRun:
             else:
                 failed = values.extra
             samples = values.samples(stage) if failed else []
-        return self._result(failed, metadata=metadata, samples=samples)
+        result = self._result(failed, metadata=metadata, samples=samples)
+        if result.quarantine and self.hashes.dropped:  # not all of the later copies could be found again
+            return replace(result, quarantine=False, severity=self.rule.severity, blocking=self.rule.blocking)
+        return result
+
+    def pick(self, facts: Facts) -> pa.BooleanArray | None:
+        """The copies of a value after its first row; to be asked for every batch in order, after `finish`."""
+        if not len(self._repeated):
+            return None
+        hashes, complete = _hashes([facts.column(name) for name in self.rule.columns])
+        places = np.minimum(np.searchsorted(self._repeated, hashes), len(self._repeated) - 1)
+        rows = np.flatnonzero(self._repeated[places] == hashes)
+        values, first = np.unique(places[rows], return_index=True)
+        new = first[~self._seen[values]]
+        self._seen[values] = True
+        later = np.ones(len(rows), dtype=np.bool_)
+        later[new] = False
+        if complete is not None:
+            rows = np.flatnonzero(complete)[rows]
+        mask = np.zeros(facts.rows, dtype=np.bool_)
+        mask[rows[later]] = True
+        return pa.array(mask)
 
     def _result(self, failed: int, *, metadata: dict[str, object], samples: Samples) -> CheckResult:
         columns = ", ".join(self.rule.columns)

@@ -7,14 +7,14 @@ Here: the options in both documented forms, and the run that shows each batch to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
 from dataflow_assets.checks._metric import MetricRun
 from dataflow_assets.checks._rules import Count, Rule, RuleItem, RuleKind, distinct_names, refuse_crossed
-from dataflow_assets.protocols import CheckPromise, CheckResult, StagedInput, StepContext
+from dataflow_assets.protocols import BrokenRows, CheckPromise, CheckResult, StagedInput, StepContext
 from dataflow_assets.spec.models import Model, Names
 
 
@@ -60,8 +60,19 @@ class RuleRun(Protocol):
         ...
 
 
+@runtime_checkable
+class PickingRun(Protocol):
+    """A rule that can tell which rows break it, once it is finished."""
+
+    rule: Rule
+
+    def pick(self, facts: Any) -> pa.BooleanArray | None:
+        """Where the batch breaks it; None where nowhere."""
+        ...
+
+
 class ValidatorRun:
-    """All rules over one stream; see `protocols.CheckRun`."""
+    """All rules over one stream; see `protocols.CheckRun` and `protocols.PicksRows`."""
 
     def __init__(self, runs: list[RuleRun]) -> None:
         self._runs = runs
@@ -77,6 +88,17 @@ class ValidatorRun:
     def finish(self, stage: StagedInput) -> list[CheckResult]:
         """One result per rule, in the order of `promises`."""
         return [run.finish(stage) for run in self._runs]
+
+    def pick(self, batch: pa.RecordBatch) -> Sequence[BrokenRows]:
+        """Which rows break which quarantining rule, in the order of the rules."""
+        from dataflow_assets.checks._rows import Facts
+
+        facts, broken = Facts(batch), list[BrokenRows]()
+        for run in self._runs:
+            if isinstance(run, PickingRun) and run.rule.quarantines and (rows := run.pick(facts)) is not None:
+                columns = run.rule.columns
+                broken.append(BrokenRows(run.rule.name, columns[0] if len(columns) == 1 else "", rows))
+        return broken
 
 
 class Check:
