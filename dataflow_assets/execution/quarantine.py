@@ -1,7 +1,7 @@
 """The quarantine of an endpoint: where its rows stand, who may write them, and publishing them before the rows that go on.
 
-Here: the target beside the endpoint's own, the claim on it, one publish that replaces what the same unit had set aside before. Not here:
-which rows are set aside (`execution.splitting`), taking them out again (`execution.replaying`), what a row of it holds (`storage.quarantine`).
+Here: the target beside the endpoint's own, the claim on it, one publish that replaces what the same unit had set aside before. Not
+here: which rows are set aside (`execution.splitting`), taking them out again (`execution.replaying`), the columns (`storage.quarantine`).
 
 The quarantine is claimed before the target and written before it. So whoever publishes into the target holds the quarantine's newest rows,
 and a death between the two leaves a window that is not published, which the next attempt writes anew on both sides.
@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dataflow_assets.errors import StageCorrupt
+from dataflow_assets.errors import ReadFailed, StageCorrupt
 from dataflow_assets.execution.session import Session
 from dataflow_assets.execution.work import Work, with_ancestors
 from dataflow_assets.failpoints import failpoint
@@ -27,9 +27,10 @@ from dataflow_assets.storage.stages import Stage, load_stage, write_stage
 from dataflow_assets.tables import Claim, PublishRequest, SchemaPolicy, Target, Unit, WriteMode, utc_now
 from dataflow_assets.windows import Window
 
-HELD, TABLE, START, PUBLISHED_WITH = "quarantined", "quarantine", "window_start", "published_with"
-"""Keys of a ledger entry's `state`: in the target's how many rows were set aside and where; in the quarantine's where its rows stand in time,
-and which attempt at the target they belong to."""
+HELD, TABLE, READ = "quarantined", "quarantine", "rows_read"
+"""Keys of the `state` of a published window: how many rows were kept from it, where they are, how many rows its sources had."""
+START, PUBLISHED_WITH = "window_start", "published_with"
+"""Keys of the `state` of a unit of a quarantine: where its rows stand in time, and the attempt that published the others."""
 _LAYOUT = frozenset({"table", "table_schema", "table_database", "dataset", "file_path", "delimiter", "encoding", "compression", "format"})
 """Options of an endpoint that hold for the table beside it too; others name columns that it has not."""
 _MOMENT = timedelta(microseconds=1)
@@ -82,17 +83,38 @@ def publish_quarantine(work: Work, step: StepPlan, claim: Claim) -> dict[str, st
     target = work.targets[step.id]
     published = claim.published
     if published is not None and target.mode is WriteMode.APPEND:
-        return {name: published.state[name] for name in (HELD, TABLE) if name in published.state}
+        return {name: published.state[name] for name in (HELD, TABLE, READ) if name in published.state}
+    _refuse_shrunk(work, step, claim)
     parts = [work.aside[name] for name in _in_order(work, step) if name in work.aside]
     held = work.asides.get(step.id)
     if held is None and not parts and int(published.state.get(HELD, 0) if published else 0) == 0:
         return {}
+    read = {READ: str(_rows_read(work, step))}
     held = held or _claim(work, step, claim.unit.key)
     aside = quarantine_target(work.session, step, target)
     if not parts and not _holds_rows(work, step, held, aside):
-        return {}
+        return read
     rows = _write(work, step, held, aside, parts)
-    return {HELD: str(rows), TABLE: str(aside.table)}
+    return {HELD: str(rows), TABLE: str(aside.table), **read}
+
+
+def _rows_read(work: Work, step: StepPlan) -> int:
+    return sum(work.read.get(name, 0) for name in _in_order(work, step))
+
+
+def _refuse_shrunk(work: Work, step: StepPlan, claim: Claim) -> None:
+    """A replay must not publish less than there was: a source that has let go of its rows would take the published ones with it."""
+    published = claim.published
+    if not work.session.request.replay or published is None or READ not in published.state:
+        return
+    now, then = _rows_read(work, step), int(published.state[READ])
+    if now < then:
+        command = f"dataflow run --select {work.pipeline.name}" + (f" --window {work.key}" if work.window else "")
+        raise ReadFailed(
+            f"{work.pipeline.name}.{step.id} {work.key}: the sources hold {now:,} rows, and held {then:,} when it was published: "
+            "a replay would delete what they no longer have",
+            hint=f"nothing was changed; to publish what they hold now: {command}",
+        )
 
 
 def _in_order(work: Work, step: StepPlan) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Setting rows aside: from a checked stage to the rows that go on and the rows that broke a rule.
 
-Here: one more pass over a stage whose rows broke a rule with `on_failure: quarantine`, the budget, and the proof that no row is lost. Not here:
-which rows break a rule (`checks`), where the rows set aside are published (`execution.quarantine`).
+Here: one more pass over a stage whose rows broke a rule with `on_failure: quarantine`, the budget, and the proof that no row is lost.
+Not here: which rows break a rule (`checks`), where the rows set aside are published (`execution.quarantine`).
 
 The rules of one step all see the rows that come into it; what is below sees the rows that are left, so its checks are done anew on those.
 """
@@ -31,6 +31,8 @@ from dataflow_assets.tables import utc_now
 def set_aside(work: Work, producer: StepPlan, running: RunningChecks, stage: Stage) -> None:
     """Take the broken rows out of what `producer` and the steps that pass its rows on hand further, each as its rules say."""
     work.stages[producer.id] = stage
+    if producer.role == "source":
+        work.read[producer.id] = stage.receipt.rows
     runs = {step.id: running.of(step) for step in (owner for owner, _ in running.runs)}
     for step in watchers(work, producer):
         broken = [result for result in work.results.get(step.id, ()) if result.quarantine and not result.passed]
@@ -88,7 +90,7 @@ class _Sieve:
     def _good(self, reader: pa.RecordBatchReader, writer: Any) -> Iterator[pa.RecordBatch]:
         for batch in reader:
             picked = self._picked(batch)
-            mask = broken_rows(batch, picked)
+            mask = broken_rows(picked)
             if mask is None:
                 yield batch
                 continue
@@ -123,7 +125,7 @@ def _prove(step: StepPlan, stage: Stage, kept: Stage, sieve: _Sieve, results: Se
     counted = {result.name: result.failed for result in results if result.quarantine and result.failed}
     if together != stage.receipt.checksum or counted != {name: count for name, count in sieve.counts.items() if count}:
         raise StageCorrupt(
-            f"step {step.id!r}: rows in {stage.receipt.checksum}, rows left and set aside {together}; counted {counted}, found {sieve.counts}",
+            f"step {step.id!r}: rows in {stage.receipt.checksum}, left and set aside {together}; counted {counted}, found {sieve.counts}",
             hint="a check picks other rows than it counted, or the stage changed: run the window again",
         )
 

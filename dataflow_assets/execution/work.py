@@ -58,6 +58,8 @@ class Work:
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     aside: dict[str, Stage] = field(default_factory=dict)
     """The rows that each step's rules have set aside, as rows of a quarantine."""
+    read: dict[str, int] = field(default_factory=dict)
+    """How many rows each source had."""
     asides: dict[str, Claim] = field(default_factory=dict)
     """The claim of each endpoint on its quarantine."""
     refused: dict[str, CheckFailed] = field(default_factory=dict)

@@ -6,7 +6,7 @@ back exactly. Not here: which rows those are (`checks`), when they are published
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -18,9 +18,7 @@ from dataflow_assets.protocols import BrokenRows
 from dataflow_assets.storage.row_text import (
     TEXT,
     rows_as_text,
-    rows_from_text,
     schema_as_text,
-    schema_from_text,
     values_as_text,
 )
 
@@ -46,8 +44,8 @@ SCHEMA = pa.schema(
         pa.field("released_as", pa.string()),
     ]
 )
-"""`window_start` is the start of the window, or, without windows, the moment when rows of the batch were first set aside; `step` where the
-row was caught; `column_name` and `value` of the first rule broken; `released_as` the unit that is publishing the row, null for almost all."""
+"""`step` is where the row was caught; `window_start` the start of the window, or, without windows, the moment when rows of the batch were
+first set aside; `column_name` and `value` those of the first rule broken; `released_as` the unit that publishes the row, mostly null."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,8 @@ class Origin:
     at: datetime
 
 
-def broken_rows(batch: pa.RecordBatch, picked: Sequence[BrokenRows]) -> pa.BooleanArray | None:
-    """Which rows of the batch break any rule; None when none does."""
+def broken_rows(picked: Sequence[BrokenRows]) -> pa.BooleanArray | None:
+    """Which rows of a batch break any rule; None when none does."""
     mask = None
     for one in picked:
         mask = one.rows if mask is None else pc.or_(mask, one.rows)
@@ -82,7 +80,7 @@ def chosen_rows(batch: pa.RecordBatch, mask: pa.BooleanArray) -> pa.RecordBatch:
 
 def kept_aside(batch: pa.RecordBatch, picked: Sequence[BrokenRows], reasons: Mapping[str, str], origin: Origin) -> pa.RecordBatch:
     """The rows of `batch` that break a rule, as rows of a quarantine. `reasons`: a rule's name -> what it asks for."""
-    mask = broken_rows(batch, picked)
+    mask = broken_rows(picked)
     assert mask is not None
     rows = chosen_rows(batch, mask)
     broken = [BrokenRows(one.rule, one.column, one.rows.filter(mask)) for one in picked]
@@ -125,16 +123,6 @@ def _first_broken(rows: pa.RecordBatch, broken: Sequence[BrokenRows]) -> tuple[p
         value = values_as_text(rows.column(one.column)) if one.column in rows.schema.names else pa.scalar(None, TEXT)
         columns, values = pc.if_else(one.rows, column, columns), pc.if_else(one.rows, value, values)
     return columns, values
-
-
-def rows_of(held: pa.RecordBatch) -> Iterator[tuple[str, pa.Schema, pa.RecordBatch, pa.BooleanArray]]:
-    """The rows in a batch of a quarantine as they were: step, schema, rows, and where in the batch they stand; a group for each step."""
-    schemas, steps = held.column("row_schema"), held.column("step")
-    groups = pa.Table.from_arrays([steps, schemas], names=["step", "schema"]).group_by(["step", "schema"], use_threads=False).aggregate([])
-    for group in groups.to_pylist():
-        mask = pc.and_(pc.equal(steps, group["step"]), pc.equal(schemas, group["schema"]))
-        schema = schema_from_text(group["schema"])
-        yield group["step"], schema, rows_from_text(held.column("row_json").filter(mask), schema), mask
 
 
 def beside(name: str) -> str:

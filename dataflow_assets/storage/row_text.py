@@ -1,9 +1,9 @@
 """Whole rows as JSON text, and back to the very same Arrow values.
 
-Here: one JSON object for each row, made and read column by column. Whole numbers and booleans are JSON's own; every other value is text
-that says it exactly: floats in their shortest form that reads back, decimals in all their digits, bytes in hexadecimal, dates and times in
-ISO 8601 (instants in UTC, with a `Z`), a map as a list of keys and values. A moment that ISO text cannot say (the year 12345) and a duration
-are `#` and the count of their unit. Not here: what the rows are kept for (`storage.quarantine`).
+Here: one JSON object for each row, made and read column by column. Whole numbers and booleans are JSON's own; every other value is
+text that says it exactly: floats in their shortest form that reads back, decimals in all their digits, bytes in hexadecimal, dates and
+times in ISO 8601 (instants in UTC, with a `Z`), a map as a list of keys and values. A moment that ISO text cannot say (the year 12345)
+and a duration are `#` and the count of their unit. Not here: what the rows are kept for (`storage.quarantine`).
 """
 
 from __future__ import annotations
