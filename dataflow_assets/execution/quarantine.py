@@ -134,7 +134,9 @@ def _holds_rows(work: Work, step: StepPlan, held: Claim, aside: Target) -> bool:
 
 def _write(work: Work, step: StepPlan, held: Claim, aside: Target, parts: list[Stage]) -> int:
     start = window_start(held, work.window)
-    stage = stage_of_rows(work.attempt.stage_folder(ledger_step(step)), (placed(part.open_reader(), start) for part in parts))
+    stage = stage_of_rows(
+        work.attempt.stage_folder(ledger_step(step)), (placed(part.open_reader(), start, held.unit.key) for part in parts)
+    )
     state = {PUBLISHED_WITH: work.attempt.record.attempt}
     failpoint("quarantine.ready")
     publish_rows(work.session, step, aside, held, stage, start=start, state=state)
@@ -150,14 +152,13 @@ def window_start(held: Claim, window: Window | None) -> datetime:
     return datetime.fromisoformat(known) if known else utc_now()
 
 
-def placed(reader: pa.RecordBatchReader, start: datetime) -> Iterator[pa.RecordBatch]:
-    """Rows of a quarantine with this window start."""
-    position = SCHEMA.get_field_index(WINDOW_COLUMN)
+def placed(reader: pa.RecordBatchReader, start: datetime, key: str) -> Iterator[pa.RecordBatch]:
+    """Rows of a quarantine as those of the unit `key`, which stand at `start`; of a batch both are known only now."""
+    own = {WINDOW_COLUMN: start, "window_key": key}
     with closing(reader):
         for batch in reader:
-            moments = pa.repeat(pa.scalar(start, SCHEMA.field(position).type), batch.num_rows)
-            columns = [moments if number == position else column for number, column in enumerate(batch.columns)]
-            yield pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+            found = {name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), batch.num_rows) for name, value in own.items()}
+            yield pa.RecordBatch.from_arrays([found.get(item.name, batch.column(item.name)) for item in SCHEMA], schema=SCHEMA)
 
 
 def stage_of_rows(folder: Any, parts: Iterable[Iterable[pa.RecordBatch]], *, schema: pa.Schema = SCHEMA) -> Stage:

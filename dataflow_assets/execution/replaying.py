@@ -59,7 +59,8 @@ def replays_rows(pipeline: PipelinePlan, step: StepPlan) -> bool:
 def replay_rows(session: Session, step: StepPlan, unit: HeldUnit, *, rule: str | None = None) -> Replayed:
     """Publish the rows of a unit that pass today's rules and take them out; with `rule` only of those that broke it.
 
-    Raises CheckFailed when a rule cannot be put to these rows alone or the unit is not published yet, Fenced when another replay of the unit overtakes.
+    Raises CheckFailed when a rule cannot be put to these rows alone or the unit is not published yet, Fenced when another replay
+    of the unit overtakes.
     """
     if unit.unfinished:
         raise CheckFailed(

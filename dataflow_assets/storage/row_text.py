@@ -113,7 +113,7 @@ def _writer(kind: pa.DataType) -> Callable[[pa.Array], pa.LargeStringArray]:
         return lambda column: _quoted(_escaped(column.cast(TEXT)))
     if is_bytes(kind):
         return lambda column: _quoted(_hexadecimal(column.cast(pa.large_binary())))
-    if pa.types.is_temporal(kind):
+    if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
         return lambda column: _quoted(_moments(column))
     if pa.types.is_struct(kind):
         return lambda column: _object([item.name for item in kind], [_fragments(item) for item in column.flatten()])
@@ -181,7 +181,8 @@ def _moments(column: pa.Array) -> pa.LargeStringArray:
 def _four_digit_year(counts: pa.Array, kind: pa.DataType) -> pa.BooleanArray:
     """Where the moment lies in the years 1 to 9999, whose text Arrow writes and reads."""
     a_day = 1 if pa.types.is_date32(kind) else 86_400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[kind.unit]
-    first, last = (max(-(2**63), _FIRST_DAY * a_day), min(2**63 - 1, _LAST_DAY * a_day - 1))
+    edge = 2**63 - a_day  # a day within what 64 bits hold: Arrow cannot read the last second of nanoseconds
+    first, last = max(-edge, _FIRST_DAY * a_day), min(edge, _LAST_DAY * a_day - 1)
     wide = counts.cast(pa.int64())
     return pc.and_(pc.greater_equal(wide, first), pc.less_equal(wide, last))
 
