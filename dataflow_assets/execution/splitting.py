@@ -35,7 +35,7 @@ def set_aside(work: Work, producer: StepPlan, running: RunningChecks, stage: Sta
         work.read[producer.id] = stage.receipt.rows
     runs = {step.id: running.of(step) for step in (owner for owner, _ in running.runs)}
     for step in watchers(work, producer):
-        broken = [result for result in work.results.get(step.id, ()) if result.quarantine and not result.passed]
+        broken = [result for result in work.results.get(step.id, ()) if _sets_aside(result)]
         if not broken:
             continue
         if _beyond_budget(work, step, max(result.failed for result in broken), at_least=len(broken) > 1):
@@ -55,7 +55,7 @@ def _split(work: Work, step: StepPlan, runs: Sequence[CheckRun], *, below: Seque
     """Write the two stages of a step, and put the checks below it to the rows that are left."""
     stage, results = work.stage_of(step), work.results[step.id]
     renewed = begin_checks_of(work, below, stage.schema)
-    sieve = _Sieve(runs, {result.name for result in results if result.quarantine}, _reasons(step), _origin(work, step))
+    sieve = _Sieve(runs, {result.name for result in results if _sets_aside(result)}, _reasons(step), _origin(work, step))
     waiting = work.attempt.scratch / f"{step.id}.aside"
     with pa.OSFile(str(waiting), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
         kept = _write(work, f"{step.id}.kept", sieve.good(stage, writer), stage, observers=renewed.observers)
@@ -122,7 +122,7 @@ def _prove(step: StepPlan, stage: Stage, kept: Stage, sieve: _Sieve, results: Se
     """Rows in = rows that go on + rows set aside, in number and by their checksums, and each rule has picked as many as it counted."""
     left, total = kept.receipt.checksum.partition(":")[2], sieve.checksum.value
     together = f"{kept.receipt.rows + sieve.rows}:{(int(left, 16) + total) % 2**64:016x}"
-    counted = {result.name: result.failed for result in results if result.quarantine and result.failed}
+    counted = {result.name: result.failed for result in results if _sets_aside(result)}
     if together != stage.receipt.checksum or counted != {name: count for name, count in sieve.counts.items() if count}:
         raise StageCorrupt(
             f"step {step.id!r}: rows in {stage.receipt.checksum}, left and set aside {together}; counted {counted}, found {sieve.counts}",
@@ -138,7 +138,7 @@ def _beyond_budget(work: Work, step: StepPlan, rows: int, *, at_least: bool = Fa
     if not limits:
         return False
     results = work.results[step.id]
-    rules = ", ".join(f"{result.name} ({result.failed:,})" for result in results if result.quarantine and not result.passed)
+    rules = ", ".join(f"{result.name} ({result.failed:,})" for result in results if _sets_aside(result))
     share = f"{'at least ' if at_least else ''}{rows:,} of {total:,} rows ({100 * rows / total:.3g} %)"
     work.refused[step.id] = CheckFailed(
         f"{work.pipeline.name}.{step.id}: {share} would be quarantined, beyond the budget of {' and '.join(limits)}: {rules}",
@@ -146,8 +146,13 @@ def _beyond_budget(work: Work, step: StepPlan, rows: int, *, at_least: bool = Fa
         f"(quarantine: {{max_rows: ..., max_share: ...}}), then: dataflow run --select {work.pipeline.name}"
         + (f" --window {work.key}" if work.window else ""),
     )
-    work.results[step.id] = [_blocking(result) if result.quarantine and not result.passed else result for result in results]
+    work.results[step.id] = [_blocking(result) if _sets_aside(result) else result for result in results]
     return True
+
+
+def _sets_aside(result: CheckResult) -> bool:
+    """Whether rows are to leave for this result; what a rule tolerates stays."""
+    return result.quarantine and not result.passed
 
 
 def _blocking(result: CheckResult) -> CheckResult:
