@@ -283,7 +283,7 @@ def test_a_replay_of_a_source_that_has_lost_rows_is_refused(shop: Workshop) -> N
     assert (published(shop), held(shop)) == before
 
 
-@pytest.mark.parametrize("text", [WINDOWED, APPENDED, WHOLE.replace("MODE", "append"), WHOLE.replace("MODE", "replace")])
+@pytest.mark.parametrize("text", [WINDOWED, APPENDED, WHOLE.replace("MODE", "append")])
 def test_wherever_it_stops_the_next_attempt_ends_with_every_row_once(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random bad rows, a stop at every place, and rules that change in between: target and quarantine are the source."""
     chance = random.Random(20240131)

@@ -98,7 +98,7 @@ def test_batches_are_replayed_by_their_rows(tmp_path: Path, mode: str) -> None:
 
 def test_wherever_a_replay_stops_every_row_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(20240201)
-    stops = [(place, visit) for place in PLACES for visit in ((1, 2, 3) if "publish" in place else (1,))]
+    stops = [(place, visit) for place in PLACES for visit in ((1, 2) if "publish" in place else (1,))]
     for number, (place, visit) in enumerate(stops):
         shop = Workshop(tmp_path / str(number))
         text = WHOLE.replace("MODE", "append").replace("60%", "100%")
