@@ -186,4 +186,5 @@ def check_data(check: CheckEvaluated) -> dict[str, Any]:
         "quarantine": result.quarantine,
         "description": result.description,
         "samples": list(result.samples),
+        "frequent_values": list(result.metadata.get("frequent_values", ())),
     }

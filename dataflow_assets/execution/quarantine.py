@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from dataflow_assets.errors import ReadFailed, StageCorrupt
 from dataflow_assets.execution.session import Session
-from dataflow_assets.execution.work import Work, with_ancestors
+from dataflow_assets.execution.work import Work, upstream_of
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.storage.quarantine import SCHEMA, WINDOW_COLUMN, beside, file_beside
@@ -43,7 +43,7 @@ def ledger_step(step: StepPlan) -> str:
 
 def may_quarantine(pipeline: PipelinePlan, endpoint: StepPlan) -> bool:
     """Whether a rule at or above an endpoint sets rows aside."""
-    return any(pipeline.by_id[name].quarantines for name in with_ancestors(pipeline, frozenset({endpoint.id})))
+    return any(pipeline.by_id[name].quarantines for name in upstream_of(pipeline, endpoint))
 
 
 def quarantine_target(session: Session, step: StepPlan, target: Target) -> Target:
@@ -118,7 +118,7 @@ def _refuse_shrunk(work: Work, step: StepPlan, claim: Claim) -> None:
 
 
 def _in_order(work: Work, step: StepPlan) -> Iterator[str]:
-    above = with_ancestors(work.pipeline, frozenset({step.id}))
+    above = upstream_of(work.pipeline, step)
     return (other.id for other in work.steps if other.id in above)
 
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from dataflow_assets.batches import Checksum
 from dataflow_assets.errors import CheckFailed, StageCorrupt
 from dataflow_assets.execution.checking import RunningChecks, begin_checks_of, finish_checks, watchers
-from dataflow_assets.execution.work import Work, with_ancestors
+from dataflow_assets.execution.work import Work, upstream_of
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.protocols import BrokenRows, CheckResult, CheckRun, PicksRows, Severity
@@ -40,15 +40,11 @@ def set_aside(work: Work, producer: StepPlan, running: RunningChecks, stage: Sta
             continue
         if _beyond_budget(work, step, max(result.failed for result in broken), at_least=len(broken) > 1):
             return
-        below = [other for other in watchers(work, producer) if other.id != step.id and _is_below(work, other, step)]
+        below = [other for other in watchers(work, producer) if other.id != step.id and step.id in upstream_of(work.pipeline, other)]
         renewed = _split(work, step, runs[step.id], below=below)
         if step.id in work.refused:
             return
         runs |= {other.id: renewed.of(other) for other in below}
-
-
-def _is_below(work: Work, other: StepPlan, step: StepPlan) -> bool:
-    return step.id in with_ancestors(work.pipeline, frozenset({other.id}))
 
 
 def _split(work: Work, step: StepPlan, runs: Sequence[CheckRun], *, below: Sequence[StepPlan]) -> RunningChecks:
@@ -58,9 +54,9 @@ def _split(work: Work, step: StepPlan, runs: Sequence[CheckRun], *, below: Seque
     sieve = _Sieve(runs, {result.name for result in results if _sets_aside(result)}, _reasons(step), _origin(work, step))
     waiting = work.attempt.scratch / f"{step.id}.aside"
     with pa.OSFile(str(waiting), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
-        kept = _write(work, f"{step.id}.kept", sieve.good(stage, writer), stage, observers=renewed.observers)
+        kept = _write(work, step, "kept", sieve.good(stage, writer), stage, observers=renewed.observers)
     with pa.memory_map(str(waiting)) as file, pa.ipc.open_stream(file) as reader:
-        aside = _write(work, f"{step.id}.quarantined", reader, stage)
+        aside = _write(work, step, "quarantined", reader, stage)
     waiting.unlink()
     failpoint("quarantine.split")
     _prove(step, stage, kept, sieve, results)
@@ -106,11 +102,13 @@ class _Sieve:
         return found
 
 
-def _write(work: Work, name: str, reader: pa.RecordBatchReader, parent: Stage, *, observers: Sequence[Observer] = ()) -> Stage:
+def _write(
+    work: Work, step: StepPlan, name: str, reader: pa.RecordBatchReader, parent: Stage, *, observers: Sequence[Observer] = ()
+) -> Stage:
     """A stage made from another one; it names the same batch, and is made anew by every attempt."""
-    folder: Path = work.attempt.stage_folder(name)
+    folder: Path = work.attempt.stage_folder(f"{step.id}.{name}")
     receipt = parent.receipt
-    for _ in write_stage(folder, reader, step=name, fingerprint="derived", batch=receipt.batch, observers=observers):
+    for _ in write_stage(folder, reader, step=step.id, fingerprint="derived", batch=receipt.batch, observers=observers):
         pass
     stage = load_stage(folder)
     if stage is None:

@@ -28,15 +28,32 @@ def producer_of(pipeline: PipelinePlan, step: StepPlan) -> StepPlan:
 
 
 def with_ancestors(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
-    """The chosen steps and every step they need."""
+    """The chosen steps, every step they need, and those that the checks of the chosen ones look at."""
     needed: set[str] = set()
-    waiting = list(chosen)
+    waiting = [*chosen, *looked_at(pipeline, chosen)]
     while waiting:
         step = waiting.pop()
         if step not in needed:
             needed.add(step)
             waiting.extend(pipeline.by_id[step].inputs)
     return frozenset(needed)
+
+
+def upstream_of(pipeline: PipelinePlan, step: StepPlan) -> frozenset[str]:
+    """The step and every step whose rows reach it."""
+    found: set[str] = set()
+    waiting = [step.id]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(pipeline.by_id[name].inputs)
+    return frozenset(found)
+
+
+def looked_at(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
+    """The steps that the checks of the chosen ones look at."""
+    return frozenset(name for step in chosen for name in pipeline.by_id[step].looks_at)
 
 
 @dataclass
@@ -100,4 +117,5 @@ def step_context(
         variables=work.session.context(work.window).variables,
         history={} if history is None else history,
         queries=rendered.queries if rendered else {},
+        now=work.session.request.now,
     )

@@ -20,6 +20,12 @@ RULES = [
     {"column": "n", "not_null": True, "min_value": 3, "max_value": 9, "unique": True},
     {"column": "t", "regex": "^a", "min_length": 2, "allowed_values": ["ab", "b", "aa", None]},
     {"check": "unique", "columns": ["n", "t"]},
+    {"columns": ["n", "t"], "any_not_null": True},
+    {"column": "t", "rejected_values": ["ca"], "not_regex": "b$"},
+    {"column": "n", "below": 7, "where": "t = 'b'", "name": "small"},
+    {"column": "n", "unique": True, "where": "t = 'b'", "name": "one_b"},
+    {"expression": "n + 1 > 3", "name": "sum"},
+    {"column": "n", "monotonic": "increasing", "name": "rising"},
 ]
 
 
@@ -33,7 +39,23 @@ def _breaks(rows: list[tuple[Any, Any]]) -> dict[str, list[bool]]:
         seen[name] |= set() if missing else {key}
         return known
 
+    rising, newest = [], None
+    for n, _ in rows:
+        rising.append(n is not None and newest is not None and n < newest)
+        newest = newest if n is None else n
+    b_seen: set[Any] = set()
+    one_b = []
+    for n, t in rows:
+        one_b.append(t == "b" and n is not None and n in b_seen)
+        b_seen |= {n} if t == "b" else set()
     return {
+        "n_t_any_not_null": [n is None and t is None for n, t in rows],
+        "t_rejected_values": [t == "ca" for _, t in rows],
+        "t_not_regex": [t is not None and t.endswith("b") for _, t in rows],
+        "small": [t == "b" and n is not None and n >= 7 for n, t in rows],
+        "one_b": one_b,
+        "sum": [n is not None and not n + 1 > 3 for n, _ in rows],
+        "rising": rising,
         "n_not_null": [n is None for n, _ in rows],
         "n_unique": [again("n", n) for n, _ in rows],
         "n_range": [n is not None and not 3 <= n <= 9 for n, _ in rows],
@@ -116,6 +138,8 @@ def test_more_copies_than_are_kept_in_mind_block(tmp_path: Path, monkeypatch: py
         ({"check": "required_columns", "columns": ["a"]}, "required_columns judges the dataset"),
         ({"column": "a", "not_null": True, "severity": "warn"}, "`severity: warn` publishes the rows that break a rule"),
         ({"column": "a", "not_null": True, "blocking": False}, "`blocking: false` publishes the rows"),
+        ({"column": "a", "not_null": True, "max_failed": 3}, "`max_failed` and `warn_above` let rows through"),
+        ({"function": "rules.py:good", "whole": True}, "function judges the dataset"),
         ({"anomaly": {"metric": "row_count"}}, "`anomaly` stands alone"),
     ],
 )
