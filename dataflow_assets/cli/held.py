@@ -65,8 +65,8 @@ class Asked:
         chosen = self.chosen.parts.get(pipeline.name)
         yield from (step for step in pipeline.endpoints if chosen is None or step.id in chosen)
 
-    def units(self) -> Iterator[tuple[RunSession, StepPlan, HeldUnit]]:
-        """Every unit with rows set aside that the command is about, each with an open session."""
+    def units(self, *, empty: bool = False) -> Iterator[tuple[RunSession, StepPlan, HeldUnit]]:
+        """Every unit with rows set aside that the command is about, each with an open session; `empty`: those that had some, too."""
         from dataflow_assets.execution.held import held_units, open_session
 
         for pipeline in self.chosen.pipelines:
@@ -74,7 +74,7 @@ class Asked:
             try:
                 for step in self.endpoints(pipeline):
                     try:
-                        found = [unit for unit in held_units(opened, step) if self._covers(pipeline, unit)]
+                        found = [unit for unit in held_units(opened, step) if (unit.rows or empty) and self._covers(pipeline, unit)]
                     except Exception as error:  # noqa: BLE001 - whatever a system answers is this step's outcome
                         self.errors[f"{pipeline.name}.{step.id}"] = error
                         continue
@@ -123,4 +123,5 @@ def unit_data(unit: HeldUnit) -> dict[str, Any]:
         "target": str(unit.target.table),
         "quarantine": str(unit.aside.table),
         "unfinished": unit.unfinished,
+        "discarded": unit.discarded,
     }

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dataflow_assets.cli.discard import discard
 from dataflow_assets.cli.failures import UsageFailed
 from dataflow_assets.cli.held import Asked, shown_key, unit_data, unit_options
 from dataflow_assets.cli.replay import replay
 from dataflow_assets.cli.terminal import Session, plural, table
 from dataflow_assets.cli.verb import VerbCommand, VerbGroup
+from dataflow_assets.secrets import mask
 
 if TYPE_CHECKING:
     from dataflow_assets.execution.held import HeldUnit
@@ -26,10 +28,11 @@ _HEADER = ("STEP", "WINDOW", "ROWS", "RULES", "SINCE", "WHERE")
 
 @click.group("quarantine", cls=VerbGroup)
 def command() -> None:
-    """List, show and replay the rows that checks with `on_failure: quarantine` have set aside."""
+    """List, show, replay or discard the rows that checks with `on_failure: quarantine` have set aside."""
 
 
 command.add_command(replay)
+command.add_command(discard)
 
 
 @command.command("list", cls=VerbCommand)
@@ -41,16 +44,20 @@ def list_units(session: Session, /, **given: Any) -> int:
     One row may break several rules. Exits with 1 when a target cannot be asked.
     """
     asked = Asked.of(session, given)
-    units = [unit for _, _, unit in asked.units()]
-    for line in table([_line(unit) for unit in units], header=_HEADER if units else ()):
+    units = [unit for _, _, unit in asked.units(empty=True)]
+    lines = [_line(unit) for unit in units if unit.rows]
+    for line in table(lines, header=_HEADER if lines else ()):
         session.say(line)
     for unit in units:
-        if unit.unfinished:
+        for note in unit.discarded:
+            what = f"{note['rows']:,} discarded by {note['by']} on {note['at'][:10]}: {note['why']}"
+            session.say(mask(f"{unit.pipeline}.{unit.step} {shown_key(unit)}: {what}"))
+        if unit.unfinished and unit.rows:
             session.say(click.style(f"{unit.pipeline}.{unit.step} {shown_key(unit)}: not finished, ", fg="yellow") + "run the window again")
     total = sum(unit.rows for unit in units)
     session.say(f"{plural(total, 'row')} set aside." if total else "Nothing is set aside.")
     if total:
-        name = f"{units[0].pipeline}.{units[0].step}"
+        name = next(f"{unit.pipeline}.{unit.step}" for unit in units if unit.rows)
         session.say(f"Next: dataflow quarantine show {name}   or, after a fix: dataflow quarantine replay {name}")
     return asked.close({"rows": total, "units": [unit_data(unit) for unit in units]})
 

@@ -6,18 +6,20 @@ Here: reading. Not here: writing them (`execution.quarantine`), taking them out 
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataflow_assets.errors import TemplateError
-from dataflow_assets.execution.quarantine import PUBLISHED_WITH, START, ledger_step, may_quarantine, quarantine_target
+from dataflow_assets.execution.quarantine import DISCARDED, PUBLISHED_WITH, START, ledger_step, may_quarantine, quarantine_target
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.plan.windows import expected_windows
@@ -52,8 +54,14 @@ class HeldUnit:
 
     @property
     def rows(self) -> int:
-        """How many rows are held."""
+        """How many rows are held; 0 for a unit of which only decisions are left."""
         return self.entry.rows
+
+    @property
+    def discarded(self) -> list[dict[str, Any]]:
+        """The decisions to give rows up: at, by, why, rule (None: all), rows."""
+        found: list[dict[str, Any]] = json.loads(self.entry.state.get(DISCARDED, "[]"))
+        return found
 
 
 def open_session(project: Project, pipeline: PipelinePlan, *, now: datetime, attempt: str = "quarantine") -> Session:
@@ -62,7 +70,10 @@ def open_session(project: Project, pipeline: PipelinePlan, *, now: datetime, att
 
 
 def held_units(session: Session, step: StepPlan) -> list[HeldUnit]:
-    """The units of an endpoint that have rows set aside, oldest first. Raises ConnectionFailed, ReadFailed."""
+    """The units of an endpoint that have rows set aside, or had some that were discarded, oldest first.
+
+    Raises ConnectionFailed, ReadFailed.
+    """
     if not may_quarantine(session.pipeline, step) and not _has_held(session, step):
         return []
     found: dict[str, HeldUnit] = {}
@@ -116,7 +127,7 @@ def _units(session: Session, step: StepPlan, target: Target, window: Window | No
     entries = session.connector(step).ledger(aside, pipeline=name, step=ledger_step(step))
     published = {entry.unit.key: entry.attempt for entry in session.ledger(step, window=window)}
     for entry in entries:
-        if entry.rows and START in entry.state:
+        if (entry.rows or DISCARDED in entry.state) and START in entry.state:
             start, key = datetime.fromisoformat(entry.state[START]), entry.unit.key
             own = entry.unit.window if session.pipeline.windows is not None else None
             unfinished = published.get(key) != entry.state.get(PUBLISHED_WITH)

@@ -29,8 +29,9 @@ from dataflow_assets.windows import Window
 
 HELD, TABLE, READ = "quarantined", "quarantine", "rows_read"
 """Keys of the `state` of a published window: how many rows were kept from it, where they are, how many rows its sources had."""
-START, PUBLISHED_WITH = "window_start", "published_with"
-"""Keys of the `state` of a unit of a quarantine: where its rows stand in time, and the attempt that published the others."""
+START, PUBLISHED_WITH, DISCARDED = "window_start", "published_with", "discarded"
+"""Keys of the `state` of a unit of a quarantine: where its rows stand in time, the attempt that published the others, who has given up
+which rows (JSON)."""
 _LAYOUT = frozenset({"table", "table_schema", "table_database", "dataset", "file_path", "delimiter", "encoding", "compression", "format"})
 """Options of an endpoint that hold for the table beside it too; others name columns that it has not."""
 _MOMENT = timedelta(microseconds=1)

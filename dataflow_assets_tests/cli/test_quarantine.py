@@ -63,16 +63,26 @@ def test_from_the_first_bad_row_to_its_replay(aside: ProjectFolder, call: Call) 
     assert call("quarantine", "show", "--rule", "no_such", *options).code == 2
     assert "Nothing is set aside." in call("quarantine", "list", "--window", "2024-01-02", *options).out
 
+    assert call("quarantine", "discard", "log", *options).code == 2  # without a reason
+    gone = call("quarantine", "discard", "log", "--why", "a test", *options)
+    assert "log.publish 2024-01-01: 1 row discarded\n" in gone.out
+    left = call("quarantine", "list", *options).out
+    assert "log.publish 2024-01-01: 1 discarded by" in left
+    assert ": a test\n" in left
+    assert "1 row set aside." in left
     kept = call("quarantine", "replay", *options)
-    assert "0 rows left the quarantine, 2 rows stay." in kept.out
+    assert "0 rows left the quarantine, 1 row stay" in kept.out
     aside.pipeline("first", limited("first", table="totals", low=-50))
     aside.pipeline("log", limited("log", table="log", low=-50, mode=", mode: append"))
     replayed = call("quarantine", "replay", "--json", *options)
     assert replayed.code == 0, replayed.err
     units = {unit["step"]: (unit["way"], unit["released"], unit["left"]) for unit in replayed.json["units"]}
-    assert units == {"first.publish": ("window", 1, 0), "log.publish": ("rows", 1, 0)}
-    assert rows(aside, "totals") == rows(aside, "log") == [(1, 10), (2, -20), (3, 30), (4, 40)]
-    assert call("quarantine", "list", "--json", *options).json == {"ok": True, "rows": 0, "units": [], "errors": []}
+    assert units == {"first.publish": ("window", 1, 0)}
+    assert rows(aside, "totals") == [(1, 10), (2, -20), (3, 30), (4, 40)]
+    assert rows(aside, "log") == [(1, 10), (3, 30), (4, 40)]
+    left = call("quarantine", "list", "--json", *options).json
+    assert (left["ok"], left["rows"], [unit["step"] for unit in left["units"]]) == (True, 0, ["log.publish"])
+    assert left["units"][0]["discarded"][0]["rows"] == 1
     assert "Nothing is set aside." in call("quarantine", "replay", *options).out
 
 

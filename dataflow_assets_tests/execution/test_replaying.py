@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +12,12 @@ import pytest
 
 from dataflow_assets import failpoints
 from dataflow_assets.errors import CheckFailed, Fenced, WriteFailed
+from dataflow_assets.execution import replaying
+from dataflow_assets.execution.discarding import discard_rows
 from dataflow_assets.execution.held import held_counts, held_units, open_session
 from dataflow_assets.execution.replaying import Replayed, replay_rows, replays_rows
+from dataflow_assets.execution.rewriting import HeldRows
+from dataflow_assets.tables import Claim
 from dataflow_assets_tests.execution.test_quarantine import APPENDED, RULE, WHOLE, WINDOWED, held, published, source
 from dataflow_assets_tests.execution.workshop import Workshop, failures
 
@@ -126,7 +131,6 @@ def test_wherever_a_replay_stops_every_row_is_there_once(tmp_path: Path, monkeyp
 
 def test_a_replay_that_was_overtaken_cannot_publish(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     relaxed(shop, 6000)
-    from dataflow_assets.execution import replaying
 
     def overtake(name: str) -> None:
         if name == "quarantine.marked":
@@ -214,3 +218,53 @@ def test_the_rows_keep_their_types_on_the_way(tmp_path: Path) -> None:
     assert len(parts) == 2
     assert all(part.equals(table.schema.remove_metadata()) for part in parts)
     assert pa.concat_tables([pq.read_table(path) for path in (tmp_path / "out").glob("*.parquet")]).num_rows == 12
+
+
+def test_rows_that_are_given_up_leave_with_who_and_why(shop: Workshop) -> None:
+    project, plan = shop.load()
+    (step,) = plan.endpoints
+    for unit in held_units(open_session(project, plan, now=shop.now), step):
+        session = open_session(project, plan, now=shop.now, attempt=f"discard-{unit.key}")
+        assert discard_rows(session, step, unit, by="ann", why="test rows", rule="value_range") == 1
+    assert [row["row"]["id"] for row in held(shop)] == [6]
+    relaxed(shop, 9000)
+    assert replay(shop) == [Replayed("2024-01-02", 0, 1), Replayed("2024-01-03", 0, 0)]
+    notes = [unit.discarded for unit in held_units(open_session(project, plan, now=shop.now), step)]
+    assert [[(note["by"], note["why"], note["rule"], note["rows"]) for note in found] for found in notes] == [
+        [("ann", "test rows", "value_range", 1)]
+    ] * 2
+    assert len(published(shop)) == 9
+
+
+def test_a_mark_that_appears_while_another_is_settled_stays_its_owners(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay dies after marking; of the two that follow one settles the old mark while the other has marked the row anew."""
+    relaxed(shop, 6000)
+    monkeypatch.setattr(failpoints, "_visits", {})
+    monkeypatch.setenv(failpoints.VARIABLE, "quarantine.marked=error")
+    with pytest.raises(OSError, match="failpoint"):
+        replay(shop, attempt="first")
+    monkeypatch.delenv(failpoints.VARIABLE)
+    marked, resume = threading.Event(), threading.Event()
+    others: list[threading.Thread] = []
+
+    def pause(name: str) -> None:
+        if name == "quarantine.marked" and threading.current_thread() in others:
+            marked.set()
+            assert resume.wait(60)
+
+    claim = HeldRows.claim
+
+    def overtaken(self: HeldRows, key: str) -> Claim:
+        if not others:
+            others.append(threading.Thread(target=replay, args=(shop,), kwargs={"attempt": "third"}))
+            others[0].start()
+            assert marked.wait(60)
+        return claim(self, key)
+
+    monkeypatch.setattr(replaying, "failpoint", pause)
+    monkeypatch.setattr(HeldRows, "claim", overtaken)
+    assert sum(done.released for done in replay(shop, attempt="second")) == 0
+    resume.set()
+    others[0].join()
+    assert published(shop) == [0, 1, 2, 3, 4, 5, 7, 8, 10, 11]
+    assert [row["row"]["id"] for row in held(shop)] == [6, 9]
