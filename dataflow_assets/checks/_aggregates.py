@@ -91,7 +91,7 @@ class AggregateRun:
     def _value(self) -> Any:
         kind = self.rule.kind
         if self.runs is not None:
-            return sum(len(hashes) for hashes, _ in self.runs.partitions())
+            return self.runs.counted()[0]
         if kind is RuleKind.MIN:
             return self.least
         if kind is RuleKind.MAX:

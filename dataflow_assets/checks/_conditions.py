@@ -63,7 +63,9 @@ class Conditions:
         try:
             return held | dict(zip(self._texts, self._evaluated(self._texts, rows), strict=True))
         except DataflowError:
-            return held | {text: self._alone(text, rows) for text in self._texts}
+            held |= {text: self._alone(text, rows) for text in self._texts}
+            self._texts = [text for text in self._texts if text not in self._reasons]
+            return held
 
     def _alone(self, text: str, rows: pa.Table) -> pa.BooleanArray:
         """One condition, after all of them together have failed on these rows."""

@@ -112,10 +112,6 @@ class Part(Facts):
         """See Facts."""
         return self._whole.holds(condition).filter(self._keep)
 
-    def limited(self, where: str) -> Facts:
-        """See Facts."""
-        raise NotImplementedError("a rule has one condition")
-
     def spread(self, mask: pa.BooleanArray) -> pa.BooleanArray:
         """See Facts."""
         places = np.flatnonzero(self._keep.to_numpy(zero_copy_only=False))

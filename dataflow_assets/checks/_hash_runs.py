@@ -59,6 +59,14 @@ class HashRuns:
         self._runs.append(_Run(self._file, *_reduced(self._buffer[: self._held], None)))
         self._held = 0
 
+    def counted(self) -> tuple[int, int]:
+        """How many different hashes there are, and how many in all. Closes the runs."""
+        different = total = 0
+        for hashes, counts in self.partitions():
+            different += len(hashes)
+            total += len(hashes) if counts is None else int(counts.sum())
+        return different, total
+
     def partitions(self) -> Iterator[tuple[Hashes, Counts | None]]:
         """Always 256 times, in the order of the hashes: each hash once, sorted, and its counts (None: all 1). Closes the runs."""
         if self._file is None:

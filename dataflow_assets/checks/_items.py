@@ -327,8 +327,12 @@ class RuleItem(Model):
     def _wanted(self, kind: RuleKind) -> dict[str, Any]:
         """What the keys of a kind say."""
         if kind is RuleKind.RANGE or kind in AGGREGATES:
-            low, high = (self.above, True) if self.above is not None else (self.min_value, False), (self.below, self.below is not None)
-            return {"low": low[0], "low_open": low[1], "high": high[0] if high[1] else self.max_value, "high_open": high[1]}
+            return {
+                "low": self.min_value if self.above is None else self.above,
+                "low_open": self.above is not None,
+                "high": self.max_value if self.below is None else self.below,
+                "high_open": self.below is not None,
+            }
         said: Mapping[RuleKind, dict[str, Any]] = {
             RuleKind.LENGTH: {"low": self.min_length, "high": self.max_length},
             RuleKind.ROW_COUNT: {"low": self.min_rows, "high": self.max_rows},

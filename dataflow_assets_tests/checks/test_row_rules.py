@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from dataflow_assets.checks.validator import Check, PointsAtRows, ValidatorOptions
 from dataflow_assets.protocols import CheckResult, Severity
 from dataflow_assets.storage import sandbox
+from dataflow_assets_tests.calls import calls
 from dataflow_assets_tests.staged import context_in, staged, verdicts
 
 SALES = pa.table(
@@ -241,3 +242,26 @@ def test_rules_on_the_types_of_columns(tmp_path: Path) -> None:
     result = one({"columns": ["n"], "type": ["bigint", "text"]}, tmp_path, table)
     assert (result.passed, result.description) == (False, "n is int32, but should be bigint or text")
     assert not one({"column": "at", "type": "timestamp[us]"}, tmp_path, table).passed
+
+
+def test_nothing_is_done_row_by_row(tmp_path: Path) -> None:
+    """Thirty times the rows cost hardly more calls, of rules that all fail on every row."""
+    rules = [
+        {"column": "a", "above": 1e9, "where": "b >= 0"},
+        {"column": "t", "regex": "^z", "max_length": 0, "rejected_values": ["x1"], "allowed_values": ["none"]},
+        {"column": "b", "monotonic": "strictly_decreasing", "group_by": "t"},
+        {"columns": ["a", "b"], "any_not_null": True},
+        {"expression": "a < b"},
+        {"check": "sum", "column": "b", "max_value": 0},
+        {"columns": ["a", "t"], "unique": True},
+    ]
+    check = Check(ValidatorOptions.model_validate({"checks": rules}))
+
+    def cost(rows: int) -> int:
+        text = [f"x{number % 50}" for number in range(rows)]
+        batch = pa.record_batch({"a": [1.25] * rows, "b": pa.array(range(rows)), "t": text})
+        run = check.begin(batch.schema, context_in(tmp_path))
+        run.update(batch)
+        return calls(lambda: run.update(batch))
+
+    assert cost(30_000) < 1.5 * cost(1_000) < 4_500

@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from dataflow_assets import failpoints
 from dataflow_assets.execution.events import CheckEvaluated
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets.spec.load import load
-from dataflow_assets_tests.execution.workshop import NOW, Workshop, checks, failures
+from dataflow_assets_tests.execution.workshop import NOW, Workshop, checks, failures, finished
 
 ORDERS = pa.table({"id": [1, 2, 3, 4], "customer": [1, 2, 9, None], "parent": [None, 1, 1, 7]})
 PROJECT = """\
@@ -102,3 +103,23 @@ def test_a_target_that_is_not_there_fails_the_window_with_its_name(shop: Worksho
     (failed,) = failures(events)
     assert "people.parquet" in str(failed)
     assert not (shop.folder / "kept.parquet").exists()
+
+
+def test_a_resumed_attempt_looks_again(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = load(shop.folder)
+    plans = build_plan(project).by_name
+    list(run(RunRequest(project, plans["customers"], (None,), attempt="customers", now=NOW)))
+    monkeypatch.setattr(failpoints, "_visits", {})
+    monkeypatch.setenv(failpoints.VARIABLE, "publish.ready=error")
+    assert failures(list(run(RunRequest(project, plans["orders"], (None,), attempt="first", now=NOW))))
+    monkeypatch.delenv(failpoints.VARIABLE)
+    events = list(run(RunRequest(project, plans["orders"], (None,), attempt="second", now=NOW)))
+    assert failures(events) == []
+    assert [report.resumed for step in ("customers", "orders") for report in finished(events, step)] == [True, True]
+    assert {event.result.name: event.result.failed for event in events if isinstance(event, CheckEvaluated)} == {
+        "of_step": 1,
+        "of_pipeline": 1,
+        "of_table": 1,
+        "of_itself": 1,
+        "customer_relationships": 1,
+    }
