@@ -253,6 +253,15 @@ class Check(Protocol):
 
 
 @runtime_checkable
+class PromisesFromFiles(Protocol):
+    """A check whose promises stand in a file of the project, which planning may read but not run; asked instead of `promises`."""
+
+    def promises_in(self, project_dir: Path) -> Sequence[CheckPromise]:
+        """As `Check.promises`; a file that cannot be read is `mistakes`' matter, not an error here."""
+        ...
+
+
+@runtime_checkable
 class TellsSourceVersion(Protocol):
     """A connector that knows, without reading, whether a source has changed; a stage of an older version is not resumed."""
 
@@ -290,7 +299,7 @@ class Mistake:
 
 @runtime_checkable
 class TellsMistakes(Protocol):
-    """A transform that can be seen to be wrong without being run; `dataflow validate` asks."""
+    """A transform or check that can be seen to be wrong without being run; `dataflow validate` asks."""
 
     def mistakes(self, project_dir: Path, inputs: Sequence[str]) -> Sequence[Mistake]:
         """What is wrong with the code that the options name; `inputs` are the step ids that it would be given. May read files."""

@@ -72,7 +72,7 @@ def run_order(pipeline: PipelineModel) -> list[str]:
 def _draft(
     step: StepModel, index: int, connections: Mapping[str, Mapping[str, Any]], renderer: Renderer, findings: Findings
 ) -> Draft | None:
-    for key, value in (("config", step.config), ("checks", step.checks)):
+    for key, value in (("config", step.config), ("checks", step.checks), ("schema", step.pandera)):
         renderer.refuse_mistakes(value, step_path(index, key), findings, where=f"step {step.id!r}")
     plugin = find_plugin(step, index, connections, findings)
     if plugin is None:
@@ -85,9 +85,9 @@ def _draft(
         findings.add(step_path(index, "connection"), f"step {step.id!r} is a {plugin.role}, it uses no connection", hint="remove the key")
     config = renderer.settled(step.config, keep=sql_fields(options_model(plugin)))
     options = _checked_options(step, index, plugin, config, findings)
-    checks = rules_of(step, index, findings)
+    checks = rules_of(step, index, findings, renderer=renderer)
     if plugin.role == "check":
-        checks = (own_check(step, plugin, options), *checks)
+        checks = (own_check(step, plugin, options, root=renderer.root), *checks)
     return Draft(index, step, plugin, link, config, options, checks)
 
 
