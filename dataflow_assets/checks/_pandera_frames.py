@@ -135,6 +135,8 @@ def _series(column: pa.Array | pa.ChunkedArray, declared: Any) -> Any:
     import pandas as pd
 
     kind = column.type
+    if isinstance(declared, pd.ArrowDtype) and _is_text(declared.pyarrow_dtype) and _is_text(kind):
+        column, kind = column.cast(declared.pyarrow_dtype), declared.pyarrow_dtype  # the same text, however long
     arrow = pd.Series(column, dtype=pd.ArrowDtype(kind))
     if declared is None or isinstance(declared, pd.ArrowDtype):
         return arrow

@@ -1,6 +1,7 @@
 """`dataflow schema`: the JSON Schema of the project's files; `schema show` and `schema diff`: the columns of its targets over time.
 
-Here: printing them. Not here: making the JSON Schema (`spec.json_schema`), asking the registries (`execution.schemas`).
+Here: printing them. Not here: making the JSON Schema (`spec.json_schema`), asking the registries (`execution.schemas`), `schema infer`
+(`cli.schema_infer`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import click
 
 from dataflow_assets.cli.choosing import choose, selection_options
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, explain
+from dataflow_assets.cli.schema_infer import infer
 from dataflow_assets.cli.terminal import Session, as_json, plural, table
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand, VerbGroup
@@ -41,6 +43,9 @@ def schema_of(kind: str) -> dict[str, Any]:
     from dataflow_assets.spec import json_schema
 
     return json_schema.project_schema() if kind == "project" else json_schema.pipeline_schema()
+
+
+command.add_command(infer)
 
 
 @command.command("show", cls=VerbCommand)
