@@ -9,6 +9,7 @@ The next window must have a chance: times have a beginning and no end, keys no u
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -81,7 +82,7 @@ def _ends(column: ColumnProfile, kind: pa.DataType, margin: float) -> tuple[Any,
         max(low - wide, Fraction(0)) if low >= 0 else low - wide, min(high + wide, Fraction(0)) if high <= 0 else high + wide
     )
     if pa.types.is_floating(kind):
-        return min(float(first), column.low), max(float(last), column.high)
+        return _float(first, column.low, min), _float(last, column.high, max)
     scale = kind.scale if pa.types.is_decimal(kind) else 0
     unit = Fraction(10) ** -scale
     first, last = math.floor(first / unit) * unit, math.ceil(last / unit) * unit
@@ -93,8 +94,15 @@ def _ends(column: ColumnProfile, kind: pa.DataType, margin: float) -> tuple[Any,
 def _rounded(low: Fraction, high: Fraction) -> tuple[Fraction, Fraction]:
     """Both ends moved outwards to a hundredth of the width's power of ten: 17 to 4983 becomes 0 to 5000."""
     width = high - low or abs(high) or Fraction(1)
-    step = Fraction(10) ** (math.floor(math.log10(width)) - 1)
+    step = Fraction(10) ** ((Decimal(width.numerator) / Decimal(width.denominator)).adjusted() - 1)
     return math.floor(low / step) * step, math.ceil(high / step) * step
+
+
+def _float(limit: Fraction, seen: float, outer: Callable[[float, float], float]) -> float | None:
+    try:
+        return outer(float(limit), seen)
+    except OverflowError:  # beyond the last double there is nothing to refuse
+        return None
 
 
 def _decimal(value: Fraction, scale: int) -> Decimal:

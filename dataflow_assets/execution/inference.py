@@ -65,13 +65,13 @@ def _measure(session: Session, step: StepPlan, entries: list[LedgerEntry], limit
     if profiler is None:
         where = f"{session.pipeline.name}.{step.id}"
         raise ReadFailed(f"{where} has published no rows to learn from", hint=f"dataflow run --select {session.pipeline.name}")
-    keys = tuple(entry.unit.key for entry in reader.chosen)
-    whole = not reader.cut and len(reader.chosen) == len(entries)
+    keys = tuple(entry.unit.key for entry in reader.read)
+    whole = not reader.cut and len(reader.read) == len(entries)
     return Measured(reader.name, tuple(profiler.finish()), profiler.rows, keys, len(entries), whole)
 
 
 class _Reader:
-    """The rows that are read: of `chosen` units; `cut` says whether the limit cut some of them off."""
+    """The rows that are read, of the units `read`, the newest first; `cut` says whether the limit cut some of their rows off."""
 
     def __init__(self, session: Session, step: StepPlan, entries: list[LedgerEntry], limit: int) -> None:
         self._session, self._step, self._left = session, step, limit
@@ -81,11 +81,14 @@ class _Reader:
         every = -(-sum(entry.rows for entry in entries) // limit) if apart else 1
         self.chosen = entries[::-1][:: max(every, 1)][::-1]
         self._in_windows = len(self.chosen) < len(entries)
+        self.read = [] if self._in_windows else self.chosen
         self.cut = False
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, at most as many as the limit."""
         for target, only in self._reads():
+            if not self._left:
+                return
             with self._session.connector(self._step).read_target(target, only) as reader:
                 for batch in reader:
                     self.cut = self.cut or batch.num_rows > self._left
@@ -99,7 +102,8 @@ class _Reader:
         if not self._in_windows:
             yield from ((target, None) for target in {str(target.table): target for target in self._targets.values()}.values())
             return
-        for entry in self.chosen:
+        for entry in reversed(self.chosen):
             target = self._targets[entry.unit.key]
-            if entry.unit.window is not None and target.window_column is not None:
+            if entry.unit.window is not None and target.window_column is not None and self._left:
+                self.read.insert(0, entry)
                 yield target, WindowFilter(target.window_column, entry.unit.window, target.timezone)
