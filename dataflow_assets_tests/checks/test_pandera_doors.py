@@ -130,6 +130,12 @@ def test_options_that_do_not_fit_are_refused(written: str, line: int, message: s
     assert message in problem.message
 
 
+def test_one_model_in_two_places_of_a_step_needs_two_names(tmp_path: Path) -> None:
+    text = PIPELINE.replace(", name: again}\n", "}\n    schema: models.py:Orders\n")
+    with pytest.raises(PlanError, match="step 'strict' has two checks named 'schema'"):
+        build_plan(load(made(tmp_path, text)))
+
+
 def test_the_name_of_a_model_may_be_a_variable(tmp_path: Path) -> None:
     text = PIPELINE.replace("schema: models.py:Orders\n", "schema: \"{{ var('model') }}\"\n") + "variables: {model: 'models.py:Orders'}\n"
     loaded = load(made(tmp_path, text))
