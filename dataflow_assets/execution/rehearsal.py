@@ -11,12 +11,12 @@ from typing import Any
 
 from dataflow_assets import discovery
 from dataflow_assets.errors import Problem
-from dataflow_assets.plan.checks import MODEL, schema_options
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, StepPlan
 from dataflow_assets.plan.options import check_options, has_template
+from dataflow_assets.plan.schema_key import KIND, schema_path
 from dataflow_assets.protocols import Mistake, TellsMistakes
 from dataflow_assets.spec.models import StepModel
-from dataflow_assets.spec.project import LoadedPipeline, Project
+from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
 
 
 def rehearse(project: Project, plan: ProjectPlan) -> dict[str, tuple[Problem, ...]]:
@@ -28,28 +28,41 @@ def rehearse(project: Project, plan: ProjectPlan) -> dict[str, tuple[Problem, ..
 
 def _problems(project: Project, pipeline: PipelinePlan, loaded: LoadedPipeline) -> Iterator[Problem]:
     for index, model in enumerate(loaded.model.steps):
-        step = pipeline.by_id.get(model.id)
-        if step is None:
+        if (step := pipeline.by_id.get(model.id)) is None:
             continue
-        for key, mistake in _mistakes(project, step, model):
-            path = ("steps", index, key, *mistake.path) if key != "schema" or isinstance(model.pandera, dict) else ("steps", index, key)
-            yield loaded.places.problem(path, f"step {step.id!r}: {mistake.message}", hint=mistake.hint)
+        for path, mistake in _mistakes_at(project, step, model):
+            yield loaded.places.problem(("steps", index, *path), f"step {step.id!r}: {mistake.message}", hint=mistake.hint)
 
 
-def _mistakes(project: Project, step: StepPlan, model: StepModel) -> Iterator[tuple[str, Mistake]]:
-    """What a step's transform, its own check and the check of its `schema:` say of themselves, with the key that each stands under."""
-    families: dict[str, discovery.Family] = {"transform": "transforms", "check": "checks"}
-    if step.role in families:
-        yield from (("config", item) for item in _of_plugin(project, step, families[step.role], step.kind, step.config))
-    if model.pandera is not None:
-        yield from (("schema", item) for item in _of_plugin(project, step, "checks", MODEL, schema_options(model)))
+def _mistakes_at(project: Project, step: StepPlan, model: StepModel) -> Iterator[tuple[Path_, Mistake]]:
+    """The mistakes of a transform and of checks, each with its path within the step."""
+    if step.role == "transform":
+        for mistake in _mistakes(project, step, discovery.find("transforms", step.kind), step.config):
+            yield ("config", *mistake.path), mistake
+    for check in step.checks:
+        for mistake in _mistakes(project, step, discovery.find("checks", check.kind), check.options):
+            rule = mistake.path[1] if len(mistake.path) > 1 else None
+            if check.kind == KIND and check.options is not step.config:
+                yield schema_path(model, mistake.path), mistake
+            elif isinstance(rule, int) and check.options is not step.config:  # some of the rules of `checks:`, in a list of their own
+                yield ("checks", model.checks.index(check.options["checks"][rule]), *mistake.path[2:]), mistake
+            else:
+                yield ("config", *mistake.path), mistake
 
 
-def _of_plugin(project: Project, step: StepPlan, family: discovery.Family, kind: str, written: Mapping[str, Any]) -> list[Mistake]:
-    """What a plugin says of itself, but for options that a template may still change."""
-    implementation = discovery.find(family, kind)
-    if not issubclass(implementation, TellsMistakes):
+def _mistakes(project: Project, step: StepPlan, plugin: Any, config: Mapping[str, Any]) -> list[Mistake]:
+    """What the plugin says of its options, but for those that a template may still change."""
+    if not issubclass(plugin, TellsMistakes):
         return []
-    options = check_options(implementation.Options, written).model
-    found = [] if options is None else implementation(options).mistakes(project.root, step.inputs)
-    return [mistake for mistake in found if not has_template(written.get(str(mistake.path[0])))]
+    options = check_options(plugin.Options, config).model
+    found = [] if options is None else plugin(options).mistakes(project.root, step.inputs)
+    return [mistake for mistake in found if not has_template(_at(config, mistake.path))]
+
+
+def _at(config: Any, path: Path_) -> Any:
+    for part in path:
+        try:
+            config = config[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return config

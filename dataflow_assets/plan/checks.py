@@ -1,12 +1,11 @@
 """The checks of a step: which plugin takes which rule, and the names they make in Dagster.
 
-Here: splitting `checks:` between the validator and the metric check, the model of `schema:`, validating them. Not here: running them.
+Here: splitting `checks:` between the validator and the metric check, validating both. Not here: running them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from dataflow_assets import discovery
@@ -15,20 +14,18 @@ from dataflow_assets.plan.findings import Findings, step_path
 from dataflow_assets.plan.kinds import Plugin
 from dataflow_assets.plan.model import CheckPlan
 from dataflow_assets.plan.options import check_options
-from dataflow_assets.plan.rendering import Renderer
-from dataflow_assets.protocols import CheckPromise, PromisesFromFiles
+from dataflow_assets.protocols import CheckPromise
 from dataflow_assets.spec.models import StepModel
 
-RULES, METRIC, MODEL = "validator", "metric_anomaly", "pandera"
+RULES, METRIC = "validator", "metric_anomaly"
 
 
-def rules_of(step: StepModel, index: int, findings: Findings, *, renderer: Renderer) -> tuple[CheckPlan, ...]:
-    """The plans of a step's `checks:` key, at most one for the rules and one for the metrics, and of its `schema:` key."""
+def rules_of(step: StepModel, index: int, findings: Findings) -> tuple[CheckPlan, ...]:
+    """The plans of a step's `checks:` key: at most one for the rules and one for the metrics."""
     groups: dict[str, list[int]] = {RULES: [], METRIC: []}
     for number, rule in enumerate(step.checks):
         groups[METRIC if "anomaly" in rule else RULES].append(number)
     plans = tuple(_plan(kind, step, index, numbers, findings) for kind, numbers in groups.items() if numbers)
-    plans += tuple(_schema(step, index, findings, renderer=renderer))
     refuse_same_names(plans, step, index, findings)
     return plans
 
@@ -39,25 +36,9 @@ def keeps_history(check: CheckPlan) -> bool:
     return check.kind == METRIC or (isinstance(rules, list) and any(isinstance(rule, dict) and "anomaly" in rule for rule in rules))
 
 
-def own_check(step: StepModel, plugin: Plugin, options: Any, *, root: Path) -> CheckPlan:
+def own_check(step: StepModel, plugin: Plugin, options: Any) -> CheckPlan:
     """The plan of a step of type check."""
-    return CheckPlan(plugin.kind, step.config, _promises(plugin.implementation, plugin.kind, options, root=root))
-
-
-def schema_options(step: StepModel) -> Mapping[str, Any]:
-    """The options of the pandera check that a step's `schema:` key stands for: a model's name, or all of them."""
-    return {"schema": step.pandera} if isinstance(step.pandera, str) else step.pandera or {}
-
-
-def _schema(step: StepModel, index: int, findings: Findings, *, renderer: Renderer) -> Iterator[CheckPlan]:
-    if step.pandera is None:
-        return
-    implementation, options = discovery.find("checks", MODEL), schema_options(step)
-    checked = check_options(implementation.Options, renderer.settled(options))
-    for mistake in checked.mistakes:
-        path = mistake.path if isinstance(step.pandera, dict) else ()
-        findings.add(step_path(index, "schema", *path), f"step {step.id!r}: {mistake.message}", hint=mistake.hint)
-    yield CheckPlan(MODEL, options, _promises(implementation, MODEL, checked.model, root=renderer.root))
+    return CheckPlan(plugin.kind, step.config, _promises(plugin.implementation, plugin.kind, options))
 
 
 def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: Findings) -> CheckPlan:
@@ -75,13 +56,12 @@ def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: 
     return CheckPlan(kind, options, _promises(implementation, kind, checked.model))
 
 
-def _promises(implementation: Any, kind: str, options: Any, *, root: Path | None = None) -> tuple[CheckPromise, ...]:
+def _promises(implementation: Any, kind: str, options: Any) -> tuple[CheckPromise, ...]:
     """The checks as the plugin makes them; one of its kind's name when templates hide what it will check."""
     if options is None:
         return (CheckPromise(kind),)
     try:
-        check = implementation(options)
-        return tuple(check.promises_in(root) if root is not None and isinstance(check, PromisesFromFiles) else check.promises)
+        return tuple(implementation(options).promises)
     except (DataflowError, ValueError, TypeError, AttributeError):
         return (CheckPromise(kind),)
 

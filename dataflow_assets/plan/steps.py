@@ -18,6 +18,7 @@ from dataflow_assets.plan.model import CheckPlan
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.options import check_options, known_keys, split_block
 from dataflow_assets.plan.rendering import Renderer
+from dataflow_assets.plan.schema_key import schema_check, with_file_promises
 from dataflow_assets.spec.models import PipelineModel, StepModel, sql_fields
 
 
@@ -85,10 +86,11 @@ def _draft(
         findings.add(step_path(index, "connection"), f"step {step.id!r} is a {plugin.role}, it uses no connection", hint="remove the key")
     config = renderer.settled(step.config, keep=sql_fields(options_model(plugin)))
     options = _checked_options(step, index, plugin, config, findings)
-    checks = rules_of(step, index, findings, renderer=renderer)
+    checks = (*rules_of(step, index, findings), *schema_check(step, index, findings, renderer=renderer))
     if plugin.role == "check":
-        checks = (own_check(step, plugin, options, root=renderer.root), *checks)
-        refuse_same_names(checks, step, index, findings)
+        own = own_check(step, plugin, options)
+        checks = (with_file_promises(own, plugin.implementation, options, root=renderer.root), *checks)
+    refuse_same_names(checks, step, index, findings)
     return Draft(index, step, plugin, link, config, options, checks)
 
 

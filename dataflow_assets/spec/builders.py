@@ -28,6 +28,7 @@ from pydantic import BaseModel, ValidationError
 
 from dataflow_assets.errors import Place, Problem, SpecError
 from dataflow_assets.spec.load import environment_of
+from dataflow_assets.spec.model_names import split_model
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, StepType
 from dataflow_assets.spec.problems import missing_plugins, problems_of
 from dataflow_assets.spec.project import LoadedPipeline, Places, Project
@@ -126,32 +127,14 @@ def _refuse_duplicates(pipelines: Sequence[LoadedPipeline]) -> None:
 
 
 def _step(id: str, role: StepType, written: Mapping[str, Any], config: Mapping[str, Any]) -> BuiltStep:
-    """Keywords that are keys of a step (`description`, `tags`, `asset_key`, a pandera model as `schema`) go to the step, all others to
-    its config. In a check by `pandera` the model is part of the config."""
+    """Keywords that are keys of a step (`description`, `tags`, `asset_key`) go to the step, all others to its config."""
     place = _caller()
+    moved, config = split_model(written.get("processor_type"), config)
+    written = {**written, **moved}
     own = {key: config[key] for key in ("description", "tags", "asset_key") if key in config}
-    if (model := _model_named(config.get("schema"))) is not None:
-        config = {**config, "schema": model}
-        own |= {} if written.get("processor_type") == "pandera" else {"schema": model}
     rest = {key: value for key, value in config.items() if key not in own}
     values = {"id": id, "type": role, **{key: value for key, value in written.items() if value is not None}, **own, "config": rest}
     return BuiltStep(_made(StepModel, values, _places(place)), place)
-
-
-def _model_named(given: Any) -> Any:
-    """A pandera model as its `module:Model`, text and options of the check as they are; None for what is no model, as the columns of an
-    endpoint's `schema`. A class of the script that is running is named by its file."""
-    if isinstance(given, str):
-        return given if ":" in given else None
-    if isinstance(given, dict):
-        model = _model_named(given.get("schema"))
-        return None if model is None else {**given, "schema": model}
-    if not isinstance(given, type) or not hasattr(given, "to_schema"):
-        return None
-    module = sys.modules.get(given.__module__)
-    file = getattr(module, "__file__", None)
-    private = given.__module__ == "__main__" or given.__module__.startswith("_dataflow_file_")
-    return f"{Path(file).absolute() if private and file else given.__module__}:{given.__qualname__}"
 
 
 def _made(model: type[M], values: Mapping[str, Any], places: Places) -> M:

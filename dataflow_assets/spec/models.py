@@ -107,14 +107,14 @@ class StepModel(Model):
     depends_on: Names = Field(default_factory=list, description="the steps whose rows it takes; needed by every step but a source")
     config: dict[str, Any] = Field(default_factory=dict, description="the plugin's own options")
     checks: list[dict[str, Any]] = Field(default_factory=list, description="rules on this step's output, as under a validator's checks")
+    description: str = Field("", description="shown in the UI")
+    asset_key: Names | None = Field(None, description="replaces pipeline/step as the Dagster asset key")
+    tags: Names = Field(default_factory=list, description="for selectors and the UI")
     pandera: str | dict[str, Any] | None = Field(
         None,
         validation_alias=AliasChoices("schema", "pandera"),
         description="a pandera model that its output must fit: module:Model or file.py:Model, or the options of the check pandera",
     )
-    description: str = Field("", description="shown in the UI")
-    asset_key: Names | None = Field(None, description="replaces pipeline/step as the Dagster asset key")
-    tags: Names = Field(default_factory=list, description="for selectors and the UI")
 
     @field_validator("id")
     @classmethod
