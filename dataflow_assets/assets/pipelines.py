@@ -104,7 +104,7 @@ def _static_metadata(pipeline: PipelinePlan, step: StepPlan, project: Project) -
 
 
 def _deps(pipeline: PipelinePlan, step: StepPlan, around: Surroundings) -> Iterator[dg.AssetDep]:
-    keys: dict[AssetPath, None] = dict.fromkeys(pipeline.by_id[name].asset_key for name in step.inputs)
+    keys: dict[AssetPath, None] = dict.fromkeys(pipeline.by_id[name].asset_key for name in (*step.inputs, *step.looks_at))
     own = set(keys)
     keys |= dict.fromkeys(step.reads)
     if not step.inputs:

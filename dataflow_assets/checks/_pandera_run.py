@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dataflow_assets.checks._facts import Facts
 from dataflow_assets.checks._literals import jsonable
 from dataflow_assets.checks._pandera_model import Demand, Model, Verdict, load_schema
 from dataflow_assets.checks._pandera_outline import UNIQUE, Asked
-from dataflow_assets.checks._rows import SAMPLES, Facts, Samples, counted, sample_rows, share_of
+from dataflow_assets.checks._rows import SAMPLES, Samples, counted, sample_rows, share_of
 from dataflow_assets.checks._rules import Rule, RuleKind
 from dataflow_assets.checks._unique import UniqueRun
 from dataflow_assets.protocols import BrokenRows, CheckPromise, CheckResult, Severity, StagedInput, StepContext
@@ -155,7 +156,8 @@ class PanderaRun:
         tally.unique = found
         tally.failed += found.failed
         if found.failed:
-            tally.complaints[found.description] = None
+            if not self._options.quarantines or "counted" in found.metadata:  # not every repeat could be found again
+                tally.complaints[found.description] = None
             tally.samples += [dict(row) for row in found.samples][: SAMPLES - len(tally.samples)]
 
     def pick(self, batch: pa.RecordBatch) -> list[BrokenRows]:
@@ -163,6 +165,10 @@ class PanderaRun:
         return list(self._pick(batch)) if any(result.quarantine for result in self._results.values()) else []
 
     def _pick(self, batch: pa.RecordBatch) -> Iterator[BrokenRows]:
+        facts = Facts(batch)
+        for tally, run in self._uniques:
+            if self._results[tally.promise.name].quarantine and (mask := run.pick(facts)) is not None:
+                yield BrokenRows(tally.promise.name, run.rule.columns[0] if len(run.rule.columns) == 1 else "", mask)
         for verdict in self.model.look(batch):
             name = self._tally(verdict.demand).promise.name
             if self._results[name].quarantine and not isinstance(verdict.answer, bool | str) and verdict.answer.any():
@@ -205,6 +211,8 @@ class PanderaRun:
             said.append(f"{subject}{share_of(tally.failed, self.rows)} break {what}")
         if said:
             return "; ".join(said[:SHOWN_VALUES])
+        if tally.unique is not None:
+            return tally.unique.description
         if tally is self.tallies[0]:
             return f"columns and types as in {self._options.reference.name}, in {counted(self.rows, 'row')}"
         if not tally.demands:

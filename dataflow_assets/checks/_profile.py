@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataflow_assets.batches import hash_column
-from dataflow_assets.checks._rows import plain, plain_type
-from dataflow_assets.checks._unique import HashRuns
+from dataflow_assets.checks._facts import plain, plain_type
+from dataflow_assets.checks._hash_runs import HashRuns
 
 FEW = 20
 """Most distinct values that are kept."""
@@ -117,7 +117,7 @@ class _Column:
             self._high = high if self._high is None or pc.greater(high, self._high).as_py() else self._high
 
     def finish(self, rows: int) -> ColumnProfile:
-        unique = self._hashes is not None and rows > 0 and not len(self._hashes.repeated())
+        unique = self._hashes is not None and rows > 0 and all(counts is None for _, counts in self._hashes.partitions())
         some = rows > self._nulls
         return ColumnProfile(
             name=self.name,

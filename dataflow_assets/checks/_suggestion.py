@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from dataflow_assets.checks._facts import plain_type
 from dataflow_assets.checks._profile import ColumnProfile
-from dataflow_assets.checks._rows import plain_type
 
 ENOUGH = 10
 """Rows below which neither uniqueness nor a shape is more than chance; and rows for each value of a list."""

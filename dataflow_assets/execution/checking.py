@@ -7,11 +7,12 @@ one means for the window (`execution.window`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
+from dataflow_assets.execution.references import opener
 from dataflow_assets.execution.work import Work, producer_of, step_context
 from dataflow_assets.plan.model import CheckPlan, StepPlan
 from dataflow_assets.protocols import CheckRun
@@ -44,6 +45,7 @@ def begin_checks(work: Work, producer: StepPlan, schema: pa.Schema, *, owner: St
 
 def finish_checks(work: Work, running: RunningChecks, stage: Stage) -> None:
     """Collect the results, by the step they belong to, and their metrics for the ledger."""
+    work.stages[stage.receipt.step] = stage  # a check may look at other columns of its own dataset
     for step, run in running.runs:
         results = run.finish(stage.as_input(step.id))
         work.results.setdefault(step.id, []).extend(results)
@@ -64,10 +66,11 @@ def _watchers(work: Work, producer: StepPlan) -> list[StepPlan]:
 
 def _begin(work: Work, step: StepPlan, plan: CheckPlan, schema: pa.Schema) -> CheckRun:
     check_class = work.session.plugin("checks", plan.kind)
-    context = work.session.context(work.window, steps=work.step_results())
-    rendered = work.session.render(step, check_class.Options, context, config=plan.options)
+    values = work.session.context(work.window, steps=work.step_results())
+    rendered = work.session.render(step, check_class.Options, values, config=plan.options)
     check = check_class(rendered.options)
-    run: CheckRun = check.begin(schema, step_context(work, step, rendered, history=_History(work, step)))
+    context = step_context(work, step, rendered, history=_History(work, step))
+    run: CheckRun = check.begin(schema, replace(context, open_dataset=opener(work)))
     return run
 
 

@@ -16,7 +16,7 @@ from dataflow_assets.execution.publishing import claim_early, publish
 from dataflow_assets.execution.reporting import finished, report_checks
 from dataflow_assets.execution.session import Session
 from dataflow_assets.execution.staging import stage_for_checks, stage_step
-from dataflow_assets.execution.work import Work, with_ancestors
+from dataflow_assets.execution.work import Work, looked_at, with_ancestors
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.secrets import mask
@@ -58,7 +58,8 @@ def _needed(session: Session, chosen: frozenset[str]) -> frozenset[str]:
     if not session.request.checks_only:
         return with_ancestors(session.pipeline, chosen)
     endpoints = frozenset(step.id for step in session.pipeline.endpoints)
-    return with_ancestors(session.pipeline, chosen - endpoints) | (chosen & endpoints)
+    made = (chosen - endpoints) | looked_at(session.pipeline, chosen)
+    return with_ancestors(session.pipeline, made) | (chosen & endpoints)
 
 
 def _claim(work: Work) -> None:

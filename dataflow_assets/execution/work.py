@@ -27,15 +27,20 @@ def producer_of(pipeline: PipelinePlan, step: StepPlan) -> StepPlan:
 
 
 def with_ancestors(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
-    """The chosen steps and every step they need."""
+    """The chosen steps, every step they need, and those that the checks of the chosen ones look at."""
     needed: set[str] = set()
-    waiting = list(chosen)
+    waiting = [*chosen, *looked_at(pipeline, chosen)]
     while waiting:
         step = waiting.pop()
         if step not in needed:
             needed.add(step)
             waiting.extend(pipeline.by_id[step].inputs)
     return frozenset(needed)
+
+
+def looked_at(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
+    """The steps that the checks of the chosen ones look at."""
+    return frozenset(name for step in chosen for name in pipeline.by_id[step].looks_at)
 
 
 @dataclass
@@ -89,4 +94,5 @@ def step_context(
         variables=work.session.context(work.window).variables,
         history={} if history is None else history,
         queries=rendered.queries if rendered else {},
+        now=work.session.request.now,
     )

@@ -7,6 +7,7 @@ Here: what pipelines have to do with each other. Not here: one pipeline on its o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dataflow_assets.plan.lineage import TableRef, mentions, tables_of
 from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan
 from dataflow_assets.plan.names import legal, suggest
 from dataflow_assets.plan.pipelines import PipelineDraft, asset_key, draft_pipeline
+from dataflow_assets.plan.references import published_by, references_of
 from dataflow_assets.plan.rendering import is_enabled
 from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.writes import clashes
@@ -64,6 +66,7 @@ class _Edges:
         self.upstream: dict[str, dict[str, None]] = {}
         self.reads: dict[tuple[str, str], dict[AssetPath, None]] = {}
         self.external: dict[AssetPath, None] = {}
+        self.looks_at: dict[str, dict[str, None]] = {}
 
 
 def _drafts(project: Project) -> list[PipelineDraft]:
@@ -156,7 +159,26 @@ def _find_edges(root: Path, drafts: Sequence[PipelineDraft], *, external: bool) 
                 continue
             for table in tables_of(draft.steps[step], reads, root):
                 _connect(edges, draft.name, step, table, published, external=external)
+        for step, tables in draft.looked_up.items():
+            for table in tables:
+                _connect(edges, draft.name, step, table, published, external=external)
+    _connect_references(drafts, edges)
     return edges
+
+
+def _connect_references(drafts: Sequence[PipelineDraft], edges: _Edges) -> None:
+    """What a pipeline's checks look at in other pipelines comes first; in its own it is last run's state, not an edge."""
+    models = {draft.name: draft.model for draft in drafts}
+    for draft in drafts:
+        for step, reference in references_of(draft.steps):
+            name = reference.dataset.pipeline
+            if name is None or (endpoint := published_by(reference, step, models, draft.findings)) is None:
+                continue
+            edges.looks_at.setdefault(draft.name, {})[name] = None
+            if name != draft.name:
+                edges.upstream[draft.name][name] = None
+                model = next(item for item in models[name].steps if item.id == endpoint)
+                edges.reads.setdefault((draft.name, step.id), {})[asset_key(name, model)] = None
 
 
 def _connect(edges: _Edges, pipeline: str, step: str, table: TableRef, published: Published, *, external: bool) -> None:
@@ -198,6 +220,9 @@ def _spread(drafts: Sequence[PipelineDraft], edges: _Edges, broken: dict[str, li
 
 def _assemble(project: Project, drafts: Iterable[PipelineDraft], edges: _Edges) -> ProjectPlan:
     plans = {draft.name: _pipeline_plan(draft, edges) for draft in drafts}
+    for name, others in edges.looks_at.items():
+        if name in plans:
+            plans[name] = replace(plans[name], looks_at={other: plans[other] for other in others if other in plans})
     order = topological({name: plan.upstream for name, plan in plans.items()})
     used = {key for plan in plans.values() for step in plan.steps for key in step.reads}
     return ProjectPlan(

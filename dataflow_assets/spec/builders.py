@@ -133,8 +133,27 @@ def _step(id: str, role: StepType, written: Mapping[str, Any], config: Mapping[s
     written = {**written, **moved}
     own = {key: config[key] for key in ("description", "tags", "asset_key") if key in config}
     rest = {key: value for key, value in config.items() if key not in own}
-    values = {"id": id, "type": role, **{key: value for key, value in written.items() if value is not None}, **own, "config": rest}
+    said = {key: value for key, value in written.items() if value is not None}
+    values = {"id": id, "type": role, **_functions_named(said), **own, "config": _functions_named(rest)}
     return BuiltStep(_made(StepModel, values, _places(place)), place)
+
+
+def _functions_named(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values with each function of a rule in `checks` by its name, as YAML has it."""
+    checks = values.get("checks")
+    if not isinstance(checks, list | tuple):
+        return values
+    return {**values, "checks": [_function_named(item) if isinstance(item, Mapping) else item for item in checks]}
+
+
+def _function_named(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A function of the script that is running is named by its file, any other by its module."""
+    function = item.get("function")
+    if not callable(function):
+        return item
+    file = getattr(sys.modules.get(function.__module__), "__file__", None)
+    private = function.__module__ == "__main__" or function.__module__.startswith("_dataflow_file_")
+    return {**item, "function": f"{Path(file).absolute() if private and file else function.__module__}:{function.__qualname__}"}
 
 
 def _made(model: type[M], values: Mapping[str, Any], places: Places) -> M:

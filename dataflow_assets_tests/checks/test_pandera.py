@@ -488,6 +488,19 @@ def test_offending_rows_are_picked_for_quarantine(backend: str, tmp_path: Path) 
     assert not any(result.quarantine for result in verdicts(table, tmp_path).values())
 
 
+def test_repeats_are_picked_but_the_first(tmp_path: Path) -> None:
+    write(tmp_path, ORDERS["polars"])
+    table = orders([(number % 3, "open", 50.0, None) for number in range(7)])
+    run = begin(table, tmp_path, on_failure="quarantine")
+    for batch in table.to_batches(max_chunksize=2):
+        run.update(batch)
+    result = {result.name: result for result in run.finish(staged(table, tmp_path))}["schema_id_unique"]
+    assert (result.failed, result.quarantine, result.severity) == (4, True, Severity.WARN)
+    picked = [item for batch in table.to_batches(max_chunksize=2) for item in run.pick(batch)]
+    assert {(item.rule, item.column) for item in picked} == {("schema_id_unique", "id")}
+    assert sum(item.rows.true_count for item in picked) == result.failed
+
+
 def test_a_check_that_raises_says_so(tmp_path: Path) -> None:
     code = """
         import pandera.pandas as pa

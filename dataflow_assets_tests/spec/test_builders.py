@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,23 @@ def test_mistakes_point_at_the_call(build, message):
     assert message in shown
     assert Path(__file__).name in shown
     assert "\n  | " in shown
+
+
+def is_good(rows):
+    return rows["id"] > 0
+
+
+def test_a_rule_takes_a_function_itself():
+    rules = [{"function": is_good, "kwargs": {}}, {"column": "id", "not_null": True}]
+    named = [{"function": f"{__name__}:is_good", "kwargs": {}}, {"column": "id", "not_null": True}]
+    assert source("read", "csv", checks=rules, file_path="x").model.checks == named
+    assert validator("valid", depends_on="read", checks=rules).model.config == {"checks": named}
+    assert rules[0]["function"] is is_good, "what was given is left alone"
+
+
+def test_a_function_of_the_running_script_is_named_by_its_file(monkeypatch, tmp_path):
+    main = type(sys)("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(is_good, "__module__", "__main__")
+    assert source("read", "csv", checks=[{"function": is_good}]).model.checks == [{"function": f"{tmp_path / 'script.py'}:is_good"}]
