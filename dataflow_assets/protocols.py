@@ -278,7 +278,7 @@ class TellsSourceVersion(Protocol):
 
 @runtime_checkable
 class TellsCodeVersion(Protocol):
-    """A transform whose meaning lies outside its options, in a file; a stage made by older code is not resumed."""
+    """A transform or check whose meaning lies outside its options, in a file; a stage made by older code is not resumed."""
 
     def code_version(self, project_dir: Path) -> str:
         """A text that differs when the code does, such as a hash of the file."""

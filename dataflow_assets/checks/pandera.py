@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import pyarrow as pa
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from dataflow_assets.checks._pandera_outline import Asked, Reference, promised
 from dataflow_assets.protocols import CheckPromise, Mistake, Severity, StepContext
@@ -57,6 +57,15 @@ class PanderaOptions(Model):
         if isinstance(value, str) and (match := _SHARE.match(value.strip())) and float(match[1]) <= 100:
             return value.strip()
         raise ValueError(f"{value!r} is no number of rows: write a whole number, or a share such as 0.5 %")
+
+    @model_validator(mode="after")
+    def _quarantine_blocks(self) -> Self:
+        if self.quarantines and (self.severity is Severity.WARN or not self.blocking):
+            written = "severity: warn" if self.severity is Severity.WARN else "blocking: false"
+            raise ValueError(
+                f"`{written}` publishes the rows that break the model, `on_failure: quarantine` keeps them out: write one of them"
+            )
+        return self
 
     @property
     def reference(self) -> Reference:

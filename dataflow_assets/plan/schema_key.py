@@ -16,7 +16,7 @@ from dataflow_assets.plan.findings import Findings, step_path
 from dataflow_assets.plan.model import CheckPlan
 from dataflow_assets.plan.options import check_options
 from dataflow_assets.plan.rendering import Renderer
-from dataflow_assets.protocols import CheckPromise, PromisesFromFiles
+from dataflow_assets.protocols import CheckPromise, PromisesFromFiles, TellsCodeVersion
 from dataflow_assets.spec.models import StepModel
 
 KIND = "pandera"
@@ -45,7 +45,9 @@ def schema_check(step: StepModel, index: int, findings: Findings, *, renderer: R
 
 
 def with_file_promises(plan: CheckPlan, implementation: Any, options: Any, *, root: Path) -> CheckPlan:
-    """The plan with the promises that the check reads from a file of the project; as it is for any other check."""
+    """The plan with the promises that the check reads from a file of the project, and that file's version; as it is for any other check."""
     if options is None or not issubclass(implementation, PromisesFromFiles):
         return plan
-    return replace(plan, promises=tuple(implementation(options).promises_in(root)))
+    check = implementation(options)
+    code = check.code_version(root) if isinstance(check, TellsCodeVersion) else ""
+    return replace(plan, promises=tuple(check.promises_in(root)), code=code)

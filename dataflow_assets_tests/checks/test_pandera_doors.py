@@ -119,6 +119,7 @@ def test_mistakes_are_placed_where_they_are_written(tmp_path: Path) -> None:
         ("schema: {severity: warn}", 8, "'schema' is missing"),
         ("schema: {schema: 'models.py:Orders', max_failed: half}", 8, "'half' is no number of rows"),
         ("schema: '{{ nowhere }}'", 8, "nowhere"),
+        ("schema: {schema: 'models.py:Orders', on_failure: quarantine, severity: warn}", 8, "`severity: warn` publishes the rows"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(written: str, line: int, message: str, tmp_path: Path) -> None:
@@ -128,6 +129,14 @@ def test_options_that_do_not_fit_are_refused(written: str, line: int, message: s
     (problem,) = caught.value.problems
     assert problem.place.line == line
     assert message in problem.message
+
+
+def test_a_changed_model_is_a_changed_check_step_and_no_other(tmp_path: Path) -> None:
+    (before,) = build_plan(load(made(tmp_path))).pipelines
+    (tmp_path / "models.py").write_text(MODEL + "# changed\n")
+    (after,) = build_plan(load(tmp_path)).pipelines
+    changed = [step.id for step in before.steps if step.fingerprint != after.by_id[step.id].fingerprint]
+    assert changed == ["strict"]
 
 
 def test_one_model_in_two_places_of_a_step_needs_two_names(tmp_path: Path) -> None:
