@@ -178,6 +178,14 @@ class Severity(enum.StrEnum):
     ERROR = "error"
 
 
+class Scope(enum.StrEnum):
+    """What a check must see to judge a row: the row alone, the other rows too (unique), or it judges no rows (a row count)."""
+
+    ROW = "row"
+    ROWS = "rows"
+    DATASET = "dataset"
+
+
 @dataclass(frozen=True)
 class CheckPromise:
     """One asset check that a check makes: what is known of it before it runs."""
@@ -187,6 +195,9 @@ class CheckPromise:
     description: str = ""
     blocking: bool = True
     """Whether its failure keeps the window from being published."""
+    quarantine: bool = False
+    """Whether it sets offending rows aside; told before it runs, so that the place where they go is claimed in time."""
+    scope: Scope = Scope.DATASET
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import dagster as dg
 
 from dataflow_assets.assets.build import pipeline_job
 from dataflow_assets.assets.instance import open_instance, provision_pools
-from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, job_name, tag_value
+from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, REPLAY_TAG, job_name, tag_value
 from dataflow_assets.assets.partitions import partitions_of, range_tags
 from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets, pool_of
 from dataflow_assets.errors import DataflowError, Interrupted, RunFailed
@@ -73,10 +73,12 @@ def execute(
     instance: dg.DagsterInstance | None = None,
     on_event: OnEvent | None = None,
     full_refresh: bool = False,
+    replay: bool = False,
 ) -> list[PipelineResult]:
     """Run pipelines, upstream ones first: `windows` names each pipeline and what to run of it, `(None,)` without windows.
 
-    `steps` narrows a pipeline to some of its steps. A pipeline whose upstream failed is skipped, the others go on. Each run is
+    `steps` narrows a pipeline to some of its steps. `replay`: for the sake of quarantined rows, see `RunRequest`.
+    A pipeline whose upstream failed is skipped, the others go on. Each run is
     in the instance with its events, and can be re-executed from the UI of this code location. An interrupt ends the run and
     gives the status `interrupted` to it and `skipped` to the rest.
     """
@@ -91,8 +93,9 @@ def execute(
                     results[pipeline.name] = PipelineResult(pipeline.name, "skipped", reason=reason)
                     continue
                 chosen = (steps or {}).get(pipeline.name)
+                marks = _marks(full_refresh=full_refresh, replay=replay)
                 results[pipeline.name] = _run_pipeline(
-                    plan, project, pipeline, windows[pipeline.name], chosen, opened, _Watch(on_event), full_refresh=full_refresh
+                    plan, project, pipeline, windows[pipeline.name], chosen, opened, _Watch(on_event), marks=marks
                 )
     finally:
         if instance is None:
@@ -116,7 +119,7 @@ def _run_pipeline(
     instance: dg.DagsterInstance,
     watch: _Watch,
     *,
-    full_refresh: bool,
+    marks: Mapping[str, str],
 ) -> PipelineResult:
     from dagster._core.definitions.job_base import InMemoryJob
     from dagster._core.errors import DagsterExecutionInterruptedError
@@ -129,7 +132,7 @@ def _run_pipeline(
     run = instance.create_run_for_job(
         job := _job(plan, project, pipeline, watch, keys),
         run_config=_QUIET,
-        tags=_tags(project, pipeline, chosen, full_refresh=full_refresh),
+        tags={**_tags(project, pipeline, chosen), **marks},
         asset_selection=keys,
         remote_job_origin=_origin(pipeline),
     )
@@ -163,15 +166,17 @@ def _upstream_assets(pipeline: PipelinePlan, around: Surroundings) -> Iterable[d
             yield dg.AssetSpec(key, partitions_def=partitions_of(publisher.windows) if publisher.windows else None)
 
 
-def _tags(project: Project, pipeline: PipelinePlan, windows: Sequence[Window], *, full_refresh: bool) -> dict[str, str]:
+def _marks(*, full_refresh: bool, replay: bool) -> dict[str, str]:
+    return {name: "true" for name, wanted in ((FULL_REFRESH_TAG, full_refresh), (REPLAY_TAG, replay)) if wanted}
+
+
+def _tags(project: Project, pipeline: PipelinePlan, windows: Sequence[Window]) -> dict[str, str]:
     tags = {PIPELINE_TAG: tag_value(pipeline.name)}
     overrides = {name: value for name, value in project.overrides.items() if not looks_secret(name)}
     if overrides:
         tags[OVERRIDES_TAG] = mask(json.dumps(overrides, default=str))
     if pipeline.windows:
         tags |= range_tags(pipeline.windows, windows)
-    if full_refresh:
-        tags[FULL_REFRESH_TAG] = "true"
     return tags
 
 

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from dataflow_assets.checks._metric import slug
-from dataflow_assets.protocols import CheckPromise, Mistake
+from dataflow_assets.protocols import CheckPromise, Mistake, Scope
 from dataflow_assets.user_code import top_level_names
 
 NOT_NULLABLE, UNIQUE = "not_nullable", "unique"
@@ -102,9 +102,9 @@ class Reference:
         return _asked(path, self.name, status.st_mtime_ns, status.st_size)
 
 
-def promised(prefix: str, asked: Sequence[Asked], *, reference: str, blocking: bool) -> list[CheckPromise]:
+def promised(prefix: str, asked: Sequence[Asked], *, reference: str, blocking: bool, aside: bool) -> list[CheckPromise]:
     """The promises of a model: `prefix` for the model as a whole, then one for each thing seen to be asked."""
-    promises = [CheckPromise(prefix, f"columns, types and everything else that {reference} asks", blocking)]
+    promises = [CheckPromise(prefix, f"columns, types and everything else that {reference} asks", blocking, aside)]
     taken = {prefix}
     for item in asked:
         end = {NOT_NULLABLE: "not_null", UNIQUE: "unique"}.get(item.check) or SHORT.get(item.check) or slug(item.check)
@@ -112,7 +112,9 @@ def promised(prefix: str, asked: Sequence[Asked], *, reference: str, blocking: b
         name = next(name for number in count(1) if (name := plain if number == 1 else f"{plain}_{number}") not in taken)
         taken.add(name)
         words = item.check.replace("_", " ")
-        promises.append(CheckPromise(name, f"{item.column}: {words}" if item.column else words, blocking and not item.warns))
+        scope = Scope.ROWS if item.check == UNIQUE else Scope.ROW
+        told = f"{item.column}: {words}" if item.column else words
+        promises.append(CheckPromise(name, told, blocking and not item.warns, aside, scope))
     return promises
 
 

@@ -126,7 +126,7 @@ steps:
     def _promised(self, asked: Sequence[Asked]) -> list[CheckPromise]:
         options = self._options
         blocking = options.blocking and options.severity is Severity.ERROR
-        return promised(options.name, asked, reference=options.model, blocking=blocking)
+        return promised(options.name, asked, reference=options.model, blocking=blocking, aside=options.quarantines)
 
     def mistakes(self, project_dir: Path, inputs: Sequence[str]) -> list[Mistake]:
         """A file or model that is not there, and pandera itself. Nothing is imported."""

@@ -20,12 +20,19 @@ def report_checks(work: Work, step: StepPlan) -> Iterator[Event]:
     results = work.results.pop(step.id, [])
     for result in results:
         yield CheckEvaluated(work.key, step.id, result)
+    refuse_beyond_budget(work, step)
     broken = [result for result in results if not result.passed and result.blocking and result.severity is Severity.ERROR]
     if broken:
         raise CheckFailed(
             f"{work.pipeline.name}.{step.id}: Data validation failed: " + "; ".join(result.description or result.name for result in broken),
             hint="nothing of this window was published; mend the source or the rule and run the window again",
         )
+
+
+def refuse_beyond_budget(work: Work, step: StepPlan) -> None:
+    """Raises CheckFailed when the rules of a step would set more rows aside than its budget allows."""
+    if step.id in work.refused:
+        raise work.refused[step.id]
 
 
 def finished(work: Work, step: StepPlan, *, started: float) -> StepFinished:
@@ -43,4 +50,5 @@ def finished(work: Work, step: StepPlan, *, started: float) -> StepFinished:
         resumed=producer_of(work.pipeline, step).id in work.resumed,
         preview=stage.preview(),
         metadata=work.metadata.get(step.id, {}),
+        quarantined=work.aside[step.id].receipt.rows if step.id in work.aside else 0,
     )

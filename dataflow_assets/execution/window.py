@@ -13,7 +13,7 @@ from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.execution.publishing import claim_early, publish
-from dataflow_assets.execution.reporting import finished, report_checks
+from dataflow_assets.execution.reporting import finished, refuse_beyond_budget, report_checks
 from dataflow_assets.execution.session import Session
 from dataflow_assets.execution.staging import stage_for_checks, stage_step
 from dataflow_assets.execution.work import Work, looked_at, with_ancestors
@@ -79,6 +79,7 @@ def _run_step(work: Work, step: StepPlan) -> Iterator[Event]:
     elif step.role == "endpoint" and checks_only and step.checks and step.id in work.chosen:
         yield from stage_for_checks(work, step)
     if step.id not in work.chosen:
+        refuse_beyond_budget(work, step)
         return
     if step.role == "endpoint" and not checks_only:
         yield from _report_endpoint_checks(work)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise, Reference
-from dataflow_assets.spec.models import FreshnessOptions, RetryOptions
+from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions, RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
 
@@ -59,6 +59,8 @@ class StepPlan:
     window_column: str | None = None
     schema_policy: SchemaPolicy | None = None
     """The endpoint's own, the pipeline's or the project's; None when nobody says one."""
+    quarantine: QuarantineOptions = field(default_factory=QuarantineOptions)
+    """The budget for rows that its rules set aside; for an endpoint also where they are kept."""
     table: str | None = None
     """`connection.schema.table` (or path) that a source reads or an endpoint writes, None when unknown before rendering."""
     reads: tuple[AssetPath, ...] = ()
@@ -69,6 +71,11 @@ class StepPlan:
     tags: tuple[str, ...] = ()
     fingerprint: str = ""
     """Changes whenever the step, its connection's kind or anything upstream in the pipeline is written differently."""
+
+    @property
+    def quarantines(self) -> bool:
+        """Whether a rule of this step sets rows aside."""
+        return any(promise.quarantine for check in self.checks for promise in check.promises)
 
 
 @dataclass(frozen=True)

@@ -127,11 +127,11 @@ def _refuse_duplicates(pipelines: Sequence[LoadedPipeline]) -> None:
 
 
 def _step(id: str, role: StepType, written: Mapping[str, Any], config: Mapping[str, Any]) -> BuiltStep:
-    """Keywords that are keys of a step (`description`, `tags`, `asset_key`) go to the step, all others to its config."""
+    """Keywords that are keys of a step (`description`, `tags`, `asset_key`, `quarantine`) go to the step, all others to its config."""
     place = _caller()
     moved, config = split_model(written.get("processor_type"), config)
     written = {**written, **moved}
-    own = {key: config[key] for key in ("description", "tags", "asset_key") if key in config}
+    own = {key: config[key] for key in ("description", "tags", "asset_key", "quarantine") if key in config}
     rest = {key: value for key, value in config.items() if key not in own}
     said = {key: value for key, value in written.items() if value is not None}
     values = {"id": id, "type": role, **_functions_named(said), **own, "config": _functions_named(rest)}

@@ -131,6 +131,35 @@ def test_options_that_do_not_fit_are_refused(written: str, line: int, message: s
     assert message in problem.message
 
 
+def test_rows_that_break_a_model_are_kept_beside_the_others(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    text = """
+pipeline_name: orders
+steps:
+  - id: read
+    type: source
+    source_type: csv
+    config: {file_path: orders.csv}
+    schema: {schema: "models.py:Orders", on_failure: quarantine}
+    quarantine: {max_share: 60%}
+  - id: kept
+    type: endpoint
+    endpoint_type: parquet
+    depends_on: [read]
+    config: {file_path: out.parquet}
+"""
+    events = ran(load(made(tmp_path, text, rows="1,open\n2,lost\n-3,open\n4,lost\n5,closed\n")))
+    assert not [event for event in events if isinstance(event, WindowFailed)]
+    assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == [1, 5]
+    aside = pq.read_table(tmp_path / "out__quarantine.parquet").select(["rules", "column_name", "value"]).to_pylist()
+    assert sorted(tuple(row.values()) for row in aside) == [
+        ("schema_id_ge", "id", "-3"),
+        ("schema_state_isin", "state", "lost"),
+        ("schema_state_isin", "state", "lost"),
+    ]
+
+
 def test_a_changed_model_is_a_changed_check_step_and_no_other(tmp_path: Path) -> None:
     (before,) = build_plan(load(made(tmp_path))).pipelines
     (tmp_path / "models.py").write_text(MODEL + "# changed\n")
