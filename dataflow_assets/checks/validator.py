@@ -147,6 +147,8 @@ steps:
         - {column: distance, min_value: 1, max_value: 6000, not_null: true}
         - {column: tailnum, regex: "^[A-Z0-9]+$", max_length: 6, severity: warn}
         - {check: unique, columns: [year, month, day, carrier, flight, origin], name: one_row_per_flight}
+        - {column: dep_delay, max_value: 600, where: dep_time is not null, max_failed: 1%}
+        - {expression: year = 2013 and month between 1 and 12, name: in_2013}
   - id: kept
     type: endpoint
     endpoint_type: parquet

@@ -22,6 +22,9 @@ _TEMPLATE = {"type": "string", "pattern": r"\{\{|\{%|\$\{", "description": "a te
 _ANNOTATIONS = ("title", "description", "default")
 _OPTIONAL_WHEN_EMPTY = (PipelineModel, ProjectModel, StepModel)
 
+RULES = "validator"
+"""The check whose `checks` a step may have itself."""
+
 Schema = dict[str, Any]
 
 
@@ -42,6 +45,9 @@ def pipeline_schema() -> Schema:
         kinds = sorted({spelling for plugin in refs if plugin.role == role for spelling in discovery.spellings(plugin.kind)})
         step["properties"][f"{role}_type"] = {"enum": [*kinds, None], "description": f"the plugin of a {role} step"}
     step["allOf"] = [*step.get("allOf", []), *(_config_rule(plugin, ref) for plugin, ref in refs.items() if plugin.role != "connection")]
+    for ref in (ref for plugin, ref in refs.items() if plugin.kind == RULES):
+        rules = schema["$defs"][ref.rpartition("/")[2]]["properties"]["checks"]
+        step["properties"]["checks"] = {**rules, "description": step["properties"]["checks"].get("description", "")}
     return schema
 
 

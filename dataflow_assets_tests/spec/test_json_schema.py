@@ -122,3 +122,15 @@ def test_examples_of_plugins_pass(pipeline):
                     data = json.loads(json.dumps(document.data, default=str))
                     if "steps" in data:
                         assert errors(pipeline, data) == [], kind
+
+
+def test_the_rules_of_a_step_are_those_of_a_validator(pipeline):
+    rules = [
+        {"column": "id", "not_null": True, "max_failed": "1%", "where": "{{ which }}"},
+        {"column": "customer", "to": {"step": "customers", "column": "id"}},
+        {"anomaly": {"metric": "row_count"}},
+    ]
+    document = {"steps": [{"id": "a", "type": "source", "source_type": "csv", "checks": rules}]}
+    assert errors(pipeline, document) == []
+    for wrong in ({"column": "id", "notnull": True}, {"column": "id", "monotonic": "up"}, {"column": "a", "to": {"stp": "b"}}):
+        assert errors(pipeline, {"steps": [{"id": "a", "type": "source", "source_type": "csv", "checks": [wrong]}]}), wrong
