@@ -134,6 +134,8 @@ def _series(column: pa.Array | pa.ChunkedArray, declared: Any) -> Any:
     """The column as a series of the declared family of types; where that cannot be exact, as Arrow's own."""
     import pandas as pd
 
+    encoded = isinstance(declared, pd.CategoricalDtype) or pa.types.is_dictionary(getattr(declared, "pyarrow_dtype", pa.null()))
+    column = column if encoded else _decoded(column)
     kind = column.type
     if isinstance(declared, pd.ArrowDtype) and _is_text(declared.pyarrow_dtype) and _is_text(kind):
         column, kind = column.cast(declared.pyarrow_dtype), declared.pyarrow_dtype  # the same text, however long
@@ -150,6 +152,11 @@ def _series(column: pa.Array | pa.ChunkedArray, declared: Any) -> Any:
         return arrow.astype(declared) if _is_text(kind) else arrow
     nullable = _nullable(kind)
     return arrow if nullable is None else arrow.astype(nullable)
+
+
+def _decoded(column: Any) -> Any:
+    """The values themselves: that text lies in a dictionary is no matter of its type."""
+    return column.cast(column.type.value_type) if isinstance(column.type, pa.DictionaryType) else column
 
 
 def _numpy_series(column: Any, declared: np.dtype[Any], arrow: Any) -> Any:
@@ -196,11 +203,17 @@ def _times(column: Any, unit: str, arrow: Any) -> Any:
 class PolarsFrames:
     """See Frames."""
 
+    def __init__(self, schema: Any) -> None:
+        declared = {name: str(getattr(column.dtype, "type", "")) for name, column in schema.columns.items()}
+        self._encoded = {name for name, kind in declared.items() if kind.startswith(("Categorical", "Enum"))}
+
     def make(self, batch: pa.RecordBatch | pa.Table) -> Held:
         """See Frames."""
         import polars as pl
 
-        return Held(pl.from_arrow(batch), batch.num_rows)
+        columns = {name: batch.column(name) for name in batch.schema.names}
+        columns = {name: column if name in self._encoded else _decoded(column) for name, column in columns.items()}
+        return Held(pl.from_arrow(pa.table(columns)), batch.num_rows)
 
     def without(self, held: Held, mask: Mask) -> Held:
         """See Frames."""

@@ -96,7 +96,7 @@ class Model:
     """A model over data of one Arrow schema; `problems` are what the columns themselves break of it, for which no row need be seen."""
 
     def __init__(self, schema: Any, arrow: pa.Schema) -> None:
-        self.frames: Frames = PandasFrames(schema) if _backend(schema) == "pandas" else PolarsFrames()
+        self.frames: Frames = PandasFrames(schema) if _backend(schema) == "pandas" else PolarsFrames(schema)
         self.name = schema.name or ""
         self.demands = list(_demands(schema, arrow.names))
         self._parses = bool(

@@ -5,8 +5,9 @@ Here: one item for each column that has a rule. Not here: which rules (`checks._
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -34,16 +35,19 @@ def rules_text(suggestions: Sequence[Suggestion], *, told: str) -> str:
 def _keys(suggestion: Suggestion) -> Mapping[str, Any]:
     found: dict[str, Any] = {} if suggestion.nullable else {"not_null": True}
     found |= {"unique": True} if suggestion.unique else {}
-    found |= {"min_value": _scalar(suggestion.low)} if suggestion.low is not None else {}
-    found |= {"max_value": _scalar(suggestion.high)} if suggestion.high is not None else {}
+    found |= {"min_value": _scalar(suggestion.low, up=False)} if suggestion.low is not None else {}
+    found |= {"max_value": _scalar(suggestion.high, up=True)} if suggestion.high is not None else {}
     found |= {"allowed_values": list(suggestion.values)} if suggestion.values else {}
     found |= {"min_length": suggestion.shortest} if suggestion.shortest is not None else {}
     found |= {"max_length": suggestion.longest} if suggestion.longest is not None else {}
     return found | ({"regex": suggestion.shape} if suggestion.shape else {})
 
 
-def _scalar(value: Any) -> Any:
-    """As YAML holds it exactly: decimals as text, a moment as its text, so that no loader moves it."""
+def _scalar(value: Any, *, up: bool) -> Any:
+    """As YAML holds it: a moment as its text, so that no loader moves it; a decimal as the number, or the whole number beyond it where a
+    double cannot hold it. Never as text: two limits in text would be compared letter by letter."""
     if isinstance(value, Decimal):
-        return str(value)
-    return value.isoformat() if isinstance(value, datetime) else value if not isinstance(value, date) else value.isoformat()
+        if value == value.to_integral_value():
+            return int(value)
+        return float(value) if Decimal(repr(float(value))) == value else (math.ceil if up else math.floor)(value)
+    return value.isoformat() if isinstance(value, date) else value

@@ -93,7 +93,7 @@ def unlike(suggestion: Suggestion) -> list[Any]:
         elif isinstance(limit, date):
             found += [limit - timedelta(days=1)] if limit.year > 1 else []
         elif isinstance(limit, Decimal):
-            found.append(limit + step * Decimal("0.01"))
+            found.append(limit + step * Decimal("1.01"))
         elif limit is not None:
             found.append(limit + step)
     return [value for value in found if fits(value, kind)]
@@ -174,6 +174,16 @@ EDGES = [
 def test_limits_are_round_and_lie_outside(seen: tuple[Any, Any], kind: pa.DataType, limits: tuple[Any, Any]) -> None:
     found = suggest(ColumnProfile("x", kind, rows=100, nulls=0, low=seen[0], high=seen[1]))
     assert (found.low, found.high) == limits
+
+
+def test_decimal_limits_are_numbers_in_yaml() -> None:
+    seen = [("-12000.00", "-11000.00"), ("0.10", "9.90"), ("123456789012345678.10", "123456789012345678.90")]
+    made = [Suggestion("x", pa.decimal128(20, 2), True, low=Decimal(low), high=Decimal(high)) for low, high in seen]
+    assert [(item["min_value"], item["max_value"]) for item in rule_items(made)] == [
+        (-12000, -11000),
+        (0.1, 9.9),
+        (123456789012345678, 123456789012345679),
+    ]
 
 
 def test_a_margin_widens_and_never_makes_what_is_positive_negative() -> None:
