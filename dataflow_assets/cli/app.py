@@ -41,7 +41,7 @@ VERBS = {
     "show": Verb("show", "Show one pipeline or step, resolved, with a sample of its rows."),
     "status": Verb("status", "Show what is published, missing and failed."),
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
-    "schema": Verb("schema", "Print the JSON Schema of project files; show and diff the columns of targets."),
+    "schema": Verb("schema", "Print the JSON Schema of project files; show, diff and infer the columns of targets."),
     "contract": Verb("contract", "List, compare and accept the contracts of datasets."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),

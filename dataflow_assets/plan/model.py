@@ -28,6 +28,8 @@ class CheckPlan:
     kind: str
     options: Mapping[str, Any]
     """Raw, templates not yet rendered."""
+    code: str = field(default="", kw_only=True)
+    """A text that changes with the file that says what is checked; empty where the options say it all."""
     promises: tuple[CheckPromise, ...]
     """The Dagster asset checks it makes."""
     references: tuple[Reference, ...] = ()

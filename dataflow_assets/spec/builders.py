@@ -29,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 from dataflow_assets.errors import Place, Problem, SpecError
 from dataflow_assets.spec.data_tests import DataTestModel, LoadedTest
 from dataflow_assets.spec.load import environment_of
+from dataflow_assets.spec.model_names import split_model
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, StepType
 from dataflow_assets.spec.problems import missing_plugins, problems_of
 from dataflow_assets.spec.project import LoadedPipeline, Places, Project
@@ -187,6 +188,8 @@ def _refuse_duplicate_contracts(contracts: Sequence[LoadedContract]) -> None:
 def _step(id: str, role: StepType, written: Mapping[str, Any], config: Mapping[str, Any]) -> BuiltStep:
     """Keywords that are keys of a step (`description`, `tags`, `asset_key`, `quarantine`) go to the step, all others to its config."""
     place = _caller()
+    moved, config = split_model(written.get("processor_type"), config)
+    written = {**written, **moved}
     own = {key: config[key] for key in ("description", "tags", "asset_key", "quarantine") if key in config}
     rest = {key: value for key, value in config.items() if key not in own}
     said = {key: value for key, value in written.items() if value is not None}

@@ -136,6 +136,11 @@ class StepModel(Model):
     description: str = Field("", description="shown in the UI")
     asset_key: Names | None = Field(None, description="replaces pipeline/step as the Dagster asset key")
     tags: Names = Field(default_factory=list, description="for selectors and the UI")
+    pandera: str | dict[str, Any] | None = Field(
+        None,
+        validation_alias=AliasChoices("schema", "pandera"),
+        description="a pandera model that its output must fit: module:Model or file.py:Model, or the options of the check pandera",
+    )
 
     @field_validator("id")
     @classmethod
