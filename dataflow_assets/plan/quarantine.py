@@ -21,7 +21,7 @@ SUFFIX = "__quarantine"
 
 def quarantines(draft: Draft) -> bool:
     """Whether a rule of this step sets rows aside."""
-    return any(promise.quarantine for check in draft.checks for promise in check.promises)
+    return any(check.quarantines for check in draft.checks)
 
 
 def refuse_bad_quarantines(drafts: Mapping[str, Draft], findings: Findings) -> None:
