@@ -22,7 +22,8 @@ from dataflow_assets.execution.session import Session
 from dataflow_assets.execution.work import Work, upstream_of
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
-from dataflow_assets.storage.quarantine import SCHEMA, WINDOW_COLUMN, beside, file_beside
+from dataflow_assets.plan.quarantine import beside, file_beside
+from dataflow_assets.storage.quarantine import SCHEMA, WINDOW_COLUMN
 from dataflow_assets.storage.stages import Stage, load_stage, write_stage
 from dataflow_assets.tables import Claim, PublishRequest, SchemaPolicy, Target, Unit, WriteMode, utc_now
 from dataflow_assets.windows import Window

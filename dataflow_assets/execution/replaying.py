@@ -193,11 +193,12 @@ def path_to(pipeline: PipelinePlan, caught_at: str, endpoint: StepPlan) -> list[
 
 def _refuse_unfit(pipeline: PipelinePlan, path: Sequence[StepPlan]) -> None:
     """A rule that compares rows with others cannot be put to the rows of a quarantine: what they would be compared with is published."""
-    for step in path:
-        for promise in (promise for check in step.checks for promise in check.promises):
+    for step, check in ((step, check) for step in path for check in step.checks):
+        unsaid = check.quarantines and not any(promise.quarantine for promise in check.promises)
+        for promise in check.promises:
             relative = promise.scope is Scope.ROWS or (promise.quarantine and promise.scope is not Scope.ROW)
-            if relative and (promise.blocking or promise.quarantine):
+            if unsaid or (relative and (promise.blocking or promise.quarantine)):
                 raise CheckFailed(
-                    f"{pipeline.name}.{step.id}: {promise.name} compares rows with others, so the quarantined ones cannot be judged alone",
+                    f"{pipeline.name}.{step.id}: {promise.name} may compare rows with others: the quarantined ones cannot be judged alone",
                     hint="an appended window is not published anew; let the endpoint replace its window, or take the rule away meanwhile",
                 )

@@ -40,6 +40,11 @@ class CheckPlan:
         """The names of those checks."""
         return tuple(promise.name for promise in self.promises)
 
+    @property
+    def quarantines(self) -> bool:
+        """Whether it sets rows aside: as it promises, or, of a plugin whose results are not known before it runs, as its options say."""
+        return self.options.get("on_failure") == "quarantine" or any(promise.quarantine for promise in self.promises)
+
 
 @dataclass(frozen=True)
 class PromisedColumn:
@@ -102,7 +107,7 @@ class StepPlan:
     @property
     def quarantines(self) -> bool:
         """Whether a rule of this step sets rows aside."""
-        return any(promise.quarantine for check in self.checks for promise in check.promises)
+        return any(check.quarantines for check in self.checks)
 
 
 @dataclass(frozen=True)

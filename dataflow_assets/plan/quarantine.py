@@ -1,25 +1,27 @@
 """What is wrong with the rows that a pipeline sets aside, seen before it runs.
 
-Here: refusals of `quarantine:` blocks and of rules with `on_failure: quarantine`, and the tables that hold the rows. Not here: setting rows
-aside (`execution`), what such a table looks like (`storage.quarantine`).
+Here: refusals of `quarantine:` blocks and of rules with `on_failure: quarantine`, and the names of the tables that hold the rows. Not
+here: setting rows aside (`execution`), what such a table looks like (`storage.quarantine`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from dataflow_assets.plan.findings import Findings, step_path
 from dataflow_assets.plan.graph import children, reachable
 from dataflow_assets.plan.lineage import TableRef
 from dataflow_assets.plan.options import has_template
 from dataflow_assets.plan.steps import Draft
-from dataflow_assets.storage.quarantine import beside, file_beside
+
+SUFFIX = "__quarantine"
 
 
 def quarantines(draft: Draft) -> bool:
     """Whether a rule of this step sets rows aside."""
-    return any(promise.quarantine for check in draft.checks for promise in check.promises)
+    return any(check.quarantines for check in draft.checks)
 
 
 def refuse_bad_quarantines(drafts: Mapping[str, Draft], findings: Findings) -> None:
@@ -72,3 +74,18 @@ def _with_ancestors(drafts: Mapping[str, Draft], name: str) -> set[str]:
             found.add(step)
             waiting += drafts[step].model.depends_on
     return found
+
+
+def beside(name: str) -> str:
+    """The name of a dataset's quarantine: `orders__quarantine` beside the table `orders`."""
+    return name + SUFFIX
+
+
+def file_beside(path: str, suffixes: Sequence[str]) -> str:
+    """`out/orders__quarantine.csv` beside `out/orders.csv`; beside a folder, or a file without an ending, a file with the first of
+    the format's `suffixes`."""
+    if path.endswith("/") or not PurePosixPath(path).suffix:
+        return f"{path.rstrip('/')}{SUFFIX}{suffixes[0] if suffixes else ''}"
+    folder, _, name = path.rpartition("/")
+    stem, dot, ending = name.partition(".") if not name.startswith(".") else (name, "", "")
+    return f"{folder + '/' if folder else ''}{stem}{SUFFIX}{dot}{ending}"

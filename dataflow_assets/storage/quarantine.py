@@ -1,7 +1,8 @@
-"""Rows set aside: what is kept of each, and where the table for them stands beside its dataset.
+"""Rows set aside: what is kept of each.
 
 Here: the columns of a quarantine, one row for each row that broke a rule, however many rules it broke; the row itself as text that is read
-back exactly. Not here: which rows those are (`checks`), when they are published and taken out again (`execution`).
+back exactly. Not here: which rows those are (`checks`), where they stand (`plan.quarantine`), when they are published and taken out again
+(`execution`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +22,6 @@ from dataflow_assets.storage.row_text import (
     values_as_text,
 )
 
-SUFFIX = "__quarantine"
 WINDOW_COLUMN = "window_start"
 _INSTANT = pa.timestamp("us", "UTC")
 SCHEMA = pa.schema(
@@ -123,18 +122,3 @@ def _first_broken(rows: pa.RecordBatch, broken: Sequence[BrokenRows]) -> tuple[p
         value = values_as_text(rows.column(one.column)) if one.column in rows.schema.names else pa.scalar(None, TEXT)
         columns, values = pc.if_else(one.rows, column, columns), pc.if_else(one.rows, value, values)
     return columns, values
-
-
-def beside(name: str) -> str:
-    """The name of a dataset's quarantine: `orders__quarantine` beside the table `orders`."""
-    return name + SUFFIX
-
-
-def file_beside(path: str, suffixes: Sequence[str]) -> str:
-    """`out/orders__quarantine.csv` beside `out/orders.csv`; beside a folder, or a file without an ending, a file with the first of
-    the format's `suffixes`."""
-    if path.endswith("/") or not PurePosixPath(path).suffix:
-        return f"{path.rstrip('/')}{SUFFIX}{suffixes[0] if suffixes else ''}"
-    folder, _, name = path.rpartition("/")
-    stem, dot, ending = name.partition(".") if not name.startswith(".") else (name, "", "")
-    return f"{folder + '/' if folder else ''}{stem}{SUFFIX}{dot}{ending}"

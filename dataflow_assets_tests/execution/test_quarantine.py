@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from dataflow_assets import failpoints
+from dataflow_assets import discovery, failpoints
 from dataflow_assets.errors import CheckFailed, ReadFailed
 from dataflow_assets.execution.events import CheckEvaluated, StepFinished
+from dataflow_assets.protocols import BrokenRows, CheckPromise, CheckResult, Severity, StepContext
+from dataflow_assets.spec.models import Model
 from dataflow_assets.storage.row_text import rows_from_text, schema_from_text
 from dataflow_assets_tests.execution.workshop import Workshop, checks, days, failures, finished
 
@@ -347,3 +350,45 @@ def test_a_rule_that_is_gone_empties_the_quarantine_with_its_next_run(shop: Work
 def test_reports_name_only_published_steps(shop: Workshop) -> None:
     reports = [event for event in shop.run() if isinstance(event, StepFinished) and event.step == "source"]
     assert {(report.quarantined, report.quarantine) for report in reports} == {(0, "")}
+
+
+class _Odd:
+    """A check that says only when it is finished that rows are to leave: those with an odd id."""
+
+    kind = "odd"
+    Options = type("Options", (Model,), {"__annotations__": {"on_failure": str}, "on_failure": "fail"})
+    promises = (CheckPromise("odd"),)
+
+    def __init__(self, options: Any) -> None:
+        self.failed = 0
+
+    def begin(self, schema: pa.Schema, context: StepContext) -> _Odd:
+        return self
+
+    def _mask(self, batch: pa.RecordBatch) -> pa.BooleanArray:
+        return pc.equal(pc.bit_wise_and(batch.column("id"), 1), 1)
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        self.failed += self._mask(batch).true_count
+
+    def finish(self, stage: Any) -> list[CheckResult]:
+        return [CheckResult("odd", passed=False, severity=Severity.WARN, blocking=False, failed=self.failed, quarantine=True)]
+
+    def pick(self, batch: pa.RecordBatch) -> list[BrokenRows]:
+        return [BrokenRows("odd", "id", self._mask(batch))]
+
+
+def test_a_plugin_that_does_not_promise_it_may_set_rows_aside(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    find, kinds = discovery.find, discovery.kinds
+    monkeypatch.setattr(discovery, "find", lambda family, kind: _Odd if kind == "odd" else find(family, kind))
+    monkeypatch.setattr(discovery, "kinds", lambda family: {**kinds(family), **({"odd": "odd"} if family == "checks" else {})})
+    shop.pipeline("""
+pipeline_name: load
+steps:
+  - {id: source, type: source, source_type: parquet, config: {file_path: source.parquet}}
+  - {id: even, type: check, kind: odd, depends_on: [source], quarantine: {max_share: 60%}, config: {on_failure: quarantine}}
+  - {id: target, type: endpoint, endpoint_type: parquet, depends_on: [even], config: {file_path: out.parquet, mode: replace}}
+""")
+    assert failures(shop.run()) == []
+    assert published(shop, "out.parquet") == [0, 2, 4, 6, 8, 10]
+    assert [row["row"]["id"] for row in held(shop)] == [1, 3, 5, 7, 9, 11]
