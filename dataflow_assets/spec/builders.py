@@ -29,8 +29,8 @@ from pydantic import BaseModel, ValidationError
 from dataflow_assets.errors import Place, Problem, SpecError
 from dataflow_assets.spec.data_tests import DataTestModel, LoadedTest
 from dataflow_assets.spec.load import environment_of
-from dataflow_assets.spec.model_names import split_model
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, StepType
+from dataflow_assets.spec.object_names import object_name, split_model
 from dataflow_assets.spec.problems import missing_plugins, problems_of
 from dataflow_assets.spec.project import LoadedPipeline, Places, Project
 
@@ -206,13 +206,8 @@ def _functions_named(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _function_named(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A function of the script that is running is named by its file, any other by its module."""
     function = item.get("function")
-    if not callable(function):
-        return item
-    file = getattr(sys.modules.get(function.__module__), "__file__", None)
-    private = function.__module__ == "__main__" or function.__module__.startswith("_dataflow_file_")
-    return {**item, "function": f"{Path(file).absolute() if private and file else function.__module__}:{function.__qualname__}"}
+    return {**item, "function": object_name(function)} if callable(function) else item
 
 
 def _made(model: type[M], values: Mapping[str, Any], places: Places) -> M:

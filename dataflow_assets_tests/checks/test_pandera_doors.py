@@ -206,7 +206,7 @@ def test_the_builders_take_a_model_by_name_by_class_or_with_options(tmp_path: Pa
     assert failed(ran(project("shop", pipelines=[built], root=tmp_path))) == [("read", "schema_state_isin")]
 
 
-def test_a_class_is_named_by_its_module_or_by_the_script_that_defines_it() -> None:
+def test_a_class_is_named_by_its_module_or_by_the_script_that_defines_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import sys
 
     from dataflow_assets_tests.checks import test_pandera_doors
@@ -217,7 +217,10 @@ def test_a_class_is_named_by_its_module_or_by_the_script_that_defines_it() -> No
     Orders.__qualname__ = "Orders"
     assert source("a", "csv", schema=Orders).model.pandera == f"{__name__}:Orders"
     Orders.__module__ = "__main__"
-    assert source("a", "csv", schema=Orders).model.pandera == f"{Path(str(sys.modules['__main__'].__file__)).absolute()}:Orders"
+    script = type(sys)("__main__")
+    script.__file__ = str(tmp_path / "script.py")
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    assert source("a", "csv", schema=Orders).model.pandera == f"{tmp_path / 'script.py'}:Orders"
     columns = endpoint("a", "duckdb", schema={"id": "BIGINT", "schema": "TEXT"}).model
     assert (columns.pandera, columns.config) == (None, {"schema": {"id": "BIGINT", "schema": "TEXT"}})
     assert test_pandera_doors.__name__ == __name__

@@ -1,6 +1,6 @@
-"""pandera models given to a builder as objects, by the names that YAML would have.
+"""Functions and classes given to a builder as objects, by the names that YAML would have.
 
-Here: from a class to `module:Model`. Not here: finding it again (`checks.pandera`).
+Here: from a function to `module:function`, from a pandera model to `module:Model`. Not here: finding them again (`user_code`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any
 
 
+def object_name(given: Any) -> str:
+    """`module:name` of a function or class; of the script that is running, or of a file of the project, `file.py:name`."""
+    file = getattr(sys.modules.get(given.__module__), "__file__", None)
+    private = given.__module__ == "__main__" or given.__module__.startswith("_dataflow_file_")
+    return f"{Path(file).absolute() if private and file else given.__module__}:{given.__qualname__}"
+
+
 def model_named(given: Any) -> Any:
     """A pandera model as its `module:Model`, text and options of the check as they are; None for what is no model, as the columns of an
-    endpoint's `schema`. A class of the script that is running is named by its file."""
+    endpoint's `schema`."""
     if isinstance(given, str):
         return given if ":" in given else None
     if isinstance(given, Mapping):
@@ -21,9 +28,7 @@ def model_named(given: Any) -> Any:
         return None if model is None else {**given, "schema": model}
     if not isinstance(given, type) or not hasattr(given, "to_schema"):
         return None
-    file = getattr(sys.modules.get(given.__module__), "__file__", None)
-    private = given.__module__ == "__main__" or given.__module__.startswith("_dataflow_file_")
-    return f"{Path(file).absolute() if private and file else given.__module__}:{given.__qualname__}"
+    return object_name(given)
 
 
 def split_model(kind: Any, config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
