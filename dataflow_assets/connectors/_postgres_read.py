@@ -39,11 +39,7 @@ def _text_of(source: TableName | Query, connection: psycopg.Connection[Any]) -> 
 def stream(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wanted) -> Iterator[pa.RecordBatchReader]:
     """Stream a table or query from one read-only snapshot."""
     with sessions.sql() as connection, translated(doing, ReadFailed):
-        text = _text_of(source, connection)
-        described = _describe(connection, text)
-        selected = chosen(described, wanted.columns, doing=doing)
-        predicate = _predicate(described, wanted.window, connection) if wanted.window else None
-        statement = sql.select(POSTGRES, {column.name: column.expression for column in selected}, text, predicate)
+        selected, statement = select(connection, source, doing, wanted)
     with sessions.bulk() as bulk, bulk.cursor() as cursor:
         with translated(doing, ReadFailed):
             _begin_snapshot(bulk)
@@ -55,6 +51,18 @@ def stream(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wa
             yield pa.RecordBatchReader.from_batches(schema, batches)
     # Arrow's pool keeps what was freed: 30 to 60 MB that whoever comes next would add to.
     pa.default_memory_pool().release_unused()
+
+
+def select(
+    connection: psycopg.Connection[Any], source: TableName | Query, doing: str, wanted: Wanted, *, to_compare: bool = False
+) -> tuple[Sequence[ReadColumn], str]:
+    """The columns, and the statement that reads them, with columns and window pushed down."""
+    text = _text_of(source, connection)
+    described = _describe(connection, text)
+    selected = chosen(described, wanted.columns, doing=doing)
+    predicate = _predicate(described, wanted.window, connection) if wanted.window else None
+    expressions = {column.name: (to_compare and column.compared) or column.expression for column in selected}
+    return selected, sql.select(POSTGRES, expressions, text, predicate)
 
 
 def _describe(connection: psycopg.Connection[Any], source: str) -> dict[str, ReadColumn]:
