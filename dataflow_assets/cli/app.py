@@ -38,6 +38,7 @@ VERBS = {
     "list": Verb("listing", "List pipelines, steps, tags or kinds."),
     "show": Verb("show", "Show one pipeline or step, resolved, with a sample of its rows."),
     "status": Verb("status", "Show what is published, missing and failed."),
+    "reconcile": Verb("reconcile", "Compare targets with their sources, and show the rows that differ."),
     "schema": Verb("schema", "Print the JSON Schema of project files; show and diff the columns of targets."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),

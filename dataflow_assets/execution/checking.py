@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from dataflow_assets.execution.work import Work, producer_of, step_context
+from dataflow_assets.plan.checks import RECONCILE
 from dataflow_assets.plan.model import CheckPlan, StepPlan
 from dataflow_assets.protocols import CheckRun
 from dataflow_assets.storage.stages import Stage
@@ -38,7 +39,7 @@ def begin_checks(work: Work, producer: StepPlan, schema: pa.Schema, *, owner: St
     owners = [owner] if owner else _watchers(work, producer)
     runs: list[tuple[StepPlan, CheckRun]] = []
     for step in owners:
-        runs += [(step, _begin(work, step, plan, schema)) for plan in step.checks]
+        runs += [(step, _begin(work, step, plan, schema)) for plan in step.checks if plan.kind != RECONCILE]
     return RunningChecks(tuple(runs))
 
 

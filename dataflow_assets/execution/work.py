@@ -55,6 +55,8 @@ class Work:
     results: dict[str, list[CheckResult]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reconciled: set[str] = field(default_factory=set)
+    """Endpoints whose sources were compared with their stages."""
 
     @property
     def pipeline(self) -> PipelinePlan:

@@ -17,7 +17,8 @@ from dataflow_assets.plan.options import check_options
 from dataflow_assets.protocols import CheckPromise
 from dataflow_assets.spec.models import StepModel
 
-RULES, METRIC = "validator", "metric_anomaly"
+RULES, METRIC, RECONCILE = "validator", "metric_anomaly", "reconcile"
+SOURCE_CHECK, TARGET_CHECK = "reconcile_source", "reconcile_target"
 
 
 def rules_of(step: StepModel, index: int, findings: Findings) -> tuple[CheckPlan, ...]:
@@ -26,7 +27,8 @@ def rules_of(step: StepModel, index: int, findings: Findings) -> tuple[CheckPlan
     for number, rule in enumerate(step.checks):
         groups[METRIC if "anomaly" in rule else RULES].append(number)
     plans = tuple(_plan(kind, step, index, numbers, findings) for kind, numbers in groups.items() if numbers)
-    _refuse_same_names(plans, step, index, findings)
+    if step.role != "endpoint":  # reconciliation has names of its own
+        refuse_same_names(plans, step, index, findings)
     return plans
 
 
@@ -39,6 +41,19 @@ def keeps_history(check: CheckPlan) -> bool:
 def own_check(step: StepModel, plugin: Plugin, options: Any) -> CheckPlan:
     """The plan of a step of type check."""
     return CheckPlan(plugin.kind, step.config, _promises(plugin.implementation, plugin.kind, options))
+
+
+def reconciliation(options: Any) -> tuple[CheckPlan, ...]:
+    """The checks that an endpoint's `reconcile:` makes; no plugin runs them, they look at more than one stage."""
+    found = getattr(options, "reconcile", None)
+    if found is None:
+        return ()
+    blocking = found.severity == "error"
+    promises = (
+        CheckPromise(SOURCE_CHECK, "the source, counted again, has the rows that were staged", blocking),
+        CheckPromise(TARGET_CHECK, "the target has the rows that were staged", blocking),
+    )
+    return (CheckPlan(RECONCILE, found.model_dump(), promises),)
 
 
 def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: Findings) -> CheckPlan:
@@ -66,7 +81,8 @@ def _promises(implementation: Any, kind: str, options: Any) -> tuple[CheckPromis
         return (CheckPromise(kind),)
 
 
-def _refuse_same_names(plans: tuple[CheckPlan, ...], step: StepModel, index: int, findings: Findings) -> None:
+def refuse_same_names(plans: tuple[CheckPlan, ...], step: StepModel, index: int, findings: Findings) -> None:
+    """Add a problem for each name that two checks of a step have."""
     names = [name for plan in plans for name in plan.names]
     for name in sorted({name for name in names if names.count(name) > 1}):
         findings.add(step_path(index, "checks"), f"step {step.id!r} has two checks named {name!r}", hint="give one of them another `name:`")
