@@ -67,8 +67,12 @@ def command(session: Session, /, name: str, several: tuple[str, ...], single: tu
     documents: list[dict[str, Any]] = []
     for step in _endpoints(pipeline, step_id):
         session.say(click.style(f"{pipeline.name}.{step.id}", bold=True) + f" -> {step.table or step.kind}")
+        told: tuple[str, ...] = ()
         for found in reconcile(project, pipeline, step, question, now=now):
             documents.append(_data(pipeline, found))
+            for sentence in found.left_out if found.left_out != told else ():
+                session.say(mask(f"  not compared: {sentence}"))
+            told = found.left_out
             for line in _lines(found, limit=given["limit"]):
                 session.say(mask(line))
     return _conclude(session, documents)
@@ -109,15 +113,18 @@ def _lines(found: Reconciled, *, limit: int) -> list[str]:
     if not found.same or found.differences is not None:
         sides = zip(found.names, found.tallies, found.made_in, strict=True)
         lines += [
-            f"    {name:<7} {tally.rows:>12,} rows  checksum {tally.checksum:016x}" + (f"  (computed in {place})" if place else "")
+            f"    {name:<7} {tally.rows:>12,} rows  checksum {tally.checksum:016x}" + (f"  ({_made(place)})" if place else "")
             for name, tally, place in sides
         ]
-    lines += [f"    not compared: {sentence}" for sentence in found.left_out]
     if found.differences is not None:
         lines += _rows(found, found.differences, limit=limit)
     elif not found.same and found.against == "ledger":
         lines.append("    the ledger keeps no rows: compare with the source to see which differ")
     return lines
+
+
+def _made(place: str) -> str:
+    return "streamed and computed here" if place == "here" else f"computed in {place}"
 
 
 def _rows(found: Reconciled, differences: Differences, *, limit: int) -> list[str]:

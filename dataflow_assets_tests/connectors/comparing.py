@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from dataflow_assets.canonical import Agreed, Family, Tally, agree, family_of
+from dataflow_assets.canonical import Agreed, Family, Tally, agree
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.protocols import Comparable, Reconciles
 from dataflow_assets.storage.local_digests import open_local
-from dataflow_assets.tables import Query, ReadRequest, WindowFilter, WriteMode
+from dataflow_assets.tables import ReadRequest, WindowFilter, WriteMode
 from dataflow_assets.windows import Window
 from dataflow_assets_tests.connectors.arrow_types import COLUMNS, NESTED
 from dataflow_assets_tests.connectors.harness import DAY, EVENTS, MIDNIGHT, Harness, unit
@@ -30,10 +30,12 @@ def table_of(columns: dict[str, pa.Array]) -> pa.Table:
 
 def locally(table: pa.Table) -> Any:
     """The rows as a `Comparable` made here."""
-    return open_local(lambda: _opened(table))
+    return open_local(lambda: Opened(table))
 
 
-class _opened:
+class Opened:
+    """A table as its reader."""
+
     def __init__(self, table: pa.Table) -> None:
         self._table = table
 
@@ -162,11 +164,3 @@ class ComparingPromises:
             assert there.tallies(columns) == {}
             assert there.tallies(columns, depth=2) == {}
             assert there.rows(columns) == []
-
-
-def query_of(text: str) -> Query:
-    """A query without values."""
-    return Query.of(text)
-
-
-__all__ = ["ComparingPromises", "family_of", "locally", "query_of", "table_of", "tallies_of"]
