@@ -69,7 +69,7 @@ def compare(server: Server, source: TableName | Query, doing: str, wanted: Wante
 
     def ask(statement: Statement) -> Sequence[Sequence[Any]]:
         with translated(doing, ReadFailed, port=server.options.port):
-            return server.rows(statement.text, statement.values)
+            return server.rows(statement.text, statement.values, use_database=True)
 
     with translated(doing, ReadFailed, port=server.options.port):
         columns, select = _clickhouse_read.select(server, source, doing, wanted, final=final)

@@ -71,6 +71,7 @@ def compare(sessions: Sessions, source: TableName | Query, doing: str, wanted: W
                 return fetch(connection, statement)
 
         ask(Statement("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        ask(_postgres_read.TEXT_SETTINGS)
         with translated(doing, ReadFailed):
             columns, text = _postgres_read.select(connection, source, doing, wanted, to_compare=True)
         schema = pa.schema([pa.field(column.name, column.kind or column.arrives or pa.string()) for column in columns])

@@ -24,6 +24,9 @@ from dataflow_assets.tables import Bind, Query, TableName, WindowFilter
 if TYPE_CHECKING:
     import psycopg
 
+_SETTINGS = {"TimeZone": "UTC", "IntervalStyle": "iso_8601", "DateStyle": "ISO"}
+TEXT_SETTINGS = Statement("SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _SETTINGS.items()))
+"""Says, for one transaction, how Postgres prints what is read as its text."""
 _FETCH_BYTES = 6 * 1024 * 1024
 
 
@@ -99,8 +102,7 @@ def _predicate(described: Mapping[str, ReadColumn], window: WindowFilter, connec
 
 def _begin_snapshot(bulk: Any) -> None:
     run(bulk, Statement("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-    settings = {"TimeZone": "UTC", "IntervalStyle": "iso_8601", "DateStyle": "ISO"}
-    run(bulk, Statement("SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())))
+    run(bulk, TEXT_SETTINGS)
 
 
 def _restored(

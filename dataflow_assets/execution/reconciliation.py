@@ -104,7 +104,7 @@ def _refuse_impossible(pipeline: PipelinePlan, step: StepPlan, against: Against)
 def _windows(session: Session, step: StepPlan, question: Question) -> list[tuple[str, Window | None]]:
     plan = session.pipeline.windows
     if plan is None:
-        return [(WHOLE, None)]
+        return [(WHOLE, None)] if session.ledger(step, window=None) else []
     if question.windows is not None:
         return [(plan.cadence.key(window), window) for window in question.windows]
     windows = {entry.unit.window for entry in session.ledger(step, window=None)}

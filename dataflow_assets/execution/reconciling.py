@@ -107,9 +107,17 @@ def _compared(
         verdict = judge(*totals, names=pair.names, tolerance=tolerance, checksum=options.checksum)
         samples: tuple[RowDifference, ...] = ()
         if not verdict.passed and options.checksum:
-            keys = [name for name in identifying(step, options) if name in {column.name for column in pair.agreed.columns}]
-            samples = find_differences(pair, totals, keys=keys, limit=SAMPLES).rows[:SAMPLES]
-        return _Compared(label, verdict, totals, _metadata(pair, totals, verdict, tolerance, checksum=options.checksum), samples)
+            samples = find_differences(pair, totals, keys=_compared_keys(pair, step, options), limit=SAMPLES).rows[:SAMPLES]
+        metadata = _metadata(pair, totals, verdict, tolerance, checksum=options.checksum)
+        if unknown := sorted({*identifying(step, options)} - {*_compared_keys(pair, step, options)}):
+            metadata["keys_not_found"] = ", ".join(unknown)
+        return _Compared(label, verdict, totals, metadata, samples)
+
+
+def _compared_keys(pair: Pair, step: StepPlan, options: ReconcileOptions) -> list[str]:
+    """The keys that both sides have; a source need not have those of a target that a transform makes."""
+    compared = {column.name for column in pair.agreed.columns}
+    return [name for name in identifying(step, options) if name in compared]
 
 
 def _metadata(pair: Pair, totals: tuple[Tally, Tally], verdict: Verdict, tolerance: ToleranceOptions, *, checksum: bool) -> dict[str, Any]:
