@@ -6,7 +6,7 @@ long after a window (`execution.reconciliation`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from dataflow_assets.errors import AuditFailed
 from dataflow_assets.execution.bisecting import RowDifference, find_differences
 from dataflow_assets.execution.comparing import Pair, Side, opened, source_side, stage_side, target_side
 from dataflow_assets.execution.events import CheckEvaluated, Event
-from dataflow_assets.execution.work import Work, producer_of, with_ancestors
+from dataflow_assets.execution.work import Work, producer_of
 from dataflow_assets.plan.checks import RECONCILE, SOURCE_CHECK, TARGET_CHECK
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.protocols import CheckResult, Severity
@@ -70,23 +70,38 @@ def identifying(step: StepPlan, options: ReconcileOptions | None) -> tuple[str, 
 
 
 def reconcile_sources(work: Work) -> None:
-    """Compare the sources of every chosen endpoint with their stages; the results wait to be reported with its other checks."""
+    """Compare the sources of every chosen endpoint with their stages; the results wait to be reported with its other checks.
+
+    An endpoint whose sources come after another endpoint is compared in its own turn.
+    """
     for step in work.steps:
         options = options_of(step) if step.role == "endpoint" and step.id in work.chosen else None
-        known = {result.name for result in work.results.get(step.id, [])}
-        if options is not None and SOURCE_CHECK not in known and step.id not in work.reconciled:
+        if options is None or step.id in work.reconciled:
+            continue
+        sources = _sources_of(work, step)
+        if all(source.id in work.stages for source in sources):
             work.reconciled.add(step.id)
-            work.results.setdefault(step.id, []).append(_sources_result(work, step, options))
+            work.results.setdefault(step.id, []).append(_sources_result(work, step, options, sources))
 
 
-def _sources_result(work: Work, step: StepPlan, options: ReconcileOptions) -> CheckResult:
-    """One result for all sources that an endpoint's rows come from."""
-    needed = with_ancestors(work.pipeline, frozenset({step.id}))
+def _sources_of(work: Work, step: StepPlan) -> list[StepPlan]:
+    """The sources that an endpoint's rows come from; what it waits for through another endpoint is none of them."""
+    needed: set[str] = set()
+    waiting = [step.inputs[0]]
+    while waiting:
+        found = work.pipeline.by_id[waiting.pop()]
+        if found.role != "endpoint" and found.id not in needed:
+            needed.add(found.id)
+            waiting.extend(found.inputs)
+    return [source for source in work.steps if source.role == "source" and source.id in needed]
+
+
+def _sources_result(work: Work, step: StepPlan, options: ReconcileOptions, sources: Sequence[StepPlan]) -> CheckResult:
+    """One result for all of an endpoint's sources."""
     found = []
-    for source in work.steps:
-        if source.role == "source" and source.id in needed:
-            sides = source_side(work.session, source, work.window), stage_side(work.stages[source.id])
-            found.append(_compared(work, *sides, step=step, options=options, tolerance=options.source_to_stage, label=source.id))
+    for source in sources:
+        sides = source_side(work.session, source, work.window), stage_side(work.stages[source.id])
+        found.append(_compared(work, *sides, step=step, options=options, tolerance=options.source_to_stage, label=source.id))
     return _joined(found, SOURCE_CHECK, options)
 
 

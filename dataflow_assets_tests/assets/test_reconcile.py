@@ -31,3 +31,9 @@ def test_each_window_has_its_two_checks_with_counts_and_checksums(tmp_path: Path
     assert metadata["stage_rows"] == metadata["target_rows"] == 2
     assert metadata["stage_checksum"] == metadata["target_checksum"]
     assert metadata["loss_percent"] == 0
+
+    result = _go(folder, instance, DAYS[2:3], report=False)["orders"]  # one partition, where Dagster wants an output for each check
+    assert result.status == "ok"
+    entries = instance.all_logs(str(result.run_id), of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    names = [entry.dagster_event.asset_check_evaluation_data.check_name for entry in entries if entry.dagster_event]
+    assert sorted(name for name in set(names) if name.startswith("reconcile")) == ["reconcile_source", "reconcile_target"]

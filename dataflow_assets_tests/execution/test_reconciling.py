@@ -196,6 +196,31 @@ def test_the_block_changes_no_fingerprint(shop: Workshop):
     assert len(set(prints[1:])) == 1
 
 
+SEVERAL = """
+pipeline_name: copy
+steps:
+  - {id: first, type: source, connection: shop, config: {table: orders}}
+  - {id: early, type: endpoint, connection: lake, depends_on: [first], config: {table: early, mode: replace, reconcile: true}}
+  - {id: second, type: source, connection: till, depends_on: [early], config: {table: orders}}
+  - id: both
+    type: transform
+    kind: sql
+    depends_on: [second, first]
+    config: {query: "SELECT second.id, first.ts FROM second JOIN first USING (id)"}
+  - {id: late, type: endpoint, connection: mart, depends_on: [both], config: {table: late, mode: replace, reconcile: true}}
+"""
+
+
+def test_every_source_of_an_endpoint_is_compared_each_in_its_turn(shop: Workshop):
+    shop.pipeline(SEVERAL)
+    events = shop.run()
+    assert failures(events) == []
+    first, late = results(events)["reconcile_source"]
+    assert first.metadata["source_rows"] == 12
+    assert (late.checked, late.metadata["first.source_rows"], late.metadata["second.stage_rows"]) == (24, 12, 12)
+    assert all(result.passed for result in results(events)["reconcile_target"])
+
+
 def _judged() -> Iterator[Any]:
     yield 100, 100, {}, True
     yield 100, 99, {}, False
