@@ -289,6 +289,10 @@ class Comparable(Protocol):
         """The columns, with the types that reading them would give."""
         ...
 
+    def primary_key(self) -> Sequence[str]:
+        """The columns that its system says identify a row; none when it says nothing."""
+        ...
+
     def digests(self, columns: Sequence[CanonicalColumn]) -> bool:
         """Whether it can make the canonical form of these columns."""
         ...

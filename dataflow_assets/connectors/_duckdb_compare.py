@@ -18,6 +18,11 @@ from dataflow_assets.storage.local_digests import DUCKDB_DIGESTS
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Query, TableName
 
+_PRIMARY_KEY = """
+SELECT unnest(constraint_column_names) FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY'
+AND database_name = current_database() AND schema_name = $1 AND table_name = $2
+"""
+
 
 @contextmanager
 def compare(database: Database, settings: Settings, source: TableName | Query, doing: str, wanted: Wanted) -> Iterator[SqlRows]:
@@ -35,5 +40,11 @@ def compare(database: Database, settings: Settings, source: TableName | Query, d
             select = _duckdb_read.select(connection, source, doing, wanted)
             nothing = connection.sql(f"SELECT * FROM ({select.text}) LIMIT 0", params=list(select.values) or None)  # noqa: S608
             schema = _duckdb_read.plain_schema(nothing.to_arrow_reader(1).schema)
-        yield SqlRows(DUCKDB_DIGESTS, DUCKDB.quote, schema, select, ask)
+
+        def primary_key() -> list[str]:
+            if not isinstance(source, TableName):
+                return []
+            return [name for (name,) in ask(Statement(_PRIMARY_KEY, (source.schema or "main", source.name)))]
+
+        yield SqlRows(DUCKDB_DIGESTS, DUCKDB.quote, schema, select, ask, primary_key)
         connection.rollback()

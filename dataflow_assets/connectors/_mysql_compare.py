@@ -67,4 +67,10 @@ def compare(sessions: Sessions, source: TableName | Query, doing: str, wanted: W
         with translated(doing, ReadFailed):
             columns, text = _mysql_read.select_in_snapshot(connection, source, doing, wanted, tinyint_is_bool=tinyint_is_bool)
         schema = pa.schema([pa.field(column.name, column.kind) for column in columns])
-        yield SqlRows(DIGESTS, MYSQL.quote, schema, Statement(text), ask)
+
+        def primary_key() -> list[str]:
+            if not isinstance(source, TableName):
+                return []
+            return [str(row[4]) for row in ask(Statement(f"SHOW KEYS FROM {MYSQL.table(source)} WHERE Key_name = 'PRIMARY'"))]
+
+        yield SqlRows(DIGESTS, MYSQL.quote, schema, Statement(text), ask, primary_key)

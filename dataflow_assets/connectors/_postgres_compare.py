@@ -61,6 +61,12 @@ IN_OTHER_ENCODINGS = replace(
 """For databases that do not keep text as UTF-8."""
 
 
+_PRIMARY_KEY = """
+SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+WHERE i.indisprimary AND i.indrelid = to_regclass($1) ORDER BY array_position(i.indkey::int2[], a.attnum)
+"""
+
+
 @contextmanager
 def compare(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wanted) -> Iterator[SqlRows]:
     """Open a table or query; every answer comes from one snapshot."""
@@ -76,5 +82,9 @@ def compare(sessions: Sessions, source: TableName | Query, doing: str, wanted: W
             columns, text = _postgres_read.select(connection, source, doing, wanted, to_compare=True)
         schema = pa.schema([pa.field(column.name, column.kind or column.arrives or pa.string()) for column in columns])
         is_utf8 = connection.info.parameter_status("server_encoding") == "UTF8"
-        yield SqlRows(DIGESTS if is_utf8 else IN_OTHER_ENCODINGS, POSTGRES.quote, schema, Statement(text), ask)
+
+        def primary_key() -> list[str]:
+            return [name for (name,) in ask(Statement(_PRIMARY_KEY, (POSTGRES.table(source),)))] if isinstance(source, TableName) else []
+
+        yield SqlRows(DIGESTS if is_utf8 else IN_OTHER_ENCODINGS, POSTGRES.quote, schema, Statement(text), ask, primary_key)
         ask(Statement("ROLLBACK"))

@@ -71,6 +71,11 @@ class Pair:
     names: tuple[str, str]
     made_in: tuple[str, str]
 
+    def primary_key(self) -> tuple[str, ...]:
+        """The primary key that one of the sides has and both compare; empty when there is none."""
+        compared = {column.name for column in self.agreed.columns}
+        return next((tuple(key) for side in (self.left, self.right) if (key := side.primary_key()) and set(key) <= compared), ())
+
     def totals(self, *, checksum: bool = True) -> tuple[Tally, Tally]:
         """Count and checksum of everything on either side; without `checksum` only the counts mean anything."""
         columns = self.agreed.columns if checksum else self.agreed.columns[:1]

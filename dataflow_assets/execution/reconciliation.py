@@ -123,6 +123,7 @@ def _with_source(session: Session, step: StepPlan, key: str, window: Window | No
         verdict = judge(*totals, names=pair.names, tolerance=options.stage_to_target if options else None)
         differences = None
         if totals[0] != totals[1] and question.find_rows:
+            keys = keys or pair.primary_key()
             differences = find_differences(pair, totals, keys=keys, limit=question.limit)
         return Reconciled(
             step.id, key, window, "source", pair.names, totals, verdict, pair.made_in, pair.agreed.left_out, tuple(keys), differences

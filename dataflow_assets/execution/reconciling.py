@@ -130,9 +130,9 @@ def _compared(
 
 
 def _compared_keys(pair: Pair, step: StepPlan, options: ReconcileOptions) -> list[str]:
-    """The keys that both sides have; a source need not have those of a target that a transform makes."""
+    """The keys that both sides have, else a primary key; a source need not have the keys of a target that a transform makes."""
     compared = {column.name for column in pair.agreed.columns}
-    return [name for name in identifying(step, options) if name in compared]
+    return [name for name in identifying(step, options) if name in compared] or list(pair.primary_key())
 
 
 def _metadata(pair: Pair, totals: tuple[Tally, Tally], verdict: Verdict, tolerance: ToleranceOptions, *, checksum: bool) -> dict[str, Any]:

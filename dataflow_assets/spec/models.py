@@ -298,7 +298,8 @@ class ReconcileOptions(Model):
     stage_to_target: ToleranceOptions = Field(default_factory=ToleranceOptions, description="after publishing: the stage and the target")
     checksum: bool = Field(True, description="where the counts are equal, compare checksums of the rows as well")
     keys: Names = Field(
-        default_factory=list, description="the columns that identify a row, to find the differing ones; default: upsert_keys"
+        default_factory=list,
+        description="the columns that identify a row, to find those that differ; default: upsert_keys, or a primary key",
     )
     ignore: Names = Field(default_factory=list, description="columns that are not compared")
     severity: Literal["error", "warn"] = Field("error", description="warn reports and goes on")

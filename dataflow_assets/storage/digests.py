@@ -113,6 +113,13 @@ class SqlRows:
     select: Statement
     fetch: Callable[[Statement], Sequence[Sequence[Any]]]
     """Runs one statement. Raises our own errors."""
+    key: Callable[[], Sequence[str]] = tuple
+    """Asks for the primary key."""
+
+    def primary_key(self) -> Sequence[str]:
+        """The table's primary key, as far as it is among the columns."""
+        found = list(self.key())
+        return found if set(found) <= set(self.schema.names) else []
 
     def digests(self, columns: Columns) -> bool:
         """Whether each column needs no cast and has a canonical text in this database."""

@@ -198,6 +198,10 @@ class LocalRows:
         """The columns as they are read."""
         return self._schema
 
+    def primary_key(self) -> Sequence[str]:
+        """A stream has none."""
+        return ()
+
     def digests(self, columns: Sequence[CanonicalColumn]) -> bool:
         """Whatever has a canonical form has it here."""
         return True

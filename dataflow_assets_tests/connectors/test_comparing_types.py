@@ -21,7 +21,7 @@ from dataflow_assets_tests.services.mysql import connect as mysql_session
 
 POSTGRES = """
 CREATE TABLE odd (
-    id int, padded char(8), free numeric, whole numeric(20, 0), wide numeric(50, 10), cash money, tag uuid, body jsonb,
+    id int PRIMARY KEY, padded char(8), free numeric, whole numeric(20, 0), wide numeric(50, 10), cash money, tag uuid, body jsonb,
     span interval, mood text COLLATE "C", bits bit(5), address inet, local timestamp, instant timestamptz(3), clock time,
     far date, single real,
     numbers int[]
@@ -36,7 +36,7 @@ INSERT INTO odd VALUES
 """
 MYSQL = """
 CREATE TABLE odd (
-    id INT, year_ YEAR, bits BIT(5), flag BIT(1), zeros INT(8) UNSIGNED ZEROFILL, big BIGINT UNSIGNED,
+    id INT PRIMARY KEY, year_ YEAR, bits BIT(5), flag BIT(1), zeros INT(8) UNSIGNED ZEROFILL, big BIGINT UNSIGNED,
     western VARCHAR(20) CHARACTER SET latin1, folded VARCHAR(20) COLLATE utf8mb4_general_ci, kind ENUM('a', 'B'), parts SET('x',
     'y'), document JSON,
     padded CHAR(6), raw VARBINARY(8), price DECIMAL(30, 6), whole DECIMAL(10, 0), clock TIME(3), moment DATETIME(3),
@@ -76,6 +76,8 @@ def differing(connector: Any, request: ReadRequest) -> tuple[list[str], set[str]
         assert there.schema.names == read.schema.names
         agreed = agree(read.schema, there.schema, names=("here", "there"))
         assert agreed.left_out == ()
+        has_key = request.query is None and connector.kind != "clickhouse"
+        assert list(there.primary_key()) == (["id"] if has_key else [])
         return unequal(agreed.columns, here, there)
 
 

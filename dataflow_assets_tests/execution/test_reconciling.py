@@ -261,6 +261,22 @@ def test_where_rows_are_made_only_the_ledger_can_be_asked(shop: Workshop):
         reconcile(shop.folder, "copy", against="source")
 
 
+def test_a_primary_key_is_found_where_no_keys_are_said(shop: Workshop):
+    with duckdb.connect(str(shop.folder / "shop.duckdb")) as connection:
+        connection.execute("CREATE TABLE keyed (shop VARCHAR, id INTEGER, name VARCHAR, PRIMARY KEY (shop, id))")
+        connection.execute("INSERT INTO keyed VALUES ('a', 1, 'x'), ('b', 1, 'y'), ('b', 2, NULL)")
+    shop.pipeline(COPY.format(to="lake", how="false", more="mode: replace").replace("table: orders}", "table: keyed}").replace(
+        "event_time_column: ts\nwindows: {every: day, begin: 2024-01-01, end: 2024-01-03}\n", ""
+    ))  # fmt: skip
+    assert failures(shop.run()) == []
+    with duckdb.connect(str(shop.folder / "lake.duckdb")) as lake:
+        lake.execute("UPDATE orders SET name = '' WHERE id = 2")
+    (found,) = reconcile(shop.folder, "copy")
+    assert found.keys == ("shop", "id")
+    (row,) = found.differences.rows
+    assert (row.kind, row.key, row.cells) == ("changed", {"shop": "b", "id": 2}, {"name": (None, "")})
+
+
 def test_names_keys_and_windows_that_are_not_there_are_refused_with_those_that_are(shop: Workshop):
     shop.pipeline(COPY.format(to="lake", how="true", more="mode: replace_window"))
     assert failures(shop.run()) == []
