@@ -179,10 +179,8 @@ def read_column(name: str, type_text: str, *, zone: str | None) -> ReadColumn:
 def natural_kind(type_text: str) -> pa.DataType:
     """The Arrow type of a column that arrives as it is; a list of text stands for every nested one."""
     kind = bare(parse(type_text))
-    if kind.name in _PLAIN:
-        return _PLAIN[kind.name]
-    if kind.name == "FixedString":
-        return pa.binary(int(kind.arguments[0]))
+    if kind.name in _PLAIN or kind.name == "FixedString":
+        return _PLAIN.get(kind.name) or pa.binary(int(kind.arguments[0]))
     if kind.name == "Decimal" or kind.name in _DECIMAL_BITS:
         digits, scale = _decimal(kind)
         return pa.decimal128(digits, scale) if digits <= 38 else pa.decimal256(digits, scale)

@@ -37,3 +37,21 @@ def test_each_window_has_its_two_checks_with_counts_and_checksums(tmp_path: Path
     entries = instance.all_logs(str(result.run_id), of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     names = [entry.dagster_event.asset_check_evaluation_data.check_name for entry in entries if entry.dagster_event]
     assert sorted(name for name in set(names) if name.startswith("reconcile")) == ["reconcile_source", "reconcile_target"]
+
+
+def test_checks_alone_compare_a_copy_with_its_source(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    folder = shop.write_shop(tmp_path / "project")
+    report = shop.REPORT.replace("mode: replace}", "mode: replace, reconcile: {keys: [id], severity: warn}}")
+    (folder / "pipelines" / "report.yml").write_text(report)
+    assert shop.run(folder, instance, pipeline="report").success
+    shop.write_orders(folder, bad_days=[DAYS[1]])
+    keys = [dg.AssetCheckKey(dg.AssetKey(["report", "write"]), name) for name in ("reconcile_source", "reconcile_target")]
+    jobs = [dg.define_asset_job("checks", selection=dg.AssetSelection.checks(*keys))]
+    definitions = dg.Definitions.merge(shop.definitions(folder), dg.Definitions(jobs=jobs))
+    result = definitions.resolve_job_def("checks").execute_in_process(instance=instance)
+    found = {item.check_name: item for item in result.get_asset_check_evaluations()}
+    assert set(found) == {"reconcile_source", "reconcile_target"}
+    for item in found.values():
+        assert not item.passed
+        assert item.severity is dg.AssetCheckSeverity.WARN
+        assert "not the same ones" in str(item.description)

@@ -156,6 +156,7 @@ def test_a_trigger_that_changes_rows_in_the_target_is_found_after_the_publish(sh
     assert isinstance(failed.error, AuditFailed)
     assert "dataflow reconcile copy.write" in failed.error.hint
     assert "have 6 rows each, but not the same ones" in failed.error.message
+    assert [(todo.state, todo.run) for todo in shop.status()] == [("failed", True), ("missing", True)]
     (result,) = results(events)["reconcile_target"]
     assert result.samples == ({"difference": "changed", "id": 2, "name": "'name 2' -> 'NAME 2'"},)
     (found,) = reconcile(shop.folder, "copy", windows=["2024-01-01"])
