@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dataflow_assets.errors import DataflowError
     from dataflow_assets.operations.component import ProjectComponent
     from dataflow_assets.operations.load import load_project
+    from dataflow_assets.operations.reconcile import reconcile
     from dataflow_assets.spec.builders import check, contract, data_test, endpoint, pipeline, project, source, transform
     from dataflow_assets.windows import Window
 
@@ -52,6 +53,7 @@ _HOMES = {
     "load_project": "operations.load",
     "pipeline": "spec.builders",
     "project": "spec.builders",
+    "reconcile": "operations.reconcile",
     "source": "spec.builders",
     "transform": "spec.builders",
 }
@@ -79,6 +81,7 @@ __all__ = [
     "load_project",
     "pipeline",
     "project",
+    "reconcile",
     "source",
     "transform",
 ]

@@ -36,6 +36,8 @@ from dataflow_assets.tables import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dataflow_assets.canonical import CanonicalColumn, Tally
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -304,6 +306,52 @@ class KeepsSchemas(Protocol):
 
     def schemas(self, target: Target) -> list[SchemaVersion]:
         """The versions, oldest first; empty when none is known. Raises ReadFailed."""
+        ...
+
+
+class Comparable(Protocol):
+    """The rows of a table or query as of one moment, which can be counted and summed up without being fetched."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns, with the types that reading them would give."""
+        ...
+
+    def primary_key(self) -> Sequence[str]:
+        """The columns that its system says identify a row; none when it says nothing."""
+        ...
+
+    def digests(self, columns: Sequence[CanonicalColumn]) -> bool:
+        """Whether it can make the canonical form of these columns."""
+        ...
+
+    def tallies(
+        self, columns: Sequence[CanonicalColumn], *, keys: Sequence[int] = (), depth: int = 0, within: Sequence[str] = ()
+    ) -> dict[str, Tally]:
+        """Segment -> count and checksum of its rows, in one query; segments without rows are left out.
+
+        A segment holds the rows whose keys' MD5 begins with its name, `depth` hexadecimal digits long; with depth 0 there is one, "".
+        `keys` are positions in `columns`; without any, all of them. `within`: only these segments, of some smaller depth.
+        """
+        ...
+
+    def rows(
+        self, columns: Sequence[CanonicalColumn], *, keys: Sequence[int] = (), within: Sequence[str] = ()
+    ) -> list[tuple[str | None, ...]]:
+        """The rows of some segments, each value as its canonical text; for few rows."""
+        ...
+
+
+@runtime_checkable
+class Reconciles(Protocol):
+    """A connector whose system makes tallies by itself; the rows of others are streamed through here."""
+
+    def compare_source(self, request: ReadRequest) -> AbstractContextManager[Comparable]:
+        """What `read` would stream. Raises as it does."""
+        ...
+
+    def compare_target(self, target: Target, window: WindowFilter | None) -> AbstractContextManager[Comparable]:
+        """What `read_target` would stream."""
         ...
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dataflow_assets.checks._dataset import missing_columns
-from dataflow_assets.checks._facts import Facts, plain_type
+from dataflow_assets.checks._facts import Facts, Whole, plain_type
 from dataflow_assets.checks._sql import ROWS, Condition, row_condition
 from dataflow_assets.errors import DataflowError, TransformFailed
 from dataflow_assets.protocols import StagedInput, StepContext
@@ -54,12 +54,12 @@ class Conditions:
         self._sandbox = None
         self._stack.close()
 
-    def of(self, facts: Facts) -> dict[str, pa.BooleanArray]:
+    def of(self, whole: Whole) -> dict[str, pa.BooleanArray]:
         """See `_facts.Evaluates`."""
-        held = {text: pa.nulls(facts.rows, pa.bool_()) for text in self._reasons}
+        held = {text: pa.nulls(whole.rows, pa.bool_()) for text in self._reasons}
         if not self._texts:
             return held
-        rows = pa.table({name: facts.column(name) for name in self.columns})
+        rows = pa.table({name: whole.column(name) for name in self.columns})
         try:
             return held | dict(zip(self._texts, self._evaluated(self._texts, rows), strict=True))
         except DataflowError:

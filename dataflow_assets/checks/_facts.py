@@ -15,10 +15,35 @@ import pyarrow.compute as pc
 from dataflow_assets.checks._literals import key_type
 
 
+class Whole:
+    """A whole batch: its columns in their plain types, and its conditions.
+
+    Parts refer to this and it refers to none of them: a circle would keep batches until Python looks for garbage.
+    """
+
+    def __init__(self, batch: pa.RecordBatch, conditions: Evaluates | None) -> None:
+        self.batch, self.rows, self._conditions = batch, batch.num_rows, conditions
+        self._columns: dict[str, pa.Array] = {}
+        self._held: dict[str, pa.BooleanArray] | None = None
+
+    def column(self, name: str) -> pa.Array:
+        """The column in its plain type, see `plain_type`."""
+        if name not in self._columns:
+            self._columns[name] = plain(self.batch.column(name))
+        return self._columns[name]
+
+    def holds(self, condition: str) -> pa.BooleanArray:
+        """The value of a condition for each row; null where SQL says so."""
+        if self._held is None:
+            assert self._conditions is not None, "no conditions were bound to this stream"
+            self._held = self._conditions.of(self)
+        return self._held[condition]
+
+
 class Evaluates(Protocol):
     """Evaluates conditions in SQL."""
 
-    def of(self, facts: Facts) -> dict[str, pa.BooleanArray]:
+    def of(self, whole: Whole) -> dict[str, pa.BooleanArray]:
         """Condition -> its value for each row, null where SQL says so."""
         ...
 
@@ -29,21 +54,14 @@ class Facts:
     def __init__(self, batch: pa.RecordBatch, conditions: Evaluates | None = None) -> None:
         self.batch = batch
         self.rows = batch.num_rows
-        self._conditions = conditions
-        self._columns: dict[str, pa.Array] = {}
+        self._whole = Whole(batch, conditions)
         self._lengths: dict[str, pa.Array] = {}
         self._bounds: dict[tuple[str, bool], tuple[Any, Any, bool]] = {}
-        self._held: dict[str, pa.BooleanArray] | None = None
-        self._parts: dict[str, Facts] = {"": self}
+        self._parts: dict[str, Part | None] = {}
 
     def column(self, name: str) -> pa.Array:
         """The column in its plain type, see `plain_type`."""
-        if name not in self._columns:
-            self._columns[name] = self._column(name)
-        return self._columns[name]
-
-    def _column(self, name: str) -> pa.Array:
-        return plain(self.batch.column(name))
+        return self._whole.column(name)
 
     def table(self) -> pa.Table:
         """All columns, as they are."""
@@ -76,17 +94,16 @@ class Facts:
 
     def holds(self, condition: str) -> pa.BooleanArray:
         """The value of a condition for each row; null where SQL says so."""
-        if self._held is None:
-            assert self._conditions is not None, "no conditions were bound to this stream"
-            self._held = self._conditions.of(self)
-        return self._held[condition]
+        return self._whole.holds(condition)
 
     def limited(self, where: str) -> Facts:
         """The rows for which `where` is true; all of them without one."""
+        if not where:
+            return self
         if where not in self._parts:
             keep = pc.fill_null(self.holds(where), False)
-            self._parts[where] = self if keep.true_count == self.rows else Part(self, keep)
-        return self._parts[where]
+            self._parts[where] = None if keep.true_count == self.rows else Part(self._whole, keep)
+        return self._parts[where] or self
 
     def spread(self, mask: pa.BooleanArray) -> pa.BooleanArray:
         """A mask over these rows as one over the rows of the whole batch."""
@@ -96,17 +113,21 @@ class Facts:
 class Part(Facts):
     """Some rows of a batch; their columns are cut out when a rule asks for them."""
 
-    def __init__(self, whole: Facts, keep: pa.BooleanArray) -> None:
+    def __init__(self, whole: Whole, keep: pa.BooleanArray) -> None:
         super().__init__(whole.batch)
         self.rows = keep.true_count
         self._whole, self._keep = whole, keep
+        self._columns: dict[str, pa.Array] = {}
 
-    def _column(self, name: str) -> pa.Array:
-        return self._whole.column(name).filter(self._keep)
+    def column(self, name: str) -> pa.Array:
+        """See Facts."""
+        if name not in self._columns:
+            self._columns[name] = self._whole.column(name).filter(self._keep)
+        return self._columns[name]
 
     def table(self) -> pa.Table:
         """See Facts."""
-        return self._whole.table().filter(self._keep)
+        return pa.Table.from_batches([self.batch]).filter(self._keep)
 
     def holds(self, condition: str) -> pa.BooleanArray:
         """See Facts."""

@@ -41,6 +41,7 @@ VERBS = {
     "show": Verb("show", "Show one pipeline or step, resolved, with a sample of its rows."),
     "status": Verb("status", "Show what is published, missing and failed."),
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
+    "reconcile": Verb("reconcile", "Compare targets with their sources, and show the rows that differ."),
     "schema": Verb("schema", "Print the JSON Schema of project files; show, diff and infer the columns of targets."),
     "contract": Verb("contract", "List, compare and accept the contracts of datasets."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),

@@ -34,11 +34,8 @@ def _text_of(source: TableName | Query, *, final: bool) -> Statement:
 @contextmanager
 def stream(server: Server, source: TableName | Query, doing: str, wanted: Wanted, *, final: bool = False) -> Iterator[pa.RecordBatchReader]:
     """Stream a table, with `final` as it will be once its parts have merged, or a query."""
-    text = _text_of(source, final=final)
     with translated(doing, ReadFailed, port=server.options.port):
-        described = _describe(server, text)
-        selected = chosen(described, wanted.columns, doing=doing)
-        statement = _statement(text, selected, _predicate(described, wanted.window, first=len(text.values) + 1))
+        selected, statement = select(server, source, doing, wanted, final=final)
         raw = server.stream(statement.text, statement.values)
     try:
         with translated(doing, ReadFailed):
@@ -51,6 +48,14 @@ def stream(server: Server, source: TableName | Query, doing: str, wanted: Wanted
         with suppress(Exception):
             raw.close()  # not given back to the pool: what the server still wants to send would be read as the next answer
     pa.default_memory_pool().release_unused()
+
+
+def select(server: Server, source: TableName | Query, doing: str, wanted: Wanted, *, final: bool) -> tuple[Sequence[ReadColumn], Statement]:
+    """The columns, and the statement that reads them, with columns and window pushed down."""
+    text = _text_of(source, final=final)
+    described = _describe(server, text)
+    selected = chosen(described, wanted.columns, doing=doing)
+    return selected, _statement(text, selected, _predicate(described, wanted.window, first=len(text.values) + 1))
 
 
 def _describe(server: Server, source: Statement) -> dict[str, ReadColumn]:

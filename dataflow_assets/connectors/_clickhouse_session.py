@@ -135,12 +135,13 @@ class Server:
         """Run a statement whose placeholders are those of `bound(values)`."""
         self.client.raw_query(text, parameters=_parameters(values) or None, settings=self.settings(_WANTED), use_database=False)
 
-    def rows(self, text: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query, as Python values."""
+    def rows(self, text: str, values: Sequence[Any] = (), *, use_database: bool = False) -> list[tuple[Any, ...]]:
+        """The rows of a query, as Python values; `use_database`: tables without a database are those of the connection's."""
         import pyarrow as pa
 
         settings = self.settings(_READ_WANTED)
-        raw = self.client.raw_query(text, parameters=_parameters(values) or None, settings=settings, fmt="ArrowStream", use_database=False)
+        parameters = _parameters(values) or None
+        raw = self.client.raw_query(text, parameters=parameters, settings=settings, fmt="ArrowStream", use_database=use_database)
         if not raw:
             return []
         table = pa.ipc.open_stream(raw).read_all()

@@ -176,6 +176,21 @@ def read_column(name: str, type_text: str, *, zone: str | None) -> ReadColumn:
     return ReadColumn(name, cast, arrow, bounds, is_text="String" in wanted)
 
 
+def natural_kind(type_text: str) -> pa.DataType:
+    """The Arrow type of a column that arrives as it is; a list of text stands for every nested one."""
+    kind = bare(parse(type_text))
+    if kind.name in _PLAIN or kind.name == "FixedString":
+        return _PLAIN.get(kind.name) or pa.binary(int(kind.arguments[0]))
+    if kind.name == "Decimal" or kind.name in _DECIMAL_BITS:
+        digits, scale = _decimal(kind)
+        return pa.decimal128(digits, scale) if digits <= 38 else pa.decimal256(digits, scale)
+    if kind.name == "DateTime64":
+        return pa.timestamp(_unit(_digits_of(kind)), _zone_of(kind))
+    if kind.name == "Time64":
+        return pa.time64("us" if _digits_of(kind) <= 6 else "ns")
+    return pa.null() if kind.name == "Nothing" else pa.list_(pa.string())
+
+
 def _readable(kind: Kind, *, zone: str | None, name: str) -> tuple[str, pa.DataType | None]:
     """The type to cast to, and the Arrow type to restore where the server's own is another."""
     if kind.name in {"LowCardinality", "SimpleAggregateFunction"}:

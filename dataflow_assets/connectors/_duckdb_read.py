@@ -32,14 +32,14 @@ def stream(database: Database, settings: Settings, source: TableName | Query, do
         raise ReadFailed(f"{doing}: {database.path} does not exist", hint="check `database` of the connection")
     with database.reading(settings) as connection:
         with translated(doing, ReadFailed):
-            statement = _statement(connection, source, doing, wanted)
+            statement = select(connection, source, doing, wanted)
             raw = connection.sql(statement.text, params=list(statement.values) or None).to_arrow_reader(wanted.batch_rows)
-            schema = pa.schema([pa.field(item.name, _plain(item.type)) for item in raw.schema])
+            schema = plain_schema(raw.schema)
         with read_ahead(_checked(raw, schema, doing, wanted.batch_rows), cancel=connection.interrupt) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
 
 
-def _statement(connection: duckdb.DuckDBPyConnection, source: TableName | Query, doing: str, wanted: Wanted) -> Statement:
+def select(connection: duckdb.DuckDBPyConnection, source: TableName | Query, doing: str, wanted: Wanted) -> Statement:
     """The statement with columns and window pushed down."""
     if isinstance(source, TableName):
         text, values = DUCKDB.table(source), list[Any]()
@@ -59,6 +59,11 @@ def _statement(connection: duckdb.DuckDBPyConnection, source: TableName | Query,
         bounds = window.bounds(wire_type(str(kinds[window.column])) or pa.string())
         predicate = sql.window_predicate(DUCKDB, window.column, bounds, first=len(values) + 1)
     return Statement(sql.select(DUCKDB, selected, text, predicate), (*values, *(predicate.values if predicate else ())))
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema without extension types."""
+    return pa.schema([pa.field(item.name, _plain(item.type)) for item in schema])
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

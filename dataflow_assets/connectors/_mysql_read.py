@@ -42,18 +42,25 @@ def stream(
     """Stream a table or query from one read-only snapshot."""
     with sessions.reading() as connection:
         with translated(doing, ReadFailed):
-            text = with_literals(connection, _text_of(source))
-            fetch(connection, Statement("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-            fetch(connection, Statement("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"))
-            described = _describe(connection, text, tinyint_is_bool=tinyint_is_bool)
-            selected = chosen(described, wanted.columns, doing=doing)
-            predicate = _predicate(described, wanted.window, connection) if wanted.window else None
-            statement = sql.select(MYSQL, {column.name: column.expression for column in selected}, text, predicate)
+            selected, statement = select_in_snapshot(connection, source, doing, wanted, tinyint_is_bool=tinyint_is_bool)
             _, blocks = wire.query(connection, statement)
         schema = pa.schema([pa.field(column.name, column.kind) for column in selected])
         with read_ahead(_restored(blocks, selected, schema, doing, wanted.batch_rows), cancel=lambda: sessions.end(connection)) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
     pa.default_memory_pool().release_unused()
+
+
+def select_in_snapshot(
+    connection: pymysql.Connection[Any], source: TableName | Query, doing: str, wanted: Wanted, *, tinyint_is_bool: bool
+) -> tuple[Sequence[ReadColumn], str]:
+    """Begin a read-only snapshot; the columns, and the statement that reads them, with columns and window pushed down."""
+    text = with_literals(connection, _text_of(source))
+    fetch(connection, Statement("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+    fetch(connection, Statement("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"))
+    described = _describe(connection, text, tinyint_is_bool=tinyint_is_bool)
+    selected = chosen(described, wanted.columns, doing=doing)
+    predicate = _predicate(described, wanted.window, connection) if wanted.window else None
+    return selected, sql.select(MYSQL, {column.name: column.expression for column in selected}, text, predicate)
 
 
 def _describe(connection: pymysql.Connection[Any], source: str, *, tinyint_is_bool: bool) -> dict[str, ReadColumn]:

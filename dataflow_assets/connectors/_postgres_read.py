@@ -24,6 +24,9 @@ from dataflow_assets.tables import Bind, Query, TableName, WindowFilter
 if TYPE_CHECKING:
     import psycopg
 
+_SETTINGS = {"TimeZone": "UTC", "IntervalStyle": "iso_8601", "DateStyle": "ISO"}
+TEXT_SETTINGS = Statement("SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _SETTINGS.items()))
+"""Says, for one transaction, how Postgres prints what is read as its text."""
 _FETCH_BYTES = 6 * 1024 * 1024
 
 
@@ -39,11 +42,7 @@ def _text_of(source: TableName | Query, connection: psycopg.Connection[Any]) -> 
 def stream(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wanted) -> Iterator[pa.RecordBatchReader]:
     """Stream a table or query from one read-only snapshot."""
     with sessions.sql() as connection, translated(doing, ReadFailed):
-        text = _text_of(source, connection)
-        described = _describe(connection, text)
-        selected = chosen(described, wanted.columns, doing=doing)
-        predicate = _predicate(described, wanted.window, connection) if wanted.window else None
-        statement = sql.select(POSTGRES, {column.name: column.expression for column in selected}, text, predicate)
+        selected, statement = select(connection, source, doing, wanted)
     with sessions.bulk() as bulk, bulk.cursor() as cursor:
         with translated(doing, ReadFailed):
             _begin_snapshot(bulk)
@@ -55,6 +54,18 @@ def stream(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wa
             yield pa.RecordBatchReader.from_batches(schema, batches)
     # Arrow's pool keeps what was freed: 30 to 60 MB that whoever comes next would add to.
     pa.default_memory_pool().release_unused()
+
+
+def select(
+    connection: psycopg.Connection[Any], source: TableName | Query, doing: str, wanted: Wanted, *, to_compare: bool = False
+) -> tuple[Sequence[ReadColumn], str]:
+    """The columns, and the statement that reads them, with columns and window pushed down."""
+    text = _text_of(source, connection)
+    described = _describe(connection, text)
+    selected = chosen(described, wanted.columns, doing=doing)
+    predicate = _predicate(described, wanted.window, connection) if wanted.window else None
+    expressions = {column.name: (to_compare and column.compared) or column.expression for column in selected}
+    return selected, sql.select(POSTGRES, expressions, text, predicate)
 
 
 def _describe(connection: psycopg.Connection[Any], source: str) -> dict[str, ReadColumn]:
@@ -91,8 +102,7 @@ def _predicate(described: Mapping[str, ReadColumn], window: WindowFilter, connec
 
 def _begin_snapshot(bulk: Any) -> None:
     run(bulk, Statement("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-    settings = {"TimeZone": "UTC", "IntervalStyle": "iso_8601", "DateStyle": "ISO"}
-    run(bulk, Statement("SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())))
+    run(bulk, TEXT_SETTINGS)
 
 
 def _restored(

@@ -21,10 +21,25 @@ _TIME = pa.time64("us")
 UNCONSTRAINED = pa.decimal128(38, 9)
 
 # OIDs of pg_type that never change. What the driver reads exactly is read as it is; the rest goes through Postgres' own text.
-_NATIVE = {16, 17, 20, 21, 23, 25, 700, 701, 1042, 1043, 1082, 1083, 1114, 1184}
+_NATIVE = {
+    16: pa.bool_(),
+    17: pa.binary(),
+    20: pa.int64(),
+    21: pa.int16(),
+    23: pa.int32(),
+    25: pa.string(),
+    700: pa.float32(),
+    701: pa.float64(),
+    1042: pa.string(),
+    1043: pa.string(),
+    1082: pa.date32(),
+    1083: _TIME,
+    1114: _NAIVE,
+    1184: INSTANT,
+}
 _NATIVE_ARRAYS = {1000: "bool", 1001: "bytea", 1005: "int2", 1007: "int4", 1016: "int8", 1021: "float4", 1022: "float8"}
 _NATIVE_ARRAYS |= {1009: "text", 1014: "bpchar", 1015: "varchar", 1115: "timestamp", 1182: "date", 1183: "time", 1185: "timestamptz"}
-_OID, _MONEY, _NUMERIC, _NUMERIC_ARRAY = 26, 790, 1700, 1231
+_OID, _MONEY, _NUMERIC, _NUMERIC_ARRAY, _PADDED = 26, 790, 1700, 1231, 1042
 
 # The driver shifts Postgres' epoch by wrapping arithmetic: infinity and far years come out below the earliest real value.
 _EARLIEST_MICROSECONDS, _EARLIEST_DAY = -210_866_803_200_000_000, -2_440_588
@@ -39,6 +54,10 @@ class ReadColumn:
     kind: pa.DataType | None = None
     bounds: pa.DataType | None = None
     """The Arrow type that a window bound is compared with."""
+    arrives: pa.DataType | None = None
+    """The Arrow type that the driver gives, None for text; a list of text stands for every list."""
+    compared: str = ""
+    """The expression to compare it by, where that is another."""
 
     def restore(self, column: pa.Array) -> pa.Array:
         """The driver's column as the type it is handed on with. Raises ValueRefused."""
@@ -69,13 +88,14 @@ def read_column(name: str, quoted: str, *, oid: int, modifier: int, is_array: bo
     """
     if oid in _NATIVE:
         kind = {1082: pa.date32(), 1114: _NAIVE, 1184: INSTANT}.get(oid)
-        return ReadColumn(name, quoted, bounds=kind)
+        padded = f"CASE WHEN {quoted} IS NOT NULL THEN format('%s', {quoted}) END" if oid == _PADDED else ""  # a cast drops the blanks
+        return ReadColumn(name, quoted, bounds=kind, arrives=_NATIVE[oid], compared=padded)
     if oid == _NUMERIC:
         return ReadColumn(name, f"{quoted}::text", decimal_type(modifier))
     if oid == _MONEY:
         return ReadColumn(name, f"{quoted}::numeric::text", UNCONSTRAINED)
     if oid == _OID:
-        return ReadColumn(name, f"{quoted}::int8")
+        return ReadColumn(name, f"{quoted}::int8", arrives=pa.int64())
     if not is_array:
         return ReadColumn(name, f"{quoted}::text")
     # A list has no second dimension and no bounds, which the driver would drop: an impossible cast makes Postgres refuse.
@@ -83,7 +103,7 @@ def read_column(name: str, quoted: str, *, oid: int, modifier: int, is_array: bo
     as_list = quoted if oid in _NATIVE_ARRAYS else f"{quoted}::text[]"
     unkept = f"('a list cannot keep the dimensions or bounds of this array: ' || {quoted}::text)::{element}[]"
     guarded = f"CASE WHEN array_ndims({quoted}) > 1 OR array_lower({quoted}, 1) <> 1 THEN {unkept} ELSE {as_list} END"
-    return ReadColumn(name, guarded, pa.list_(decimal_type(modifier)) if oid == _NUMERIC_ARRAY else None)
+    return ReadColumn(name, guarded, pa.list_(decimal_type(modifier)) if oid == _NUMERIC_ARRAY else None, arrives=pa.list_(pa.string()))
 
 
 def _digits(modifier: int) -> tuple[int, int]:

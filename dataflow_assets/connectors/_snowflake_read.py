@@ -29,13 +29,13 @@ def stream(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wa
     with ExitStack() as stack:
         session = stack.enter_context(sessions.use())
         with translated(doing, ReadFailed):
-            statement, schema = _statement(session, source, doing, wanted)
+            statement, schema = select(session, source, doing, wanted)
             chunks = stack.enter_context(session.stream(statement))
         batches = stack.enter_context(read_ahead(_exact(chunks, schema, doing, wanted.batch_rows)))
         yield pa.RecordBatchReader.from_batches(schema, batches)
 
 
-def _statement(session: Session, source: TableName | Query, doing: str, wanted: Wanted) -> tuple[Statement, pa.Schema]:
+def select(session: Session, source: TableName | Query, doing: str, wanted: Wanted) -> tuple[Statement, pa.Schema]:
     """The statement with columns and window pushed down, and the schema of its rows."""
     if isinstance(source, TableName):
         text, values = SNOWFLAKE.table(source), list[Any]()

@@ -17,6 +17,8 @@ from dataflow_assets.tables import Query, ReadRequest, TableName, Target, Window
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dataflow_assets.storage.digests import SqlRows
+
 _Column = TypeVar("_Column")
 
 
@@ -60,14 +62,17 @@ class SqlConnector(ABC):
         """The table that an endpoint's options name."""
         return self._table(options)
 
-    @contextmanager
-    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        """Stream a query or table from one snapshot."""
+    def _asked(self, request: ReadRequest) -> tuple[TableName | Query, str, Wanted]:
+        """The source, what is done with it in words, and what of it is wanted."""
         table = self.source_table(request.options)
         source = table or request.query or Query.of(request.options.query or "")
         doing = f"reading {table or 'the query'} of connection {self._name!r}"
-        wanted = Wanted(request.columns, request.window, request.batch_rows)
-        with self._stream(source, doing, wanted, request.options) as reader:
+        return source, doing, Wanted(request.columns, request.window, request.batch_rows)
+
+    @contextmanager
+    def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
+        """Stream a query or table from one snapshot."""
+        with self._stream(*self._asked(request), request.options) as reader:
             yield reader
 
     @contextmanager
@@ -75,3 +80,23 @@ class SqlConnector(ABC):
         """Stream the target table."""
         with self._stream(target.table, f"reading {target.table}", Wanted(window=window), None) as reader:
             yield reader
+
+
+class ComparingConnector(SqlConnector):
+    """A connector whose database makes tallies (`protocols.Reconciles`): say how a source is opened for that."""
+
+    @abstractmethod
+    def _compare(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> AbstractContextManager[SqlRows]:
+        """What `_stream` would read, in one snapshot for as long as it is open."""
+
+    @contextmanager
+    def compare_source(self, request: ReadRequest) -> Iterator[SqlRows]:
+        """A query or table as its own database counts and sums it up."""
+        with self._compare(*self._asked(request), request.options) as rows:
+            yield rows
+
+    @contextmanager
+    def compare_target(self, target: Target, window: WindowFilter | None) -> Iterator[SqlRows]:
+        """The target table as its own database counts and sums it up."""
+        with self._compare(target.table, f"comparing {target.table}", Wanted(window=window), None) as rows:
+            yield rows

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, NATIVE_PORTS, Options, Server, translated
-from dataflow_assets.connectors._sql import SqlConnector, Wanted
+from dataflow_assets.connectors._sql import ComparingConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -37,6 +37,8 @@ from dataflow_assets.windows import parse_duration
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from dataflow_assets.storage.digests import SqlRows
 
 _SECURE = {"http": False, "clickhouse": False, "clickhousedb": False, "clickhouse+http": False, "https": True, "clickhouses": True}
 _NATIVE = "port {} speaks ClickHouse's native protocol, and this connector HTTP: write 8123, or 8443 with secure: true"
@@ -120,7 +122,7 @@ class ClickHouseEndpoint(EndpointOptions):
         return value.strip()
 
 
-class Connector(SqlConnector):
+class Connector(ComparingConnector):
     """Reads with one streamed query; publishes by swapping partitions or tables."""
 
     kind: ClassVar[str] = "clickhouse"
@@ -178,9 +180,11 @@ steps:
     def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[pa.RecordBatchReader]:
         from dataflow_assets.connectors import _clickhouse_read
 
-        final = options.final if options else isinstance(source, TableName) and self._merges(source, doing)
-        with _clickhouse_read.stream(self._server, source, doing, wanted, final=final) as reader:
+        with _clickhouse_read.stream(self._server, source, doing, wanted, final=self._final(source, doing, options)) as reader:
             yield reader
+
+    def _final(self, source: TableName | Query, doing: str, options: Any) -> bool:
+        return bool(options.final) if options else isinstance(source, TableName) and self._merges(source, doing)
 
     def _merges(self, table: TableName, doing: str) -> bool:
         """Whether the table is a ReplacingMergeTree: of such a target, what it will hold once it has merged is read."""
@@ -189,6 +193,13 @@ steps:
         with translated(doing, ReadFailed, port=self._server.options.port):
             found = _clickhouse_tables.describe(self._server, table)
         return found is not None and found.engine == "ReplacingMergeTree"
+
+    @contextmanager
+    def _compare(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[SqlRows]:
+        from dataflow_assets.connectors import _clickhouse_compare
+
+        with _clickhouse_compare.compare(self._server, source, doing, wanted, final=self._final(source, doing, options)) as rows:
+            yield rows
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
         """Take the unit's next generation in the ledger."""

@@ -16,7 +16,7 @@ from pydantic import AliasChoices, Field, field_validator
 
 from dataflow_assets.connectors._duckdb_session import DUCKDB, Settings, database, rows, translated
 from dataflow_assets.connectors._new_file import could_be_made
-from dataflow_assets.connectors._sql import SqlConnector, Wanted
+from dataflow_assets.connectors._sql import ComparingConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
@@ -39,6 +39,8 @@ from dataflow_assets.windows import parse_duration
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+
+    from dataflow_assets.storage.digests import SqlRows
 
 
 class DuckDBConnection(Model):
@@ -87,7 +89,7 @@ SELECT schema_name, view_name FROM duckdb_views() WHERE schema_name = $1 AND dat
 """
 
 
-class Connector(SqlConnector):
+class Connector(ComparingConnector):
     """Reads in one snapshot; publishes as the only writer of the file."""
 
     kind: ClassVar[str] = "duckdb"
@@ -147,6 +149,13 @@ steps:
 
         with _duckdb_read.stream(self._database, self._settings, source, doing, wanted) as reader:
             yield reader
+
+    @contextmanager
+    def _compare(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[SqlRows]:
+        from dataflow_assets.connectors import _duckdb_compare
+
+        with _duckdb_compare.compare(self._database, self._settings, source, doing, wanted) as rows:
+            yield rows
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
         """Raise the unit's generation, in a transaction of its own."""

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from dataflow_assets.connectors._mysql_session import MYSQL, NO_DATABASE, NO_TABLE, CommitUnknown, Sessions, code_of, fetch, translated
-from dataflow_assets.connectors._sql import SqlConnector, Wanted
+from dataflow_assets.connectors._sql import ComparingConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -40,6 +40,8 @@ from dataflow_assets.windows import parse_duration
 if TYPE_CHECKING:
     import pyarrow as pa
     import pymysql
+
+    from dataflow_assets.storage.digests import SqlRows
 
 _SCHEMA = AliasChoices("table_schema", "table_database")
 _URL = re.compile(r"^(mysql|mariadb)(\+\w+)?://")
@@ -128,7 +130,7 @@ class MySQLEndpoint(EndpointOptions):
     )
 
 
-class Connector(SqlConnector):
+class Connector(ComparingConnector):
     """Reads inside one read-only snapshot; publishes InnoDB tables in one transaction with the ledger."""
 
     kind: ClassVar[str] = "mysql"
@@ -202,6 +204,14 @@ steps:
         tinyint_is_bool = self._options.tinyint1 == "boolean"
         with _mysql_read.stream(self._sessions, source, doing, wanted, tinyint_is_bool=tinyint_is_bool) as reader:
             yield reader
+
+    @contextmanager
+    def _compare(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[SqlRows]:
+        from dataflow_assets.connectors import _mysql_compare
+
+        tinyint_is_bool = self._options.tinyint1 == "boolean"
+        with _mysql_compare.compare(self._sessions, source, doing, wanted, tinyint_is_bool=tinyint_is_bool) as rows:
+            yield rows
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
         """Raise the unit's generation, in a transaction of its own."""

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from dataflow_assets.connectors._postgres_session import POSTGRES, CommitUnknown, Sessions, fetch, lock_key, translated, unit_lock
-from dataflow_assets.connectors._sql import SqlConnector, Wanted
+from dataflow_assets.connectors._sql import ComparingConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -39,6 +39,8 @@ from dataflow_assets.windows import parse_duration
 if TYPE_CHECKING:
     import psycopg
     import pyarrow as pa
+
+    from dataflow_assets.storage.digests import SqlRows
 
 _SCHEMA = AliasChoices("pg_schema", "table_schema")
 _DRIVER_SUFFIX = re.compile(r"^postgres(ql)?(\+\w+)?://")
@@ -104,7 +106,7 @@ class PostgresEndpoint(EndpointOptions):
     table_schema: str = Field("public", validation_alias=_SCHEMA, description="its schema, made when it is missing")
 
 
-class Connector(SqlConnector):
+class Connector(ComparingConnector):
     """Reads with COPY inside one read-only snapshot; publishes in one transaction with the ledger."""
 
     kind: ClassVar[str] = "postgres"
@@ -175,6 +177,13 @@ steps:
 
         with _postgres_read.stream(self._sessions, source, doing, wanted) as reader:
             yield reader
+
+    @contextmanager
+    def _compare(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[SqlRows]:
+        from dataflow_assets.connectors import _postgres_compare
+
+        with _postgres_compare.compare(self._sessions, source, doing, wanted) as rows:
+            yield rows
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
         """Raise the unit's generation, in a transaction of its own."""

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from dataflow_assets.connectors._snowflake_login import SnowflakeConnection, login, register_secrets
 from dataflow_assets.connectors._snowflake_session import SNOWFLAKE, Session, Sessions, translated
-from dataflow_assets.connectors._sql import SqlConnector, Wanted
+from dataflow_assets.connectors._sql import ComparingConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, SqlSourceOptions
@@ -37,6 +37,8 @@ from dataflow_assets.tables import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dataflow_assets.storage.digests import SqlRows
+
 
 class SnowflakeSource(SqlSourceOptions):
     """A query, or a table with its schema."""
@@ -52,7 +54,7 @@ class SnowflakeEndpoint(EndpointOptions):
     table_schema: str | None = Field(None, description="its schema, made when it is missing; default: that of the connection")
 
 
-class Connector(SqlConnector):
+class Connector(ComparingConnector):
     """Reads with one statement; publishes files through a temporary table, in one transaction with the ledger."""
 
     kind: ClassVar[str] = "snowflake"
@@ -102,6 +104,13 @@ steps:
 
         with _snowflake_read.stream(self._sessions, source, doing, wanted) as reader:
             yield reader
+
+    @contextmanager
+    def _compare(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[SqlRows]:
+        from dataflow_assets.connectors import _snowflake_compare
+
+        with _snowflake_compare.compare(self._sessions, source, doing, wanted) as rows:
+            yield rows
 
     def claim(self, target: Target, unit: Unit, *, attempt: str) -> Claim:
         """Raise the unit's generation, in a transaction of its own."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from dataflow_assets.execution.references import opener
 from dataflow_assets.execution.work import Work, producer_of, step_context
+from dataflow_assets.plan.checks import RECONCILE
 from dataflow_assets.plan.model import CheckPlan, StepPlan
 from dataflow_assets.protocols import CheckRun
 from dataflow_assets.storage.stages import Stage
@@ -47,7 +48,7 @@ def begin_checks_of(work: Work, owners: Sequence[StepPlan], schema: pa.Schema) -
     """Start the checks of these steps on one stream."""
     runs: list[tuple[StepPlan, CheckRun]] = []
     for step in owners:
-        runs += [(step, _begin(work, step, plan, schema)) for plan in step.checks]
+        runs += [(step, _begin(work, step, plan, schema)) for plan in step.checks if plan.kind != RECONCILE]
     return RunningChecks(tuple(runs))
 
 

@@ -101,7 +101,7 @@ def publish_quarantine(work: Work, step: StepPlan, claim: Claim) -> dict[str, st
 
 
 def _rows_read(work: Work, step: StepPlan) -> int:
-    return sum(work.read.get(name, 0) for name in _in_order(work, step))
+    return sum(work.extracted[name].receipt.rows for name in _in_order(work, step) if name in work.extracted)
 
 
 def _refuse_shrunk(work: Work, step: StepPlan, claim: Claim) -> None:

@@ -32,7 +32,7 @@ def set_aside(work: Work, producer: StepPlan, running: RunningChecks, stage: Sta
     """Take the broken rows out of what `producer` and the steps that pass its rows on hand further, each as its rules say."""
     work.stages[producer.id] = stage
     if producer.role == "source":
-        work.read[producer.id] = stage.receipt.rows
+        work.extracted[producer.id] = stage
     runs = {step.id: running.of(step) for step in (owner for owner, _ in running.runs)}
     for step in watchers(work, producer):
         broken = [result for result in work.results.get(step.id, ()) if _sets_aside(result)]

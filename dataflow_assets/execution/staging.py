@@ -19,7 +19,7 @@ from dataflow_assets.errors import StageCorrupt
 from dataflow_assets.execution.attempts import adopt_stage
 from dataflow_assets.execution.checking import begin_checks, finish_checks
 from dataflow_assets.execution.events import Event, Progress
-from dataflow_assets.execution.session import Rendered
+from dataflow_assets.execution.session import Rendered, Session
 from dataflow_assets.execution.splitting import judge_published, set_aside
 from dataflow_assets.execution.work import Work, step_context
 from dataflow_assets.failpoints import failpoint
@@ -27,6 +27,7 @@ from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.protocols import TellsCodeVersion, TellsSourceVersion
 from dataflow_assets.storage.stages import Stage, load_stage, verify_stage, write_stage
 from dataflow_assets.tables import ReadRequest, WindowFilter
+from dataflow_assets.windows import Window
 
 PROGRESS_SECONDS = 0.2
 
@@ -63,20 +64,21 @@ def _plugin(work: Work, step: StepPlan, context: Any) -> tuple[Any, Rendered]:
 
 def _open(work: Work, step: StepPlan, plugin: Any, rendered: Rendered) -> AbstractContextManager[pa.RecordBatchReader]:
     if step.role == "source":
-        return plugin.read(_read_request(work, step, rendered))  # type: ignore[no-any-return]
+        return plugin.read(read_request(work.session, step, work.window, rendered))  # type: ignore[no-any-return]
     inputs = {name: work.stage_of(work.pipeline.by_id[name]).as_input(name) for name in step.inputs}
     context = step_context(work, step, rendered)
     work.metadata[step.id] = context.metadata
     return plugin.apply(inputs, context)  # type: ignore[no-any-return]
 
 
-def _read_request(work: Work, step: StepPlan, rendered: Rendered) -> ReadRequest:
-    plan, options = work.pipeline, rendered.options
-    window = None
-    if work.window is not None and step.window_column and plan.windows is not None:
-        window = WindowFilter(step.window_column, work.window, plan.windows.cadence.timezone)
+def read_request(session: Session, step: StepPlan, window: Window | None, rendered: Rendered) -> ReadRequest:
+    """What a source step asks of its connector in a window."""
+    plan, options = session.pipeline, rendered.options
+    filtered = None
+    if window is not None and step.window_column and plan.windows is not None:
+        filtered = WindowFilter(step.window_column, window, plan.windows.cadence.timezone)
     columns = tuple(options.columns) if getattr(options, "columns", None) else None
-    return ReadRequest(options, query=rendered.queries.get("query"), columns=columns, window=window)
+    return ReadRequest(options, query=rendered.queries.get("query"), columns=columns, window=filtered)
 
 
 def _resume(work: Work, step: StepPlan, fingerprint: str) -> Stage | None:

@@ -13,11 +13,13 @@ from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.execution.publishing import claim_early, publish
+from dataflow_assets.execution.reconciling import reconcile_published, reconcile_sources
 from dataflow_assets.execution.reporting import finished, refuse_beyond_budget, refuse_broken, report_checks
 from dataflow_assets.execution.session import Session
 from dataflow_assets.execution.staging import stage_for_checks, stage_step
 from dataflow_assets.execution.work import Work, looked_at, with_ancestors
 from dataflow_assets.failpoints import failpoint
+from dataflow_assets.plan.checks import RECONCILE
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.secrets import mask
 from dataflow_assets.windows import Window
@@ -85,12 +87,15 @@ def _run_step(work: Work, step: StepPlan) -> Iterator[Event]:
     checks_only = work.session.request.checks_only
     if step.role in {"source", "transform"}:
         yield from stage_step(work, step)
-    elif step.role == "endpoint" and checks_only and step.checks and step.id in work.chosen:
-        yield from stage_for_checks(work, step)
+    elif step.role == "endpoint" and checks_only and step.id in work.chosen:
+        if any(plan.kind != RECONCILE for plan in step.checks):
+            yield from stage_for_checks(work, step)
+        reconcile_published(work, step)
     if step.id not in work.chosen:
         refuse_beyond_budget(work, step)
         return
     if step.role == "endpoint" and not checks_only:
+        reconcile_sources(work)
         yield from _report_endpoint_checks(work)
         yield from publish(work, step, started=started)
         return

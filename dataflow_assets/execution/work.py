@@ -78,12 +78,14 @@ class Work:
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     aside: dict[str, Stage] = field(default_factory=dict)
     """The rows that each step's rules have set aside, as rows of a quarantine."""
-    read: dict[str, int] = field(default_factory=dict)
-    """How many rows each source had."""
+    extracted: dict[str, Stage] = field(default_factory=dict)
+    """What each source gave, before any row was set aside."""
     asides: dict[str, Claim] = field(default_factory=dict)
     """The claim of each endpoint on its quarantine."""
     refused: dict[str, CheckFailed] = field(default_factory=dict)
     """Steps whose rules would set more rows aside than their budget allows."""
+    reconciled: set[str] = field(default_factory=set)
+    """Endpoints whose sources were compared with their stages."""
 
     @property
     def pipeline(self) -> PipelinePlan:

@@ -18,7 +18,8 @@ from dataflow_assets.plan.options import check_options
 from dataflow_assets.protocols import CheckPromise, Reference, RefersToDatasets
 from dataflow_assets.spec.models import StepModel
 
-RULES, METRIC = "validator", "metric_anomaly"
+RULES, METRIC, RECONCILE = "validator", "metric_anomaly", "reconcile"
+SOURCE_CHECK, TARGET_CHECK = "reconcile_source", "reconcile_target"
 
 
 def rules_of(step: StepModel, index: int, findings: Findings) -> tuple[CheckPlan, ...]:
@@ -27,7 +28,8 @@ def rules_of(step: StepModel, index: int, findings: Findings) -> tuple[CheckPlan
     for number, rule in enumerate(step.checks):
         groups[METRIC if "anomaly" in rule else RULES].append(number)
     plans = tuple(_plan(kind, step, index, numbers, findings) for kind, numbers in groups.items() if numbers)
-    refuse_same_names(plans, step, index, findings)
+    if step.role != "endpoint":  # reconciliation has names of its own
+        refuse_same_names(plans, step, index, findings)
     return plans
 
 
@@ -47,6 +49,19 @@ def added_check(kind: str, options: Mapping[str, Any]) -> CheckPlan:
     """The plan of a check that nobody wrote at the step, such as that of a contract; its options are known to be sound."""
     implementation = discovery.find("checks", kind)
     return CheckPlan(kind, options, _promises(implementation, kind, check_options(implementation.Options, options).model))
+
+
+def reconciliation(options: Any) -> tuple[CheckPlan, ...]:
+    """The checks that an endpoint's `reconcile:` makes; no plugin runs them, they look at more than one stage."""
+    found = getattr(options, "reconcile", None)
+    if found is None:
+        return ()
+    blocking = found.severity == "error"
+    promises = (
+        CheckPromise(SOURCE_CHECK, "the source, counted again, has the rows that were staged", blocking),
+        CheckPromise(TARGET_CHECK, "the target has the rows that were staged", blocking),
+    )
+    return (CheckPlan(RECONCILE, found.model_dump(), promises),)
 
 
 def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: Findings) -> CheckPlan:

@@ -3,8 +3,8 @@
 Here: what counts as different, of a check step also the file that says what it checks. Not here: the content of a transform's file and
 rendered values (`execution` adds those).
 
-Descriptions, tags, asset keys, `checks:` and the schema policy do not count, so that a corrected check reuses the rows already
-staged; and a check step changes its own fingerprint but not that of the steps after it, which get its input unchanged.
+Descriptions, tags, asset keys, `checks:`, `reconcile:` and the schema policy do not count, so that a corrected check reuses the rows
+already staged; and a check step changes its own fingerprint but not that of the steps after it, which get its input unchanged.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _step(pipeline: PipelineModel, draft: Draft, writing: Writing, inputs: Itera
         "role": draft.plugin.role,
         "kind": draft.plugin.kind,
         "connection": draft.link.name if draft.link else None,
-        "config": {key: value for key, value in draft.model.config.items() if key != "schema_policy"},
+        "config": {key: value for key, value in draft.model.config.items() if key not in {"schema_policy", "reconcile"}},
         "mode": writing.mode,
         "keys": writing.keys,
         "window_column": writing.window_column,

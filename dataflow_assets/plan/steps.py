@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_assets.plan.checks import keeps_history, own_check, refuse_same_names, rules_of
+from dataflow_assets.plan.checks import keeps_history, own_check, reconciliation, refuse_same_names, rules_of
 from dataflow_assets.plan.findings import Findings, step_path
 from dataflow_assets.plan.graph import children, find_cycles, reachable, topological
 from dataflow_assets.plan.kinds import Link, Plugin, find_link, find_plugin
@@ -120,6 +120,8 @@ def _draft(
     if plugin.role == "check":
         own = own_check(step, plugin, options)
         checks = (with_file_promises(own, plugin.implementation, options, root=renderer.root), *checks)
+    elif plugin.role == "endpoint":
+        checks = (*checks, *reconciliation(options))
     refuse_same_names(checks, step, index, findings)
     return Draft(index, step, plugin, link, config, options, checks)
 

@@ -19,7 +19,7 @@ from dataflow_assets.plan.steps import Draft, options_model
 from dataflow_assets.spec.models import PipelineModel
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 
-_PLANNED = ("mode", "upsert_keys", "event_time_column", "schema_policy")
+_PLANNED = ("mode", "upsert_keys", "event_time_column", "schema_policy", "reconcile")
 _TEMPLATED_WINDOW = ("window.", "batch_start", "batch_end", "batch_period")
 
 
@@ -121,7 +121,7 @@ class _Reporter:
 
 
 def _refuse_templates(draft: Draft, findings: Findings) -> bool:
-    """Mode, keys, column and policy decide what is planned, before anything is rendered."""
+    """Mode, keys, column, policy and reconciliation decide what is planned, before anything is rendered."""
     config = draft.config
     found = [name for name in _PLANNED if has_template(config.get(written_key(options_model(draft.plugin), config, name)))]
     for name in found:

@@ -311,6 +311,39 @@ class SqlSourceOptions(SourceOptions):
         return self
 
 
+def _per_cent(value: Any) -> Any:
+    return value.strip().removesuffix("%").strip() if isinstance(value, str) else value
+
+
+class ToleranceOptions(Model):
+    """How far two counts may be apart."""
+
+    tolerance: Annotated[float, BeforeValidator(_per_cent, json_schema_input_type=float | str)] = Field(
+        0.0, ge=0, le=100, description="per cent of the rows that may be lost, such as 0.5 or 0.5%; this many still pass"
+    )
+    allow_gains: bool = Field(False, description="whether more rows after the step than before it pass")
+
+
+class ReconcileOptions(Model):
+    """How an endpoint's window is compared with what it was made from."""
+
+    source_to_stage: ToleranceOptions = Field(
+        default_factory=ToleranceOptions, description="before publishing: the source, counted again, and the stage"
+    )
+    stage_to_target: ToleranceOptions = Field(default_factory=ToleranceOptions, description="after publishing: the stage and the target")
+    checksum: bool = Field(True, description="where the counts are equal, compare checksums of the rows as well")
+    keys: Names = Field(
+        default_factory=list,
+        description="the columns that identify a row, to find those that differ; default: upsert_keys, or a primary key",
+    )
+    ignore: Names = Field(default_factory=list, description="columns that are not compared")
+    severity: Literal["error", "warn"] = Field("error", description="warn reports and goes on")
+
+
+def _defaults_when_true(value: Any) -> Any:
+    return {} if value is True else None if value is False else value
+
+
 class EndpointOptions(Model):
     """What every endpoint step's `config` may say; connectors extend it."""
 
@@ -330,6 +363,9 @@ class EndpointOptions(Model):
     audit: Literal["count", "checksum"] = Field(
         "count", description="compare counts, or read the target back and compare checksums as well"
     )
+    reconcile: Annotated[
+        ReconcileOptions | None, BeforeValidator(_defaults_when_true, json_schema_input_type=ReconcileOptions | bool | None)
+    ] = Field(None, description="compare source, stage and target of each window, counted in their systems; true for the defaults")
 
     @field_validator("mode", mode="before")
     @classmethod

@@ -78,6 +78,14 @@ ENDPOINTS = [
     ),
     ("", "table: t, upsert_key: [a]", "unknown key 'upsert_key' -> did you mean 'upsert_keys'?"),
     ("", "mode: append", "step 'write': 'table' is missing"),
+    ("", "table: t, reconcile: {sorce_to_stage: {}}", "unknown key 'sorce_to_stage' -> did you mean 'source_to_stage'?"),
+    ("", "table: t, reconcile: {source_to_stage: {tolerence: 1}}", "unknown key 'tolerence' -> did you mean 'tolerance'?"),
+    ("", "table: t, reconcile: {stage_to_target: {tolerance: 101%}}", "tolerance: Input should be less than or equal to 100"),
+    (
+        "windows: {every: day, begin: 2024-01-01}\n",
+        "table: t, reconcile: {keys: '{{ window.key }}'}",
+        "reconcile cannot be a template, the plan depends on it",
+    ),
 ]
 
 
