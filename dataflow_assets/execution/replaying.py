@@ -193,7 +193,7 @@ def path_to(pipeline: PipelinePlan, caught_at: str, endpoint: StepPlan) -> list[
 
 def _refuse_unfit(pipeline: PipelinePlan, path: Sequence[StepPlan]) -> None:
     """A rule that compares rows with others cannot be put to the rows of a quarantine: what they would be compared with is published."""
-    for step, check in ((step, check) for step in path for check in step.checks):
+    for step, check in [(owner, plan) for owner in path for plan in owner.checks]:
         unsaid = check.quarantines and not any(promise.quarantine for promise in check.promises)
         for promise in check.promises:
             relative = promise.scope is Scope.ROWS or (promise.quarantine and promise.scope is not Scope.ROW)
