@@ -149,6 +149,8 @@ class StepContext:
     """metric name -> (window key, value) of each earlier published window."""
     queries: Mapping[str, Query] = field(default_factory=dict)
     """The step's `SqlText` options with their values bound, by option name."""
+    published: bool = False
+    """Whether a check sees what a target holds, in the types that its system has, and not a stage."""
     now: datetime | None = None
     """When the run began; None outside of one."""
     open_dataset: Callable[[DatasetRef], AbstractContextManager[pa.RecordBatchReader]] | None = None
@@ -270,6 +272,15 @@ class Check(Protocol):
 
 
 @runtime_checkable
+class PromisesFromFiles(Protocol):
+    """A check whose promises stand in a file of the project, which planning may read but not run; asked instead of `promises`."""
+
+    def promises_in(self, project_dir: Path) -> Sequence[CheckPromise]:
+        """As `Check.promises`; a file that cannot be read is `mistakes`' matter, not an error here."""
+        ...
+
+
+@runtime_checkable
 class TellsSourceVersion(Protocol):
     """A connector that knows, without reading, whether a source has changed; a stage of an older version is not resumed."""
 
@@ -280,7 +291,7 @@ class TellsSourceVersion(Protocol):
 
 @runtime_checkable
 class TellsCodeVersion(Protocol):
-    """A transform whose meaning lies outside its options, in a file; a stage made by older code is not resumed."""
+    """A transform or check whose meaning lies outside its options, in a file; a stage made by older code is not resumed."""
 
     def code_version(self, project_dir: Path) -> str:
         """A text that differs when the code does, such as a hash of the file."""

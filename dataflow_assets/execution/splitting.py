@@ -47,6 +47,11 @@ def set_aside(work: Work, producer: StepPlan, running: RunningChecks, stage: Sta
         runs |= {other.id: renewed.of(other) for other in below}
 
 
+def judge_published(work: Work, step: StepPlan) -> None:
+    """Rows that a target holds cannot be set aside: a rule that they break has failed."""
+    work.results[step.id] = [_blocking(result) if _sets_aside(result) else result for result in work.results.get(step.id, ())]
+
+
 def _split(work: Work, step: StepPlan, runs: Sequence[CheckRun], *, below: Sequence[StepPlan]) -> RunningChecks:
     """Write the two stages of a step, and put the checks below it to the rows that are left."""
     stage, results = work.stage_of(step), work.results[step.id]

@@ -20,7 +20,7 @@ from dataflow_assets.execution.attempts import adopt_stage
 from dataflow_assets.execution.checking import begin_checks, finish_checks
 from dataflow_assets.execution.events import Event, Progress
 from dataflow_assets.execution.session import Rendered
-from dataflow_assets.execution.splitting import set_aside
+from dataflow_assets.execution.splitting import judge_published, set_aside
 from dataflow_assets.execution.work import Work, step_context
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
@@ -49,6 +49,7 @@ def stage_for_checks(work: Work, step: StepPlan) -> Iterator[Event]:
     window = WindowFilter(target.window_column, work.window, target.timezone) if target.window_column and work.window else None
     with work.session.connector(step).read_target(target, window) as reader:
         yield from _write(work, step, reader, fingerprint="published", owner=step)
+    judge_published(work, step)
 
 
 def _plugin(work: Work, step: StepPlan, context: Any) -> tuple[Any, Rendered]:

@@ -13,7 +13,7 @@ from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.execution.publishing import claim_early, publish
-from dataflow_assets.execution.reporting import finished, refuse_beyond_budget, report_checks
+from dataflow_assets.execution.reporting import finished, refuse_beyond_budget, refuse_broken, report_checks
 from dataflow_assets.execution.session import Session
 from dataflow_assets.execution.staging import stage_for_checks, stage_step
 from dataflow_assets.execution.work import Work, looked_at, with_ancestors
@@ -40,17 +40,26 @@ def run_window(session: Session, window: Window | None, *, key: str) -> Iterator
             if step.id in chosen:
                 yield StepStarted(key, step.id, number, len(work.steps))
             yield from _run_step(work, step)
+        refuse_broken(work)
         failpoint("window.before_sweep")
     except Exception as error:  # noqa: BLE001 -- the boundary: whatever stops a window is reported as its failure
-        attempt.fail(current, mask(str(error)), refused=isinstance(error, CheckFailed))
+        _leave(work, current, error)
         yield WindowFailed(key, window, current, error)
         return
     except BaseException:
-        attempt.fail(current, "interrupted")
+        _leave(work, current, None)
         raise
     attempt.succeed()
     sweep_dead(unit)
     yield WindowFinished(key, window, time.perf_counter() - started)
+
+
+def _leave(work: Work, step: str, error: Exception | None) -> None:
+    """Note for the next attempt how this one ended; checks that ran alone leave nothing, whatever they found."""
+    if work.session.request.checks_only:
+        work.attempt.succeed()
+    else:
+        work.attempt.fail(step, mask(str(error)) if error else "interrupted", refused=isinstance(error, CheckFailed))
 
 
 def _needed(session: Session, chosen: frozenset[str]) -> frozenset[str]:

@@ -5,7 +5,7 @@ Here: what is known so far of a window's targets, claims, stages, check results.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from dataflow_assets.execution.attempts import Attempt
 from dataflow_assets.execution.session import Rendered, Session
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.protocols import CheckResult, StepContext
+from dataflow_assets.spec.templates import TemplateContext
 from dataflow_assets.storage.stages import Stage
 from dataflow_assets.tables import Claim, Target
 from dataflow_assets.windows import Window
@@ -28,14 +29,14 @@ def producer_of(pipeline: PipelinePlan, step: StepPlan) -> StepPlan:
 
 
 def with_ancestors(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
-    """The chosen steps, every step they need, and those that the checks of the chosen ones look at."""
+    """The chosen steps, every step they need, and those that the checks of any of these look at."""
     needed: set[str] = set()
-    waiting = [*chosen, *looked_at(pipeline, chosen)]
+    waiting = list(chosen)
     while waiting:
         step = waiting.pop()
         if step not in needed:
             needed.add(step)
-            waiting.extend(pipeline.by_id[step].inputs)
+            waiting.extend((*pipeline.by_id[step].inputs, *pipeline.by_id[step].looks_at))
     return frozenset(needed)
 
 
@@ -71,6 +72,8 @@ class Work:
     stages: dict[str, Stage] = field(default_factory=dict)
     resumed: set[str] = field(default_factory=set)
     results: dict[str, list[CheckResult]] = field(default_factory=dict)
+    broken: list[CheckResult] = field(default_factory=list)
+    """Failed blocking checks of a run of checks alone, which goes on to the others."""
     metrics: dict[str, float] = field(default_factory=dict)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     aside: dict[str, Stage] = field(default_factory=dict)
@@ -103,6 +106,22 @@ class Work:
         return self.stages[step.id]
 
 
+class _Variables(Mapping[str, Any]):
+    """The variables, each rendered when it is asked for: one that cannot be is no matter to a step that does not use it."""
+
+    def __init__(self, context: TemplateContext) -> None:
+        self._context = context
+
+    def __getitem__(self, name: str) -> Any:
+        return self._context.variable(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context.variable_names)
+
+    def __len__(self) -> int:
+        return len(self._context.variable_names)
+
+
 def step_context(
     work: Work, step: StepPlan, rendered: Rendered | None = None, *, history: Mapping[str, Sequence[tuple[str, float]]] | None = None
 ) -> StepContext:
@@ -114,8 +133,9 @@ def step_context(
         scratch=work.attempt.scratch,
         window=work.window,
         window_key=work.key,
-        variables=work.session.context(work.window).variables,
+        variables=_Variables(work.session.context(work.window)),
         history={} if history is None else history,
         queries=rendered.queries if rendered else {},
+        published=work.session.request.checks_only and step.role == "endpoint",
         now=work.session.request.now,
     )

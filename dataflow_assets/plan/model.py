@@ -28,6 +28,8 @@ class CheckPlan:
     kind: str
     options: Mapping[str, Any]
     """Raw, templates not yet rendered."""
+    code: str = field(default="", kw_only=True)
+    """A text that changes with the file that says what is checked; empty where the options say it all."""
     promises: tuple[CheckPromise, ...]
     """The Dagster asset checks it makes."""
     references: tuple[Reference, ...] = ()
@@ -42,6 +44,32 @@ class CheckPlan:
     def quarantines(self) -> bool:
         """Whether it sets rows aside: as it promises, or, of a plugin whose results are not known before it runs, as its options say."""
         return self.options.get("on_failure") == "quarantine" or any(promise.quarantine for promise in self.promises)
+
+
+@dataclass(frozen=True)
+class PromisedColumn:
+    """One column of a contract, as it is shown beside the asset."""
+
+    name: str
+    type: str
+    nullable: bool = True
+    unique: bool = False
+    description: str = ""
+    rules: tuple[str, ...] = ()
+    """The names of the asset checks about it, and what they ask."""
+
+
+@dataclass(frozen=True)
+class ContractPlan:
+    """The contract that a step's output must keep."""
+
+    name: str
+    version: int
+    mode: str
+    place: Place
+    owner: str | None = None
+    description: str = ""
+    columns: tuple[PromisedColumn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +100,7 @@ class StepPlan:
     """Steps of the same pipeline, made of other rows, that its checks look at and that must be staged before."""
     description: str = ""
     tags: tuple[str, ...] = ()
+    contract: ContractPlan | None = None
     fingerprint: str = ""
     """Changes whenever the step, its connection's kind or anything upstream in the pipeline is written differently."""
 

@@ -136,6 +136,11 @@ class StepModel(Model):
     description: str = Field("", description="shown in the UI")
     asset_key: Names | None = Field(None, description="replaces pipeline/step as the Dagster asset key")
     tags: Names = Field(default_factory=list, description="for selectors and the UI")
+    pandera: str | dict[str, Any] | None = Field(
+        None,
+        validation_alias=AliasChoices("schema", "pandera"),
+        description="a pandera model that its output must fit: module:Model or file.py:Model, or the options of the check pandera",
+    )
 
     @field_validator("id")
     @classmethod
@@ -252,6 +257,10 @@ class ProjectModel(Model):
     version: Any = Field(None, description="accepted, without effect")
     pipelines_dir: str = Field(
         "pipelines", description="where pipeline files lie, relative to the project file; read recursively, .yml and .yaml"
+    )
+    tests_dir: str = Field("tests", description="where unit tests for data lie, relative to the project file; read recursively")
+    contracts_dir: str = Field(
+        "contracts", description="where contracts lie, relative to the project file; read recursively, .yml and .yaml; may be missing"
     )
     vars: dict[str, Any] = Field(
         default_factory=dict, validation_alias=AliasChoices("vars", "variables"), description="variables of all pipelines"

@@ -123,3 +123,14 @@ def test_a_resumed_attempt_looks_again(shop: Workshop, monkeypatch: pytest.Monke
         "of_itself": 1,
         "customer_relationships": 1,
     }
+
+
+def test_a_part_of_a_pipeline_stages_what_its_checks_look_at(shop: Workshop) -> None:
+    project = load(shop.folder)
+    plans = build_plan(project).by_name
+    list(run(RunRequest(project, plans["customers"], (None,), attempt="customers", now=NOW)))
+    for number, chosen in enumerate((frozenset({"orders"}), frozenset({"kept"}))):
+        request = RunRequest(project, plans["orders"], (None,), attempt=f"part-{number}", now=NOW, steps=chosen)
+        events = list(run(request))
+        assert failures(events) == []
+        assert len(checks(events)) == (4 if "orders" in chosen else 1)
