@@ -5,7 +5,7 @@ Here: what is known so far of a window's targets, claims, stages, check results.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -75,9 +75,7 @@ class Work:
         return self.stages[producer_of(self.pipeline, step).id]
 
 
-def step_context(
-    work: Work, step: StepPlan, rendered: Rendered | None = None, *, history: Mapping[str, Sequence[tuple[str, float]]] | None = None
-) -> StepContext:
+def step_context(work: Work, step: StepPlan, rendered: Rendered | None = None) -> StepContext:
     """What a transform or check at this step may know."""
     return StepContext(
         pipeline=work.pipeline.name,
@@ -87,6 +85,5 @@ def step_context(
         window=work.window,
         window_key=work.key,
         variables=work.session.context(work.window).variables,
-        history={} if history is None else history,
         queries=rendered.queries if rendered else {},
     )

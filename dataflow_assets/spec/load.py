@@ -17,6 +17,8 @@ from pydantic import BaseModel, ValidationError
 from dataflow_assets.errors import Place, Problem, SpecError
 from dataflow_assets.secrets import looks_secret, register_secret, register_written
 from dataflow_assets.spec import yaml
+from dataflow_assets.spec.acknowledgements import FILE as ACKNOWLEDGED
+from dataflow_assets.spec.acknowledgements import read_acknowledgements
 from dataflow_assets.spec.models import PipelineModel, ProjectModel
 from dataflow_assets.spec.problems import missing_plugins, problems_of
 from dataflow_assets.spec.project import LoadedPipeline, LoadFailure, Places, Project
@@ -61,6 +63,7 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Project:
         failures=tuple(failures),
         overrides=dict(overrides or {}),
         environment=environment_of(file.parent),
+        acknowledged=read_acknowledgements(file.parent),
     )
 
 
@@ -98,7 +101,8 @@ def _read_project_file(file: Path) -> tuple[ProjectModel, Places]:
 def _pipeline_files(folder: Path, *, project_file: Path) -> list[Path]:
     found = (path for path in folder.rglob("*") if path.suffix in {".yml", ".yaml"} and path.is_file())
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return sorted(path for path in visible if path.name not in PROJECT_FILES and path != project_file)
+    others = {project_file, project_file.parent / ACKNOWLEDGED}
+    return sorted(path for path in visible if path.name not in PROJECT_FILES and path not in others)
 
 
 def _read_pipelines(files: list[Path]) -> tuple[list[LoadedPipeline], list[LoadFailure]]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.errors import Place, Problem
 from dataflow_assets.spec.models import PipelineModel, ProjectModel
+
+if TYPE_CHECKING:
+    from dataflow_assets.spec.acknowledgements import Acknowledgement
 
 Path_ = tuple[str | int, ...]
 
@@ -79,6 +82,8 @@ class Project:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     """`.env` below the process environment, as templates see it."""
+    acknowledged: tuple[Acknowledgement, ...] = ()
+    """What people have said of anomalies, in the order written."""
 
     @property
     def stages_dir(self) -> Path:

@@ -1,0 +1,50 @@
+"""The verdict on one number: usual, unusual, or too early to say.
+
+Here: the recipe from end to end. Its points: the tested number is never in training, flagged ones are not until acknowledged; numbers
+are compared on a scale that suits them; a trend counts beyond 3 standard errors, a season when it takes a quarter off the spread;
+while no season is proven, a level seen before is not flagged; few windows widen the range, and fewer than `min_samples` only teach.
+Not here: the statistics (`anomalies.fit`, `anomalies.robust`), the words (`anomalies.sentences`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dataflow_assets.anomalies.fit import Expected, Fit
+from dataflow_assets.anomalies.history import Measured, learnable
+from dataflow_assets.anomalies.settings import Settings
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of a number. `expected` and `fit` are None while too little is known; `score` is in standard deviations, signed."""
+
+    value: float
+    start: datetime
+    trained: int
+    flagged: bool = False
+    score: float = 0.0
+    expected: Expected | None = None
+    fit: Fit | None = None
+
+    @property
+    def learning(self) -> bool:
+        """Whether too little is known to say anything."""
+        return self.expected is None
+
+
+def judge(tested: Measured, history: Sequence[Measured], settings: Settings) -> Verdict:
+    """The verdict on `tested` beside the windows of `history` that came before it and may be learned from."""
+    training = learnable(history, before=tested.start, newest=settings.newest)
+    if len(training) < max(settings.min_samples, 2):
+        return Verdict(tested.value, tested.start, len(training))
+    fit = Fit(training, settings, at=tested.start, rows=tested.rows)
+    expected = fit.expect(tested.start, rows=tested.rows)
+    if expected.alike < 2:
+        return Verdict(tested.value, tested.start, len(training), fit=fit)
+    distance = float(fit.scale.forward(tested.value)) - expected.level
+    outside = (expected.low is not None and tested.value < expected.low) or (expected.high is not None and tested.value > expected.high)
+    score = distance / expected.width if expected.width else 0.0
+    return Verdict(tested.value, tested.start, len(training), bool(outside), score, expected, fit)
