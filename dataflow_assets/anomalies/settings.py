@@ -6,11 +6,14 @@ Here: the settings of the recipe with their defaults, and the direction. Not her
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from statistics import NormalDist
 
 from dataflow_assets.anomalies.scales import Transform
 from dataflow_assets.anomalies.seasons import Clock, Season
+
+_SMALLEST_TAIL = 1e-300
 
 
 class Direction(enum.StrEnum):
@@ -47,3 +50,10 @@ class Settings:
         if self.length is None or self.length >= timedelta(hours=22):
             return 120
         return min(int(timedelta(weeks=6) / self.length), 2000)
+
+
+def stricter_for(settings: Settings, count: int) -> Settings:
+    """The settings for each of `count` values that are judged side by side, so that together they do not raise the alarm more often than
+    one: the limit whose tail under a normal distribution is that of `sensitivity` divided by their number (Bonferroni)."""
+    tail = NormalDist().cdf(-settings.sensitivity) / max(count, 1)
+    return replace(settings, sensitivity=-NormalDist().inv_cdf(tail)) if tail > _SMALLEST_TAIL else settings

@@ -6,15 +6,14 @@ Here: judging the parts of a metric. Not here: working them out (`checks._measur
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from statistics import NormalDist
 from typing import Any
 
 from dataflow_assets.anomalies.history import Measured
 from dataflow_assets.anomalies.scales import Transform
 from dataflow_assets.anomalies.sentences import expected_range, shown
-from dataflow_assets.anomalies.settings import Settings
+from dataflow_assets.anomalies.settings import Settings, stricter_for
 from dataflow_assets.anomalies.verdict import Verdict, judge
 from dataflow_assets.checks._anomaly import AnomalyOptions
 from dataflow_assets.checks._measuring import OTHERS, Part, is_additive
@@ -119,18 +118,14 @@ class Dimension:
 def judge_parts(
     parts: Mapping[str, Part], options: AnomalyOptions, context: StepContext, *, settings: Settings, start: datetime, rows: int
 ) -> Dimension:
-    """Every value beside its own history. A value of a count that is not there any more is a 0.
-
-    So that many values do not raise the alarm more often than one, the limit is that of a normal distribution's tail divided by their
-    number (Bonferroni).
-    """
+    """Every value beside its own history. A value of a count that is not there any more is a 0."""
     histories = {value: [item for item in found if item.start < start] for value, found in _histories(options, context)}
     additive = is_additive(options.metric)
     known, current = set(known_values(options, context)), {value: part for value, part in parts.items() if part.value is not None}
     vanished = sorted(known - set(current))
     if additive:
         current |= {value: Part(0.0, 0) for value in vanished}
-    stricter = replace(settings, sensitivity=_bonferroni(settings.sensitivity, len(current)))
+    stricter = stricter_for(settings, len(current))
     judged = []
     for value, part in current.items():
         tested = Measured(context.window_key, start, part.value or 0.0, part.rows or None)
@@ -147,8 +142,3 @@ def _contribution(verdict: Verdict, part: Part, *, additive: bool, rows: int) ->
         return 0.0
     difference = verdict.value - verdict.expected.center
     return difference if additive or not rows else difference * part.rows / rows
-
-
-def _bonferroni(sensitivity: float, count: int) -> float:
-    tail = NormalDist().cdf(-sensitivity) / max(count, 1)
-    return -NormalDist().inv_cdf(tail) if tail > 1e-300 else sensitivity

@@ -39,6 +39,7 @@ VERBS = {
     "show": Verb("show", "Show one pipeline or step, resolved, with a sample of its rows."),
     "status": Verb("status", "Show what is published, missing and failed."),
     "schema": Verb("schema", "Print the JSON Schema of project files; show and diff the columns of targets."),
+    "anomalies": Verb("anomalies", "List and acknowledge what metric checks flagged; try settings on the past."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),
 }
