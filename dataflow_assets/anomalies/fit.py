@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -75,6 +76,12 @@ class Fit:
         self.spread = spread(_finite(self.layer.residuals))
         steady = self._values - self.layer.slope * self._times
         self._band = float(np.quantile(steady, BAND[0], method="lower")), float(np.quantile(steady, BAND[1], method="higher"))
+
+    def limited(self, settings: Settings) -> Fit:
+        """The same fit under settings with other limits: sensitivity, small changes, direction."""
+        other = copy(self)
+        other.settings = settings
+        return other
 
     @property
     def season(self) -> Season:

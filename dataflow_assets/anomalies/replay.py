@@ -12,10 +12,12 @@ from datetime import timedelta
 
 from dataflow_assets.anomalies.history import Measured, Standing
 from dataflow_assets.anomalies.settings import Settings, stricter_for
-from dataflow_assets.anomalies.verdict import Verdict, judge
+from dataflow_assets.anomalies.verdict import Fits, Verdict, judge
 
 _YEAR = timedelta(days=365.25)
 _SENSITIVITIES = (3.5, 4.0, 5.0, 6.0, 7.0, 8.0)
+_KEPT = 1000
+"""Of longer histories no fits are kept: they would take hundreds of MB."""
 _IGNORED = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
@@ -44,27 +46,37 @@ class Backtest:
         return len(self.alerts) / self.years if self.years else 0.0
 
 
-def replay(history: Sequence[Measured], settings: Settings) -> list[tuple[Measured, Verdict]]:
+def replay(history: Sequence[Measured], settings: Settings, *, fits: Fits | None = None) -> list[tuple[Measured, Verdict]]:
     """Every window with its verdict, oldest first. What people acknowledged holds; what else was flagged is found anew, and leaves the
     training of later windows."""
     seen: list[Measured] = []
     played: list[tuple[Measured, Verdict]] = []
     for item in sorted(history, key=lambda one: one.start):
         fresh = replace(item, standing=Standing.USUAL) if item.standing is Standing.FLAGGED else item
-        verdict = judge(fresh, seen, settings)
+        verdict = judge(fresh, seen, settings, fits=fits)
         accepted = fresh.standing is not Standing.USUAL
         played.append((fresh, replace(verdict, flagged=False) if accepted else verdict))
         seen.append(replace(fresh, standing=Standing.FLAGGED) if verdict.flagged and not accepted else fresh)
     return played
 
 
-def backtest(history: Sequence[Measured], settings: Settings, *, parts: Mapping[str, Sequence[Measured]] | None = None) -> Backtest:
-    """Replay a metric, and the values of its dimension, each with the limit that so many of them ask for."""
-    whole = replay(history, settings)
+def backtest(
+    history: Sequence[Measured],
+    settings: Settings,
+    *,
+    parts: Mapping[str, Sequence[Measured]] | None = None,
+    fits: dict[str, Fits] | None = None,
+) -> Backtest:
+    """Replay a metric, and the values of its dimension, each with the limit that so many of them ask for.
+
+    `fits` keeps what can be used again under other limits; the metric's own stand under the empty name.
+    """
+    kept = {} if fits is None else fits
+    whole = replay(history, settings, fits=kept.setdefault("", {}) if fits is not None else None)
     narrow = stricter_for(settings, len(parts or {}))
     inside: dict[str, list[tuple[str, Verdict]]] = {}
     for name, found in (parts or {}).items():
-        for item, verdict in replay(found, narrow):
+        for item, verdict in replay(found, narrow, fits=kept.setdefault(name, {}) if fits is not None else None):
             if verdict.flagged:
                 inside.setdefault(item.key, []).append((name, verdict))
     judged = [item for item, verdict in whole if not verdict.learning]
@@ -82,9 +94,10 @@ def within_budget(
 ) -> Backtest | None:
     """The replay with the mildest change of `sensitivity` and `ignore_small_changes` that alerts at most `budget` times a year: first
     the sensitivity alone, then with larger changes ignored; None when nothing tried keeps to it."""
+    fits: dict[str, Fits] | None = {} if len(history) <= _KEPT else None
     for ignored in (settings.ignore_small_changes, *(share for share in _IGNORED if share > settings.ignore_small_changes)):
         for sensitivity in (settings.sensitivity, *(step for step in _SENSITIVITIES if step > settings.sensitivity)):
-            tried = backtest(history, replace(settings, sensitivity=sensitivity, ignore_small_changes=ignored), parts=parts)
+            tried = backtest(history, replace(settings, sensitivity=sensitivity, ignore_small_changes=ignored), parts=parts, fits=fits)
             if tried.per_year <= budget:
                 return tried
     return None

@@ -35,12 +35,19 @@ class Verdict:
         return self.expected is None
 
 
-def judge(tested: Measured, history: Sequence[Measured], settings: Settings) -> Verdict:
-    """The verdict on `tested` beside the windows of `history` that came before it and may be learned from."""
+Fits = dict[tuple[datetime, tuple[datetime, ...]], Fit]
+"""Fits by the tested instant and those of the training, for whoever judges one history under several limits."""
+
+
+def judge(tested: Measured, history: Sequence[Measured], settings: Settings, *, fits: Fits | None = None) -> Verdict:
+    """The verdict on `tested` beside the windows of `history` that came before it and may be learned from.
+
+    `fits` may hold those of the same numbers under settings that differ in their limits alone.
+    """
     training = learnable(history, before=tested.start, newest=settings.newest)
     if len(training) < max(settings.min_samples, 2):
         return Verdict(tested.value, tested.start, len(training))
-    fit = Fit(training, settings, at=tested.start, rows=tested.rows)
+    fit = _fit(training, tested, settings, fits)
     expected = fit.expect(tested.start, rows=tested.rows)
     if expected.alike < 2:
         return Verdict(tested.value, tested.start, len(training), fit=fit)
@@ -48,3 +55,12 @@ def judge(tested: Measured, history: Sequence[Measured], settings: Settings) -> 
     outside = (expected.low is not None and tested.value < expected.low) or (expected.high is not None and tested.value > expected.high)
     score = distance / expected.width if expected.width else 0.0
     return Verdict(tested.value, tested.start, len(training), bool(outside), score, expected, fit)
+
+
+def _fit(training: Sequence[Measured], tested: Measured, settings: Settings, fits: Fits | None) -> Fit:
+    if fits is None:
+        return Fit(training, settings, at=tested.start, rows=tested.rows)
+    name = tested.start, tuple(item.start for item in training)
+    if name not in fits:
+        fits[name] = Fit(training, settings, at=tested.start, rows=tested.rows)
+    return fits[name].limited(settings)
