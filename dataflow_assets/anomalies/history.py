@@ -12,6 +12,13 @@ from datetime import datetime
 
 FLAG = "!flagged"
 """What is added to a metric's name in the ledger to mark a number that was flagged."""
+ROWS = "!rows"
+"""What is added to it for the rows that a share was worked out from."""
+
+
+def is_mark(name: str) -> bool:
+    """Whether a name in the ledger stands beside a number, and is none itself."""
+    return name.endswith((FLAG, ROWS))
 
 
 class Standing(enum.StrEnum):

@@ -81,7 +81,8 @@ class Dimension:
         if share < _EXPLAINS or most.verdict.expected is None:
             return ""
         value, usual = (self._shown(number, most.verdict) for number in (most.verdict.value, most.verdict.expected.center))
-        return f"{self.column} {most.name} explains most of it ({share * 100:.0f} %: {value}, usually {usual})"
+        part = "most" if share > 0.5 else "the largest part"
+        return f"{self.column} {most.name} explains {part} of it ({share * 100:.0f} %: {value}, usually {usual})"
 
     def words(self) -> list[str]:
         """What is to be said of single values."""

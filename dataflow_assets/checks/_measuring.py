@@ -28,6 +28,7 @@ NULL = "(null)"
 _NAMED = re.compile(r"^\s*(?P<name>null_share|distinct_count|freshness)\s*\(\s*(?P<column>.+?)\s*\)\s*$", re.IGNORECASE | re.DOTALL)
 _ADDITIVE = re.compile(r"^\s*(count|sum)\s*\((?!\s*distinct)[^()]*\)\s*(filter\s*\([^()]*\))?\s*$", re.IGNORECASE)
 _SECONDS = 3600.0
+_LONGEST = 100
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def _together(wanted: Sequence[Wanted], sandbox: Sandbox, context: StepContext) 
 
 def _values(sandbox: Sandbox, dimension: str, top: int, kept: tuple[str, ...]) -> list[str | None]:
     """The values of a dimension that are told apart; None stands for null."""
-    text = f'SELECT CAST({_identifier(dimension)} AS VARCHAR) AS value FROM "input" GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {top}'  # noqa: S608 - a quoted name and a number
+    column = _text_of(dimension)
+    text = f'SELECT {column} AS value FROM "input" GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {top}'  # noqa: S608 - a quoted name, a number
     frequent: list[str | None] = sandbox.select(Query.of(text)).read_all().column(0).to_pylist()
     known: list[str | None] = [None if value == NULL else value for value in kept if value != OTHERS]
     return list(dict.fromkeys([*known, *frequent]))[:top]
@@ -146,7 +148,7 @@ def _values(sandbox: Sandbox, dimension: str, top: int, kept: tuple[str, ...]) -
 
 def _part(dimension: str, values: Sequence[str | None]) -> list[str | Bind]:
     """The number of the row's value among those told apart, -1 for the others."""
-    column = f"CAST({_identifier(dimension)} AS VARCHAR)"
+    column = _text_of(dimension)
     parts: list[str | Bind] = ["CASE"]
     for number, value in enumerate(values):
         parts += [f" WHEN {column} IS NULL THEN {number}"] if value is None else [f" WHEN {column} = ", Bind(value), f" THEN {number}"]
@@ -184,6 +186,11 @@ def _refuse_no_numbers(wanted: Sequence[Wanted], table: pa.Table) -> None:
 
 def _number(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _text_of(dimension: str) -> str:
+    """A dimension's value as text; the first characters of a long one, since the ledger keeps it."""
+    return f"left(CAST({_identifier(dimension)} AS VARCHAR), {_LONGEST})"
 
 
 def _identifier(name: str) -> str:

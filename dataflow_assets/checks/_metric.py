@@ -11,12 +11,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dataflow_assets.anomalies.history import FLAG, Measured, Standing
+from dataflow_assets.anomalies.history import FLAG, ROWS, Measured, Standing
+from dataflow_assets.anomalies.scales import Transform
 from dataflow_assets.anomalies.settings import Settings
 from dataflow_assets.anomalies.verdict import Verdict, judge
 from dataflow_assets.checks._anomaly import AnomalyOptions, slug
 from dataflow_assets.checks._dimensions import Dimension, judge_parts, known_values, part_name
-from dataflow_assets.checks._measuring import Measurement, Measuring, Wanted
+from dataflow_assets.checks._measuring import ROW_COUNT, Measurement, Measuring, Wanted
 from dataflow_assets.protocols import CheckResult, Picture, StagedInput, StepContext
 
 __all__ = ["AnomalyOptions", "MetricRun", "slug"]
@@ -55,7 +56,7 @@ class MetricRun:
     def _zero_rows(self, found: Measurement) -> str:
         """The rule of its own about a window without rows; empty when it does not break it."""
         history, rule = [item for item in self._history() if item.start < self._start], self._options.zero_rows
-        empty = [item for item in history if item.rows == 0]
+        empty = [item for item in history if item.value == 0] if self._options.metric == ROW_COUNT else []
         if rule == "pass" or (rule == "auto" and (empty or len(history) < _ENOUGH_WITH_ROWS)):
             return ""
         had = f"the {len(history)} windows before it all had some" if history and not empty else "zero_rows is fail"
@@ -139,6 +140,9 @@ class MetricRun:
             sentence += f"; acknowledged as {accepted.replace('_', ' ')}"
         metrics = {} if found.value is None else {name: found.value}
         metrics |= {part_name(name, part.name): part.verdict.value for part in (parts.parts if parts else ())}
+        if metadata and metadata.get("transform") == Transform.LOGIT:
+            metrics |= {f"{name}{ROWS}": float(stage.rows)}
+            metrics |= {f"{part_name(name, part.name)}{ROWS}": float(part.rows) for part in (parts.parts if parts else ())}
         if flagged and not accepted:
             metrics |= {f"{name}{FLAG}": 1.0} if alone else {}
             metrics |= {f"{part_name(name, part.name)}{FLAG}": 1.0 for part in (parts.flagged if parts else ())}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from dataflow_assets.anomalies.history import FLAG, Measured, Standing
+from dataflow_assets.anomalies.history import Measured, Standing, is_mark
 from dataflow_assets.anomalies.settings import Settings
 from dataflow_assets.anomalies.verdict import Verdict, judge
 from dataflow_assets.checks._anomaly import AnomalyOptions
@@ -106,7 +106,7 @@ def _with_history(item: Watched, project: Project, ledgers: Sequence[Sequence[Le
     said = acknowledged_at(item.pipeline, project.acknowledged, item.step)
     name, full = item.options.metric_name, f"{item.step}.{item.options.metric_name}"
     for entries in ledgers:
-        keys = {key for entry in entries for key in entry.metrics if key.startswith(f"{full}[") and FLAG not in key}
+        keys = {key for entry in entries for key in entry.metrics if key.startswith(f"{full}[") and not is_mark(key)}
         names = {key.removeprefix(f"{full}[")[:-1] for key in keys}
         history = measured(item.pipeline, item.step, name, entries, said)
         if history:

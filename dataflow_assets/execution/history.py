@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 
-from dataflow_assets.anomalies.history import FLAG, Measured, Standing
+from dataflow_assets.anomalies.history import FLAG, ROWS, Measured, Standing, is_mark
 from dataflow_assets.execution.session import Rendered
 from dataflow_assets.execution.work import Work, step_context
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
@@ -43,7 +43,7 @@ class History(Mapping[str, Sequence[Measured]]):
         prefix, names = f"{self._step.id}.", dict[str, None]()
         for entries in self._entries:
             for entry in entries[-_NAMED:]:
-                names |= dict.fromkeys(full.removeprefix(prefix) for full in entry.metrics if full.startswith(prefix) and FLAG not in full)
+                names |= dict.fromkeys(full.removeprefix(prefix) for full in entry.metrics if full.startswith(prefix) and not is_mark(full))
         return iter(names)
 
     def __len__(self) -> int:
@@ -104,7 +104,7 @@ def measured(
             entry.unit.key,
             start_of(entry),
             entry.metrics[full],
-            entry.rows if name == metric else None,
+            int(entry.metrics[f"{full}{ROWS}"]) if f"{full}{ROWS}" in entry.metrics else None,
             _standing(said.get((metric, entry.unit.key)), flagged=f"{full}{FLAG}" in entry.metrics),
         )
         for entry in entries

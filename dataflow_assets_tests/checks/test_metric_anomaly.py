@@ -24,11 +24,11 @@ START = datetime(2013, 3, 1, tzinfo=UTC)
 HISTORY = [900.0 + 10 * (number % 5) for number in range(21)]
 
 
-def measured(values: list[float], *, standing: Standing = Standing.USUAL, rows: int | None = None) -> list[Measured]:
+def measured(values: list[float]) -> list[Measured]:
     """The values as those of the days before."""
     first = START - timedelta(days=len(values))
     moments = [first + timedelta(days=number) for number in range(len(values))]
-    return [Measured(str(moment.date()), moment, value, rows, standing) for moment, value in zip(moments, values, strict=True)]
+    return [Measured(str(moment.date()), moment, value) for moment, value in zip(moments, values, strict=True)]
 
 
 def one(
@@ -115,14 +115,14 @@ def test_trifles_do_not_alarm(history: list[float], count: int, options: dict[st
 
 def test_zero_rows_are_a_rule_of_their_own(tmp_path: Path) -> None:
     empty = staged(pa.table({"a": pa.array([], pa.float64())}), tmp_path)
-    some = {"row_count": measured([900.0] * 3, rows=900)}
+    some = {"row_count": measured([900.0] * 3)}
     result = one({}, empty, tmp_path, some)
     assert (result.passed, result.metrics) == (False, {"row_count": 0.0, "row_count!flagged": 1.0})
     assert result.description == "there are no rows in this window, and the 3 windows before it all had some"
-    share = one({"metric": "avg(a)", "name": "m"}, empty, tmp_path, {"m": measured([0.5] * 3, rows=900)})
+    share = one({"metric": "avg(a)", "name": "m"}, empty, tmp_path, {"m": measured([0.5] * 3)})
     assert (share.passed, share.metrics) == (False, {"m!flagged": 1.0})
-    assert one({}, empty, tmp_path, {"row_count": measured([900.0] * 2, rows=900)}).passed
-    assert one({}, empty, tmp_path, {"row_count": [*measured([900.0] * 3, rows=900), *measured([0.0], rows=0)]}).passed
+    assert one({}, empty, tmp_path, {"row_count": measured([900.0] * 2)}).passed
+    assert one({}, empty, tmp_path, {"row_count": [*measured([900.0] * 3), *measured([0.0])]}).passed
     assert one({"zero_rows": "pass"}, empty, tmp_path, some).passed
     assert not one({"zero_rows": "fail"}, empty, tmp_path, []).passed
     assert one({}, empty, tmp_path, some, acknowledged={"row_count": "expected"}).passed
@@ -167,7 +167,9 @@ def test_the_metric_is_a_name_or_sql_over_the_stage(metric: str, value: float | 
     stage = staged(pa.table({**columns, **times}), tmp_path)
     result = one({"metric": metric, "name": "m"}, stage, tmp_path, [])
     assert result.passed
-    assert result.metrics == ({} if value is None else {"m": pytest.approx(value)})
+    assert {name: number for name, number in result.metrics.items() if name != "m!rows"} == (
+        {} if value is None else {"m": pytest.approx(value)}
+    )
     if value is None:
         assert result.description == "m has no value for these rows"
 
@@ -219,6 +221,9 @@ def test_the_values_of_a_dimension_are_counted_and_the_rest_together(tmp_path: P
     assert [found.value for found in with_others.values()] == [15, 14, 105]
     every = measure([Wanted("row_count", "o'r", 10)], stage, context_in(tmp_path))
     assert {name for found in every.values() for name in found.parts} == {"x", "y", "z'", "w", "(null)"}
+    long = staged(pa.table({"d": ["x" * 150 + "1", "x" * 150 + "2"]}), tmp_path, "long")
+    (told,) = measure([Wanted("row_count", "d")], long, context_in(tmp_path)).values()
+    assert {name: part.rows for name, part in told.parts.items()} == {"x" * 100: 2}, "the ledger keeps no long text"
     missing = Measuring(context_in(tmp_path))
     assert "nope" in missing.of(missing.add(Wanted("row_count", "nope")), stage).error
 
@@ -261,6 +266,16 @@ def test_the_value_that_explains_most_is_named(tmp_path: Path) -> None:
     assert not result.passed
     assert result.description.startswith("share is 26 %, unusually far above the expected ")
     assert "; origin JFK explains most of it (100 %: 50 %, usually 2.1 %)" in result.description
+    assert result.metrics == {
+        "share": 0.26,
+        "share!rows": 1000.0,
+        "share!flagged": 1.0,
+        "share[JFK]": 0.5,
+        "share[JFK]!rows": 500.0,
+        "share[JFK]!flagged": 1.0,
+        "share[EWR]": 0.02,
+        "share[EWR]!rows": 500.0,
+    }
 
 
 @pytest.mark.parametrize(
