@@ -217,6 +217,9 @@ class Picture:
     svg: str
     title: str
 
+    def __str__(self) -> str:
+        return self.title
+
 
 class CheckRun(Protocol):
     """A check in progress over one stream."""

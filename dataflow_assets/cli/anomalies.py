@@ -100,11 +100,18 @@ def acknowledge(session: Session, /, name: str, metric: str, windows: tuple[str,
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
 @click.option("--metric", "metrics", multiple=True, help="Only this metric; may be repeated.")
 @click.option("--budget", type=click.FloatRange(min=0), help="Find the mildest settings that alert at most this often a year.")
+@click.option("--from-target", is_flag=True, help="Measure a metric without history in what its target holds, window by window.")
 @selection_options
 @variable_options
 @click.pass_obj
 def replayed(
-    session: Session, /, selectors: tuple[str, ...], metrics: tuple[str, ...], budget: float | None, **given: tuple[str, ...]
+    session: Session,
+    /,
+    selectors: tuple[str, ...],
+    metrics: tuple[str, ...],
+    budget: float | None,
+    from_target: bool,
+    **given: tuple[str, ...],
 ) -> int:
     """Replay the history of each metric: how often its check would have alerted, and where.
 
@@ -112,18 +119,10 @@ def replayed(
     `ignore_small_changes` that keep to so many alerts a year; exits with 1 when nothing does.
     """
     from dataflow_assets.anomalies.replay import backtest, within_budget
-    from dataflow_assets.execution.anomalies import watched_histories
-    from dataflow_assets.tables import utc_now
 
     chosen = _chosen(session, selectors, given)
-    watched = [
-        item for plan in chosen.pipelines for item in watched_histories(chosen.project, plan, now=utc_now()) if _is_chosen(chosen, item)
-    ]
-    _refuse_unknown_names(metrics, [item.options.metric_name for item in watched])
     documents, kept = [], True
-    for item in watched:
-        if metrics and item.options.metric_name not in metrics:
-            continue
+    for item in _histories(chosen, metrics, from_target=from_target):
         result = backtest(item.history, item.settings, parts=item.judged_parts)
         better = within_budget(item.history, item.settings, budget=budget, parts=item.judged_parts) if budget is not None else None
         kept = kept and (budget is None or better is not None)
@@ -134,6 +133,23 @@ def replayed(
     if not documents:
         session.say("No metric is watched here: add an `anomaly:` to the checks of a step.")
     return OK if kept else FAILED
+
+
+def _histories(chosen: Chosen, metrics: Sequence[str], *, from_target: bool) -> Iterator[Watched]:
+    """The chosen metrics with their histories; of those without, what the target says, when that is wanted."""
+    from dataflow_assets.execution.anomalies import watched_histories, watched_metrics
+    from dataflow_assets.execution.remeasuring import remeasured
+    from dataflow_assets.tables import utc_now
+
+    now = utc_now()
+    known = [item for plan in chosen.pipelines for item in watched_metrics(chosen.project, plan, now=now) if _is_chosen(chosen, item)]
+    _refuse_unknown_names(metrics, [item.options.metric_name for item in known])
+    for plan in chosen.pipelines:
+        asked = [item for item in watched_histories(chosen.project, plan, now=now) if _is_chosen(chosen, item)]
+        asked = [item for item in asked if not metrics or item.options.metric_name in metrics]
+        new = [item for item in asked if from_target and not item.history]
+        measured = {item.name: item for item in remeasured(chosen.project, plan, new, now=now)}
+        yield from (measured.get(item.name, item) for item in asked)
 
 
 def _chosen(session: Session, selectors: tuple[str, ...], given: dict[str, tuple[str, ...]]) -> Chosen:

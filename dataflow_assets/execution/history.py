@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
 
 from dataflow_assets.anomalies.history import FLAG, ROWS, Measured, Standing, is_mark
 from dataflow_assets.execution.session import Rendered
@@ -31,17 +30,18 @@ class History(Mapping[str, Sequence[Measured]]):
     def __init__(self, work: Work, step: StepPlan, said: Said) -> None:
         self._work, self._step, self._said = work, step, said
         self._known: dict[str, Sequence[Measured]] = {}
+        self._read: dict[str, list[LedgerEntry]] = {}
 
     def __getitem__(self, name: str) -> Sequence[Measured]:
         if name not in self._known:
             plan, step = self._work.pipeline, self._step.id
-            found = (measured(plan, step, name, entries, self._said, until=self._until) for entries in self._entries)
+            found = (measured(plan, step, name, entries, self._said, until=self._until) for entries in self._entries())
             self._known[name] = next(filter(None, found), ())
         return self._known[name]
 
     def __iter__(self) -> Iterator[str]:
         prefix, names = f"{self._step.id}.", dict[str, None]()
-        for entries in self._entries:
+        for entries in self._entries():
             for entry in entries[-_NAMED:]:
                 names |= dict.fromkeys(full.removeprefix(prefix) for full in entry.metrics if full.startswith(prefix) and not is_mark(full))
         return iter(names)
@@ -53,10 +53,12 @@ class History(Mapping[str, Sequence[Measured]]):
     def _until(self) -> datetime | None:
         return self._work.window.start if self._work.window else None
 
-    @cached_property
-    def _entries(self) -> list[list[LedgerEntry]]:
-        """The newest entries before this window, of each endpoint."""
-        return [self._before(self._work.session.ledger(endpoint, window=self._work.window)) for endpoint in self._work.pipeline.endpoints]
+    def _entries(self) -> Iterator[list[LedgerEntry]]:
+        """The newest entries before this window, endpoint by endpoint; a further ledger is read only when it is asked for."""
+        for endpoint in self._work.pipeline.endpoints:
+            if endpoint.id not in self._read:
+                self._read[endpoint.id] = self._before(self._work.session.ledger(endpoint, window=self._work.window))
+            yield self._read[endpoint.id]
 
     def _before(self, entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
         until = self._until

@@ -8,8 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.anomalies import anomalies, unknown_acknowledgements, watched_histories, watched_metrics
 from dataflow_assets.execution.events import CheckEvaluated, Event
+from dataflow_assets.execution.remeasuring import remeasured
 from dataflow_assets.spec.acknowledgements import Acknowledgement, add_acknowledgement
 from dataflow_assets_tests.execution.workshop import Workshop, failures
 
@@ -129,6 +131,25 @@ def test_what_is_watched_is_known_without_asking_a_target(shop: Workshop) -> Non
     project, plan = shop.load()
     assert [one.metric for one in unknown_acknowledgements(project, [item], ["load"])] == ["rowz"]
     assert unknown_acknowledgements(project, [item], ["other"]) == []
+
+
+def test_a_new_metric_gets_its_history_from_the_target(shop: Workshop) -> None:
+    written(shop, blocking=False)
+    shop.pipeline(PIPELINE.replace("config: {anomaly: {name: rows, by: shop, blocking: BLOCKING}}", "config: {anomaly: {name: other}}"))
+    shop.run()
+    for metric, error in (("max(id)", ""), ("max(nope)", "load.watched new cannot be worked out from out: .*nope")):
+        anomaly = f"{{name: new, metric: {metric}, by: shop}}"
+        shop.pipeline(PIPELINE.replace("{name: rows, by: shop, blocking: BLOCKING}", anomaly))
+        project, plan = shop.load()
+        new = watched_histories(project, plan, now=shop.now)
+        assert [list(item.history) for item in new] == [[]]
+        if error:
+            with pytest.raises(DataflowError, match=error):
+                remeasured(project, plan, new, now=shop.now)
+        else:
+            (item,) = remeasured(project, plan, new, now=shop.now)
+            assert [(one.key, one.value, one.rows) for one in item.history][:2] == [("2024-01-01", 399, 400), ("2024-01-02", 800, 401)]
+            assert {name: (len(part), part[0].value) for name, part in item.parts.items()} == {"north": (16, 199), "south": (16, 399)}
 
 
 def test_batches_have_a_history_too(shop: Workshop) -> None:
