@@ -18,7 +18,7 @@ import numpy as np
 from dataflow_assets.anomalies.history import Measured
 from dataflow_assets.anomalies.robust import group_medians, left_out, slope_within, spread
 from dataflow_assets.anomalies.scales import TYPICAL_ROWS, Numbers, Scale, Transform
-from dataflow_assets.anomalies.seasons import Groups, Season, candidates, weekly
+from dataflow_assets.anomalies.seasons import Groups, Season, candidates, groups, weekly
 from dataflow_assets.anomalies.settings import Direction, Settings
 
 SEASON_GAIN = 0.75
@@ -70,7 +70,7 @@ class Fit:
         self._origin = training[-1].start
         self._values = self.scale.forward([item.value for item in training])
         self._times = np.array([self._days(item.start) for item in training])
-        self._moments = [item.start for item in training]
+        self._days_of = settings.clock.days([item.start for item in training])
         self.layer, self.unproven = self._choose(at)
         self._medians = group_medians(self._values - self.layer.slope * self._times, self.layer.groups)
         self.spread = spread(_finite(self.layer.residuals))
@@ -90,7 +90,7 @@ class Fit:
 
     def expect(self, start: datetime, *, rows: int | None = None) -> Expected:
         """The range for a window that starts at an instant; `rows` are its rows, which say how much a share strays by chance."""
-        group = int(self.settings.clock.groups([start], self.season)[0])
+        group = int(groups(self.settings.clock.days([start]), self.season)[0])
         median, alike = self._medians.get(group, (math.nan, 0))
         if alike < _ALIKE:
             return Expected(math.nan, None, None, math.nan, math.nan, alike)
@@ -131,11 +131,11 @@ class Fit:
         if settings.season is not None:
             return self._layer(settings.season), False
         best, week = self._layer(Season.NONE), weekly(settings.length)
-        untried = False
+        untried, tested = False, settings.clock.days([at])
         for season in candidates(settings.length):
             layer = self._layer(season)
             both = np.isfinite(layer.residuals) & np.isfinite(best.residuals)
-            alike = both & (best.groups == settings.clock.groups([at], best.season)[0])
+            alike = both & (best.groups == groups(tested, best.season)[0])
             if both.mean() < _COVERED:
                 untried |= season is week
             elif _gains(layer, best, both) or (alike.sum() >= _ENOUGH_ALIKE and _gains(layer, best, alike)):
@@ -143,12 +143,12 @@ class Fit:
         return best, best.season is Season.NONE or untried
 
     def _layer(self, season: Season) -> Layer:
-        groups = self.settings.clock.groups(self._moments, season)
+        alike = groups(self._days_of, season)
         slope = 0.0
         if len(self._values) >= _TREND_SAMPLES:
-            found, error = slope_within(self._values, self._times, groups)
+            found, error = slope_within(self._values, self._times, alike)
             slope = found if abs(found) > TREND_ERRORS * error * (1 + 3 / len(self._values)) else 0.0
-        return Layer(season, groups, slope, left_out(self._values - slope * self._times, groups))
+        return Layer(season, alike, slope, left_out(self._values - slope * self._times, alike))
 
     def _days(self, moment: datetime) -> float:
         return (moment - self._origin).total_seconds() / _SECONDS

@@ -88,14 +88,11 @@ class Clock:
         """The kind of calendar day that a moment falls on; empty on an ordinary day."""
         return self.calendar.kind(_local(moment, self.timezone).date())
 
-    def groups(self, moments: Sequence[datetime], season: Season) -> Groups:
-        """The group of each moment: equal numbers are alike. Days of the calendar have groups of their own in every season."""
+    def days(self, moments: Sequence[datetime]) -> Groups:
+        """What `groups` needs of each moment, a row each: weekday, minute of the day, day of the month, number of its calendar kind."""
         numbers = {name: -number for number, name in enumerate(self.calendar.kinds, 1)}
-        return np.array([self._group(moment, season, numbers) for moment in moments], np.int64)
-
-    def _group(self, moment: datetime, season: Season, numbers: Mapping[str, int]) -> int:
-        special = numbers.get(self.special(moment)) if numbers else None
-        return _group(_local(moment, self.timezone), season) if special is None else special
+        rows = [(*_clock(moment, self.timezone), numbers.get(self.special(moment), 0) if numbers else 0) for moment in moments]
+        return np.array(rows, np.int64).reshape(-1, 4)
 
     def describe(self, moment: datetime, season: Season) -> str:
         """The windows alike to this one, in the plural: `Saturdays`, `working days`, `windows at 14:00`."""
@@ -118,16 +115,25 @@ def _local(moment: datetime, timezone: str) -> datetime:
     return moment.astimezone(ZoneInfo(timezone))
 
 
-def _group(local: datetime, season: Season) -> int:
-    weekday, minute = local.weekday(), local.hour * 60 + local.minute
-    return {
-        Season.NONE: 0,
-        Season.WEEKDAY: int(weekday >= 5),
+@lru_cache(maxsize=65_536)
+def _clock(moment: datetime, timezone: str) -> tuple[int, int, int]:
+    local = _local(moment, timezone)
+    return local.weekday(), local.hour * 60 + local.minute, local.day
+
+
+def groups(days: Groups, season: Season) -> Groups:
+    """The group of each row of `Clock.days`: equal numbers are alike. Days of the calendar have groups of their own in every season."""
+    weekday, minute, day, special = days.T
+    ordinary = {
+        Season.NONE: np.zeros_like(weekday),
+        Season.WEEKDAY: (weekday >= 5).astype(np.int64),
         Season.DAY_OF_WEEK: weekday,
         Season.HOUR_OF_DAY: minute,
         Season.HOUR_OF_WEEK: weekday * 1440 + minute,
-        Season.DAY_OF_MONTH: local.day,
+        Season.DAY_OF_MONTH: day,
     }[season]
+    found: Groups = np.where(special < 0, special, ordinary)
+    return found
 
 
 def _ordinal(number: int) -> str:

@@ -117,13 +117,20 @@ class Dimension:
 
 
 def judge_parts(
-    parts: Mapping[str, Part], options: AnomalyOptions, context: StepContext, *, settings: Settings, start: datetime, rows: int
+    parts: Mapping[str, Part],
+    options: AnomalyOptions,
+    context: StepContext,
+    *,
+    known: Sequence[str],
+    settings: Settings,
+    start: datetime,
+    rows: int,
 ) -> Dimension:
-    """Every value beside its own history. A value of a count that is not there any more is a 0."""
-    histories = {value: [item for item in found if item.start < start] for value, found in _histories(options, context)}
+    """Every value beside its own history; `known` are those of earlier windows. A value of a count that is not there any more is a 0."""
+    histories = dict(_histories(options, context))
     additive = is_additive(options.metric)
-    known, current = set(known_values(options, context)), {value: part for value, part in parts.items() if part.value is not None}
-    vanished = sorted(known - set(current))
+    current = {value: part for value, part in parts.items() if part.value is not None}
+    vanished = sorted(set(known) - set(current))
     if additive:
         current |= {value: Part(0.0, 0) for value in vanished}
     stricter = stricter_for(settings, len(current))

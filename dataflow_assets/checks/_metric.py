@@ -87,7 +87,8 @@ class MetricRun:
     def _dimension(self, stage: StagedInput, found: Measurement, settings: Settings) -> Dimension | None:
         if not self._options.dimension:
             return None
-        return judge_parts(found.parts, self._options, self._context, settings=settings, start=self._start, rows=stage.rows)
+        known = self._wanted.kept
+        return judge_parts(found.parts, self._options, self._context, known=known, settings=settings, start=self._start, rows=stage.rows)
 
     def _hint(self, verdict: Verdict) -> str:
         """After some windows in a row on the same side: that this may be the new level."""
