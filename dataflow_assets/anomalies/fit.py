@@ -136,7 +136,7 @@ class Fit:
             layer = self._layer(season)
             both = np.isfinite(layer.residuals) & np.isfinite(best.residuals)
             alike = both & (best.groups == groups(tested, best.season)[0])
-            if both.mean() < _COVERED:
+            if both.mean() < _COVERED or np.count_nonzero(layer.groups == groups(tested, season)[0]) < _ALIKE:
                 untried |= season is week
             elif _gains(layer, best, both) or (alike.sum() >= _ENOUGH_ALIKE and _gains(layer, best, alike)):
                 best = layer

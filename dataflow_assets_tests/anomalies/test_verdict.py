@@ -141,6 +141,16 @@ def test_days_of_a_calendar_are_compared_with_each_other() -> None:
     assert (first.learning, first.flagged) == (True, False), "one earlier holiday is too few"
 
 
+def test_a_season_in_which_the_tested_window_would_be_alone_is_not_chosen() -> None:
+    values = [value * (2 if number % 7 == 6 else 1) for number, value in enumerate(weeks(8))]
+    lonely = [item for number, item in enumerate(series(values)) if number % 7 != 6 or number == 6]
+    verdict = judge(Measured("x", MONDAY + timedelta(days=62), 600.0), lonely, COUNTS)  # a Sunday; one other is known
+    assert verdict.fit is not None
+    assert (verdict.fit.season is Season.DAY_OF_WEEK, verdict.learning) == (False, False)
+    alone = judge(Measured("x", MONDAY + timedelta(days=62), 600.0), lonely, replace(COUNTS, season=Season.DAY_OF_WEEK))
+    assert (alone.learning, alone.flagged) == (True, False)
+
+
 def test_the_width_is_that_of_the_recipe() -> None:
     history = series([1000.0, 1100.0, 1000.0, 900.0] * 3)
     fit = Fit(history, replace(COUNTS, season=Season.NONE), at=after(history, 1).start)
