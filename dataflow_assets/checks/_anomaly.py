@@ -34,9 +34,12 @@ _YEARLY = re.compile(r"^(?P<month>\d{2})-(?P<day>\d{2})$")
 
 
 def _as_share(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)):
-        return float(match[1]) / 100
-    return value
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a share: write 0.05 or 5%")
+    return float(match[1]) / (100 if match[2] else 1)
 
 
 def _as_direction(value: Any) -> Any:

@@ -289,6 +289,7 @@ def test_the_value_that_explains_most_is_named(tmp_path: Path) -> None:
         ({"anomaly": {"season": "moon"}}, "'weekday', 'day_of_week'"),
         ({"anomaly": {"direction": "sideways"}}, "'up' or 'down'"),
         ({"anomaly": {"training": "long"}}, "not a duration"),
+        ({"anomaly": {"ignore_small_changes": "lots"}}, "'lots' is not a share: write 0.05 or 5%"),
         ({"anomaly": {"calendar": ["12-40"]}}, "month|day"),
         ({"anomaly": {"calendar": {"feast": ["soon"]}}}, "'soon' is not a day"),
         ({"anomaly": {"by": "a", "explain_by": "b"}}, "not both"),
