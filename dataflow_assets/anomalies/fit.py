@@ -99,6 +99,12 @@ class Fit:
         moved = self.layer.slope * self._days(start)
         return self._limits(level, width, alike, seen=(self._band[0] + moved, self._band[1] + moved))
 
+    def alike(self, history: Sequence[Measured], moment: datetime) -> list[Measured]:
+        """Those of a history that are of the same season as the window at `moment`, flagged ones included."""
+        found = groups(self.settings.clock.days([item.start for item in history]), self.season)
+        own = groups(self.settings.clock.days([moment]), self.season)[0]
+        return [item for item, group in zip(history, found, strict=True) if group == own]
+
     def _widening(self, alike: int) -> float:
         """For what is not known of the center, sqrt(1 + pi/2k), pi/2k being the variance of a median of k normal values over theirs
         (Laplace), and of the spread of n values, 1 + 3/n."""

@@ -91,14 +91,18 @@ class MetricRun:
         return judge_parts(found.parts, self._options, self._context, known=known, settings=settings, start=self._start, rows=stage.rows)
 
     def _hint(self, verdict: Verdict) -> str:
-        """After some windows in a row on the same side: that this may be the new level."""
-        center = verdict.expected.center if verdict.expected else verdict.value
-        row = 0
-        for item in reversed(self._history()):
+        """After some windows of the season in a row on the same side: that this may be the new level."""
+        if verdict.fit is None or verdict.expected is None:
+            return ""
+        row, center = 0, verdict.expected.center
+        for item in reversed(verdict.fit.alike(self._history(), verdict.start)):
             if item.standing is not Standing.FLAGGED or (item.value > center) is not (verdict.value > center):
                 break
             row += 1
-        return f"; so were the {row} windows before: if this is the new level, acknowledge it as a level shift" if row >= _SHIFTED else ""
+        if row < _SHIFTED:
+            return ""
+        alike = verdict.fit.settings.clock.describe(verdict.start, verdict.fit.season)
+        return f"; so were the {row} {alike} before: if this is the new level, acknowledge it as a level shift"
 
     def _shown(self, tested: Measured, verdict: Verdict, settings: Settings, parts: Dimension | None) -> dict[str, Any]:
         shown: dict[str, Any] = {"trained_on": verdict.trained, "transform": str(settings.transform)}
