@@ -19,6 +19,7 @@ from benchmarks.measuring import RunFailed, measure
 from benchmarks.model import Contender, Figure, Measurement, Part, Row, Settings, Way
 from benchmarks.peers import peer_python
 from benchmarks.project import write_project
+from benchmarks.quality import detector_figures, quality_figures, quality_ways
 from benchmarks.report import Report, save, show
 from benchmarks.server import NoServer
 from benchmarks.servers import Servers
@@ -44,7 +45,7 @@ WAYS = (
     *(csv_to_sqlite, sqlite_to_csv, csv_to_mysql, mysql_to_csv, csv_to_clickhouse, clickhouse_to_csv),
 )
 KEYS = tuple(module.__name__.rpartition(".")[2].replace("_to_", "-") for module in WAYS)
-OTHERS = ("memory", "startup", "windows")
+OTHERS = ("memory", "startup", "windows", "quality")
 ROWS = 5_000_000
 MEMORY_FACTOR = 4
 MEMORY_MB = 300.0
@@ -95,14 +96,19 @@ def _measure(settings: Settings, only: tuple[str, ...]) -> Report:
     if not {*only} - {"startup", "windows"}:
         return Report(settings, {}, (), (), tuple(figures))
     with Servers() as servers:
-        ways, rows = _measure_ways(settings, servers, only)
+        ground = _prepare(settings, servers, rows=settings.rows, peers=settings.with_peers)
+        ways, rows = _measure_ways(settings, ground, only)
+        if "quality" in only:
+            more = quality_ways(ground, rows=settings.rows)
+            found = [row for way in more for row in _measure_way(settings, way)]
+            figures += [*detector_figures(settings.folder), *quality_figures(found, count=settings.rows)]
+            ways, rows = (*ways, *more), (*rows, *found)
         if "memory" in only:
             figures += _measure_memory(settings, servers, only, rows)
         return Report(settings, servers.described, ways, rows, tuple(figures))
 
 
-def _measure_ways(settings: Settings, servers: Servers, only: tuple[str, ...]) -> tuple[tuple[Way, ...], tuple[Row, ...]]:
-    ground = _prepare(settings, servers, rows=settings.rows, peers=settings.with_peers)
+def _measure_ways(settings: Settings, ground: Ground, only: tuple[str, ...]) -> tuple[tuple[Way, ...], tuple[Row, ...]]:
     ways: list[Way] = []
     rows: list[Row] = []
     for module, key in _chosen(only):
@@ -153,7 +159,8 @@ def _measure_way(settings: Settings, way: Way) -> list[Row]:
 
 
 def _measure_one(settings: Settings, contender: Contender, *, rows: int) -> Measurement:
-    found = measure(contender, rows=rows, log=settings.folder / f"{contender.part}.log", cwd=settings.folder)
+    found = measure(contender, rows=contender.rows or rows, log=settings.folder / f"{contender.part}.log", cwd=settings.folder)
+    found = contender.scaled(found)
     contender.clear()
     return found
 

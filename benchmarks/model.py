@@ -21,10 +21,20 @@ class Part(enum.StrEnum):
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """One run: wall seconds, CPU seconds of the child and its children (not of the database server), peak resident megabytes."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
 class Contender:
     """One command that moves the rows. `clear` empties its target beforehand; `count` says how many rows arrived.
 
-    `absent` is why it cannot be run here, empty when it can.
+    `absent` is why it cannot be run here, empty when it can. One that is too slow for all rows is given the first `rows` of them, and
+    `scaled` makes of its run what the whole would have taken.
     """
 
     name: str
@@ -34,15 +44,8 @@ class Contender:
     clear: Callable[[], None] = lambda: None
     count: Callable[[], int] = lambda: 0
     absent: str = ""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One run: wall seconds, CPU seconds of the child and its children (not of the database server), peak resident megabytes."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_mb: float
+    rows: int | None = None
+    scaled: Callable[[Measurement], Measurement] = lambda run: run
 
 
 @dataclass(frozen=True)
@@ -84,18 +87,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number held against the figure to reach."""
+    """One number held against the figure to reach, which it may not be above, or with `at_least` not below."""
 
     title: str
     value: float
     unit: str
     reach: float | None = None
     note: str = ""
+    at_least: bool = False
 
     @property
     def reached(self) -> bool | None:
         """Whether the figure is reached; None where there is none to reach."""
-        return None if self.reach is None else self.value <= self.reach
+        if self.reach is None:
+            return None
+        return self.value >= self.reach if self.at_least else self.value <= self.reach
 
 
 @dataclass(frozen=True)

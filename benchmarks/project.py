@@ -142,19 +142,22 @@ steps:
     type: source
 {source}{rules}  - id: write
     type: endpoint
-    depends_on: [rules]
+    depends_on: [{last}]
 {endpoint}"""
 
 
-def write_project(folder: Path, ways: Iterable[tuple[str, str]]) -> Path:
-    """Write a pipeline for each way, given as what it reads and what it writes, into `folder/project`."""
-    project = folder / "project"
+def write_project(folder: Path, ways: Iterable[tuple[str, str]], *, rules: bool = True) -> Path:
+    """Write a pipeline for each way, given as what it reads and what it writes, into `folder/project`.
+
+    Without the ten rules into a project of its own, `folder/unchecked`: two pipelines may not write one table.
+    """
+    project = folder / ("project" if rules else "unchecked")
     (project / "pipelines").mkdir(parents=True, exist_ok=True)
     (project / "dataflow_project.yml").write_text(PROJECT.format(folder=folder))
     for read, write in ways:
         name = pipeline_name(read, write)
-        text = f"pipeline_name: {name}\n{_STEPS}".format(source=SOURCES[read], rules="{rules}", endpoint=ENDPOINTS[write])
-        filled = text.format(folder=folder, read=read, rules=RULES)
+        parts = {"source": SOURCES[read], "endpoint": ENDPOINTS[write], "rules": "{rules}", "last": "rules" if rules else "read"}
+        filled = f"pipeline_name: {name}\n{_STEPS}".format(**parts).format(folder=folder, read=read, rules=RULES if rules else "")
         (project / "pipelines" / f"{name}.yml").write_text(filled)
     return project
 

@@ -41,10 +41,13 @@ class Report:
 
     def figure_lines(self) -> list[tuple[str, ...]]:
         """The table of single figures."""
-        return [
-            (figure.title, f"{figure.value:.2f} {figure.unit}", "" if figure.reach is None else f"{figure.reach:g}", _verdict(figure))
-            for figure in self.figures
-        ]
+        return [(figure.title, f"{figure.value:.2f} {figure.unit}", _to_reach(figure), _verdict(figure)) for figure in self.figures]
+
+
+def _to_reach(figure: Figure) -> str:
+    if figure.reach is None:
+        return ""
+    return f"at least {figure.reach:g}" if figure.at_least else f"{figure.reach:g}"
 
 
 def _line(way: Way, row: Row, limit: float | None) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dataflow_assets.errors import DataflowError
     from dataflow_assets.operations.component import ProjectComponent
     from dataflow_assets.operations.load import load_project
-    from dataflow_assets.spec.builders import check, endpoint, pipeline, project, source, transform
+    from dataflow_assets.spec.builders import check, contract, data_test, endpoint, pipeline, project, source, transform
     from dataflow_assets.windows import Window
 
 __version__ = "0.1.0"
@@ -46,6 +46,8 @@ _HOMES = {
     "SnowflakeIOManager": "assets.io_managers",
     "Window": "windows",
     "check": "spec.builders",
+    "contract": "spec.builders",
+    "data_test": "spec.builders",
     "endpoint": "spec.builders",
     "load_project": "operations.load",
     "pipeline": "spec.builders",
@@ -71,6 +73,8 @@ __all__ = [
     "Window",
     "__version__",
     "check",
+    "contract",
+    "data_test",
     "endpoint",
     "load_project",
     "pipeline",

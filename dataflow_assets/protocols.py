@@ -8,9 +8,10 @@ class `Connector` in `connectors/postgres.py`, `processor_type: sql` the class `
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 
 from dataflow_assets.tables import (
     Claim,
+    DatasetRef,
     LedgerEntry,
     Published,
     PublishRequest,
@@ -155,6 +157,12 @@ class StepContext:
     """What the rules of one check hand to each other."""
     queries: Mapping[str, Query] = field(default_factory=dict)
     """The step's `SqlText` options with their values bound, by option name."""
+    published: bool = False
+    """Whether a check sees what a target holds, in the types that its system has, and not a stage."""
+    now: datetime | None = None
+    """When the run began; None outside of one."""
+    open_dataset: Callable[[DatasetRef], AbstractContextManager[pa.RecordBatchReader]] | None = None
+    """Streams the columns of another dataset that a check refers to; None where there is none to be had. Raises ReadFailed."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """What a transform wants shown with its output; complete when its stream has ended."""
 
@@ -307,9 +315,27 @@ class Mistake:
     hint: str = ""
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Another dataset that the option at `path` of a check's options names."""
+
+    path: tuple[str | int, ...]
+    dataset: DatasetRef
+
+
+@runtime_checkable
+class RefersToDatasets(Protocol):
+    """A check that looks at other datasets too, which `StepContext.open_dataset` opens for it."""
+
+    @property
+    def references(self) -> Sequence[Reference]:
+        """The datasets; the plan refuses those that do not exist, and has them made first."""
+        ...
+
+
 @runtime_checkable
 class TellsMistakes(Protocol):
-    """A transform that can be seen to be wrong without being run; `dataflow validate` asks."""
+    """A transform or check that can be seen to be wrong without being run; `dataflow validate` asks."""
 
     def mistakes(self, project_dir: Path, inputs: Sequence[str]) -> Sequence[Mistake]:
         """What is wrong with the code that the options name; `inputs` are the step ids that it would be given. May read files."""

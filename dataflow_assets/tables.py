@@ -52,6 +52,20 @@ class TableName:
 
 
 @dataclass(frozen=True)
+class DatasetRef:
+    """Some columns of another dataset: of a step of the same pipeline, of an endpoint of another one, or of a table of a connection."""
+
+    columns: tuple[str, ...]
+    step: str | None = None
+    pipeline: str | None = None
+    connection: str | None = None
+    table: str | None = None
+
+    def __str__(self) -> str:
+        return ".".join(part for part in (self.pipeline, self.step, self.connection, self.table) if part)
+
+
+@dataclass(frozen=True)
 class Bind:
     """A value inside a query that must reach the database as a bound parameter or as the driver's own literal."""
 

@@ -73,12 +73,14 @@ def execute(
     instance: dg.DagsterInstance | None = None,
     on_event: OnEvent | None = None,
     full_refresh: bool = False,
+    checks_only: bool = False,
 ) -> list[PipelineResult]:
     """Run pipelines, upstream ones first: `windows` names each pipeline and what to run of it, `(None,)` without windows.
 
-    `steps` narrows a pipeline to some of its steps. A pipeline whose upstream failed is skipped, the others go on. Each run is
-    in the instance with its events, and can be re-executed from the UI of this code location. An interrupt ends the run and
-    gives the status `interrupted` to it and `skipped` to the rest.
+    `steps` narrows a pipeline to some of its steps; with `checks_only` just their checks run, and nothing is materialized. A
+    pipeline whose upstream failed is skipped, the others go on. Each run is in the instance with its events, and can be
+    re-executed from the UI of this code location. An interrupt ends the run and gives the status `interrupted` to it and
+    `skipped` to the rest.
     """
     opened = instance or open_instance(project)
     results: dict[str, PipelineResult] = {}
@@ -86,71 +88,112 @@ def execute(
     try:
         for pipeline in plan.pipelines:
             if pipeline.name in windows:
-                reason = _reason_to_skip(pipeline, results)
+                reason = _reason_to_skip(pipeline, results, checks_only=checks_only)
                 if reason:
                     results[pipeline.name] = PipelineResult(pipeline.name, "skipped", reason=reason)
                     continue
                 chosen = (steps or {}).get(pipeline.name)
-                results[pipeline.name] = _run_pipeline(
-                    plan, project, pipeline, windows[pipeline.name], chosen, opened, _Watch(on_event), full_refresh=full_refresh
-                )
+                task = _Task(project, pipeline, windows[pipeline.name], chosen, full_refresh, checks_only)
+                results[pipeline.name] = _run_pipeline(plan, task, opened, _Watch(on_event))
     finally:
         if instance is None:
             opened.dispose()
     return list(results.values())
 
 
-def _reason_to_skip(pipeline: PipelinePlan, results: Mapping[str, PipelineResult]) -> str:
+def _reason_to_skip(pipeline: PipelinePlan, results: Mapping[str, PipelineResult], *, checks_only: bool) -> str:
     if any(result.status == "interrupted" for result in results.values()):
         return "interrupted"
-    bad = [name for name in pipeline.upstream if name in results and results[name].status != "ok"]
+    bad = [] if checks_only else [name for name in pipeline.upstream if name in results and results[name].status != "ok"]
     return f"upstream {', '.join(bad)} {results[bad[0]].status}" if bad else ""
 
 
-def _run_pipeline(
-    plan: ProjectPlan,
-    project: Project,
-    pipeline: PipelinePlan,
-    windows: Sequence[Window | None],
-    steps: frozenset[str] | None,
-    instance: dg.DagsterInstance,
-    watch: _Watch,
-    *,
-    full_refresh: bool,
-) -> PipelineResult:
+@dataclass(frozen=True)
+class _Task:
+    """One pipeline to run."""
+
+    project: Project
+    pipeline: PipelinePlan
+    windows: Sequence[Window | None]
+    steps: frozenset[str] | None
+    full_refresh: bool
+    checks_only: bool
+
+    @property
+    def chosen(self) -> list[Window]:
+        """The windows that are windows."""
+        return [window for window in self.windows if window is not None]
+
+    @property
+    def selection(self) -> tuple[set[dg.AssetKey] | None, set[dg.AssetCheckKey] | None]:
+        """The assets and the checks that the run is about; None and None for everything."""
+        steps = [step for step in self.pipeline.steps if self.steps is None or step.id in self.steps]
+        keys = {dg.AssetKey(step.asset_key): step for step in steps}
+        if self.checks_only:
+            return set(), {dg.AssetCheckKey(key, name) for key, step in keys.items() for plan in step.checks for name in plan.names}
+        return (None if self.steps is None else set(keys)), None
+
+
+def _run_pipeline(plan: ProjectPlan, task: _Task, instance: dg.DagsterInstance, watch: _Watch) -> PipelineResult:
     from dagster._core.definitions.job_base import InMemoryJob
     from dagster._core.errors import DagsterExecutionInterruptedError
     from dagster._core.execution.api import execute_run_iterator
 
-    chosen = [window for window in windows if window is not None]
-    if pipeline.windows and not chosen:
-        return PipelineResult(pipeline.name, "ok", reason="nothing to do")
-    keys = {dg.AssetKey(pipeline.by_id[step].asset_key) for step in steps} if steps is not None else None
-    run = instance.create_run_for_job(
-        job := _job(plan, project, pipeline, watch, keys),
-        run_config=_QUIET,
-        tags=_tags(project, pipeline, chosen, full_refresh=full_refresh),
-        asset_selection=keys,
-        remote_job_origin=_origin(pipeline),
-    )
+    name = task.pipeline.name
+    if task.pipeline.windows and not task.chosen:
+        return PipelineResult(name, "ok", reason="nothing to do")
+    run = _create_run(job := _job(plan, task, watch), task, instance)
     message = ""
     try:
         for event in execute_run_iterator(InMemoryJob(job), run, instance):
             message = _failure_message(event) or message
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-        return PipelineResult(pipeline.name, "interrupted", run.run_id, error=_interrupted())
-    return _result(pipeline, instance, run.run_id, watch, message)
+        return PipelineResult(name, "interrupted", run.run_id, error=_interrupted())
+    return _result(task.pipeline, instance, run.run_id, watch, message)
 
 
-def _job(plan: ProjectPlan, project: Project, pipeline: PipelinePlan, watch: _Watch, keys: set[dg.AssetKey] | None) -> dg.JobDefinition:
-    around = Surroundings.of(plan, project)
+def _create_run(job: dg.JobDefinition, task: _Task, instance: dg.DagsterInstance) -> dg.DagsterRun:
+    from dagster._core.execution.api import create_execution_plan
+    from dagster._core.snap import snapshot_from_execution_plan
+
+    assets, checks = task.selection
+    tags, origin = _tags(task), _origin(task.pipeline)
+    if not task.checks_only:
+        return instance.create_run_for_job(job, run_config=_QUIET, tags=tags, asset_selection=assets, remote_job_origin=origin)
+    # create_run_for_job knows no checks: a re-execution of its run from the UI would load everything
+    plan = create_execution_plan(job, run_config=_QUIET, tags=tags)
+    return instance.create_run(
+        job_name=job.name,
+        run_id=None,
+        run_config=_QUIET,
+        status=None,
+        tags=tags,
+        root_run_id=None,
+        parent_run_id=None,
+        step_keys_to_execute=plan.step_keys_to_execute,
+        execution_plan_snapshot=snapshot_from_execution_plan(plan, job.get_job_snapshot_id()),
+        job_snapshot=job.get_job_snapshot(),
+        parent_job_snapshot=job.get_parent_job_snapshot(),
+        asset_selection=assets,
+        asset_check_selection=checks,
+        resolved_op_selection=None,
+        op_selection=None,
+        remote_job_origin=origin,
+        job_code_origin=None,
+        asset_graph=job.asset_layer.asset_graph,
+    )
+
+
+def _job(plan: ProjectPlan, task: _Task, watch: _Watch) -> dg.JobDefinition:
+    around, pipeline = Surroundings.of(plan, task.project), task.pipeline
     definitions = dg.Definitions(
         assets=[pipeline_assets(pipeline, around, listen=watch), *_upstream_assets(pipeline, around)],
         jobs=[pipeline_job(pipeline)],
         executor=dg.in_process_executor,
     )
     job = definitions.resolve_job_def(job_name(pipeline.name))
-    return job.get_subset(asset_selection=keys) if keys else job
+    assets, checks = task.selection
+    return job if assets is None else job.get_subset(asset_selection=assets, asset_check_selection=checks)
 
 
 def _upstream_assets(pipeline: PipelinePlan, around: Surroundings) -> Iterable[dg.AssetSpec]:
@@ -163,14 +206,14 @@ def _upstream_assets(pipeline: PipelinePlan, around: Surroundings) -> Iterable[d
             yield dg.AssetSpec(key, partitions_def=partitions_of(publisher.windows) if publisher.windows else None)
 
 
-def _tags(project: Project, pipeline: PipelinePlan, windows: Sequence[Window], *, full_refresh: bool) -> dict[str, str]:
-    tags = {PIPELINE_TAG: tag_value(pipeline.name)}
-    overrides = {name: value for name, value in project.overrides.items() if not looks_secret(name)}
+def _tags(task: _Task) -> dict[str, str]:
+    tags = {PIPELINE_TAG: tag_value(task.pipeline.name)}
+    overrides = {name: value for name, value in task.project.overrides.items() if not looks_secret(name)}
     if overrides:
         tags[OVERRIDES_TAG] = mask(json.dumps(overrides, default=str))
-    if pipeline.windows:
-        tags |= range_tags(pipeline.windows, windows)
-    if full_refresh:
+    if task.pipeline.windows:
+        tags |= range_tags(task.pipeline.windows, task.chosen)
+    if task.full_refresh:
         tags[FULL_REFRESH_TAG] = "true"
     return tags
 

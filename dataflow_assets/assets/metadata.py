@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dataflow_assets.errors import Place
     from dataflow_assets.execution.events import StepFinished
-    from dataflow_assets.plan.model import StepPlan
+    from dataflow_assets.plan.model import ContractPlan, PromisedColumn, StepPlan
     from dataflow_assets.protocols import CheckResult
     from dataflow_assets.tables import SchemaChange
     from dataflow_assets.windows import Window
@@ -42,7 +42,7 @@ def materialized(event: StepFinished, step: StepPlan, *, window: Window | None, 
     """Metadata of one materialization: the receipt, the columns, a preview, and how it went."""
     metadata: dict[str, Any] = {
         "dagster/row_count": event.rows,
-        "dagster/column_schema": table_schema(_columns_of(event)),
+        "dagster/column_schema": table_schema(_columns_of(event), step.contract),
         "receipt": dg.MetadataValue.json({"rows": event.rows, "bytes": event.bytes, "checksum": event.checksum}),
         "seconds": round(event.seconds, 3),
         "resumed": event.resumed,
@@ -112,13 +112,18 @@ def _made_by(query: str, inputs: tuple[tuple[str, dg.AssetKey], ...]) -> dg.Tabl
 
 
 @lru_cache(maxsize=256)
-def table_schema(schema: pa.Schema) -> dg.TableSchema:
-    """The columns of an Arrow schema with type and nullability."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(item.name, type=str(item.type), constraints=dg.TableColumnConstraints(nullable=item.nullable)) for item in schema
-        ]
-    )
+def table_schema(schema: pa.Schema, contract: ContractPlan | None = None) -> dg.TableSchema:
+    """The columns of an Arrow schema with type and nullability, and with what a contract says of them."""
+    promises = {column.name: column for column in contract.columns} if contract else {}
+    return dg.TableSchema([table_column(item.name, str(item.type), item.nullable, promises.get(item.name)) for item in schema])
+
+
+def table_column(name: str, kind: str, nullable: bool, promise: PromisedColumn | None) -> dg.TableColumn:
+    """A column as Dagster shows it: `nullable` is what the rows say, unless a contract promises more."""
+    if promise is None:
+        return dg.TableColumn(name, type=kind, constraints=dg.TableColumnConstraints(nullable=nullable))
+    constraints = dg.TableColumnConstraints(nullable=nullable and promise.nullable, unique=promise.unique, other=list(promise.rules))
+    return dg.TableColumn(name, type=kind, description=promise.description or None, constraints=constraints)
 
 
 def evaluated(result: CheckResult, *, window: Window | None) -> dict[str, Any]:

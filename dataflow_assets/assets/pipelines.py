@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from dataflow_assets.assets.contracts import contract_tags, promised
 from dataflow_assets.assets.metadata import code_reference
 from dataflow_assets.assets.names import PIPELINE_TAG, group_name, op_name, owner, tag_value, tags_of
 from dataflow_assets.assets.partitions import mapping_between, partitions_of
@@ -77,16 +78,22 @@ def _asset_spec(pipeline: PipelinePlan, step: StepPlan, around: Surroundings, pa
     return dg.AssetSpec(
         step.asset_key,
         deps=list(_deps(pipeline, step, around)),
-        description=step.description or pipeline.description or None,
+        description=step.description or (step.contract.description if step.contract else "") or pipeline.description or None,
         metadata=_static_metadata(pipeline, step, around.project),
         code_version=step.fingerprint or None,
         group_name=group_name(pipeline.group),
-        owners=[owner(name) for name in pipeline.owners],
-        tags={PIPELINE_TAG: tag_value(pipeline.name), **tags_of((*pipeline.tags, *step.tags))},
+        owners=_owners(pipeline, step),
+        tags={PIPELINE_TAG: tag_value(pipeline.name), **contract_tags(step.contract), **tags_of((*pipeline.tags, *step.tags))},
         kinds={step.kind.lower(), step.role} if step.kind else {step.role},
         freshness_policy=_freshness(pipeline) if step.role == "endpoint" else None,
         partitions_def=partitions,
     )
+
+
+def _owners(pipeline: PipelinePlan, step: StepPlan) -> list[str]:
+    """The pipeline's owners, and before them whoever answers for the contract of the dataset."""
+    answerable = [step.contract.owner] if step.contract and step.contract.owner else []
+    return list(dict.fromkeys(owner(name) for name in (*answerable, *pipeline.owners)))
 
 
 def _static_metadata(pipeline: PipelinePlan, step: StepPlan, project: Project) -> dict[str, Any]:
@@ -100,11 +107,11 @@ def _static_metadata(pipeline: PipelinePlan, step: StepPlan, project: Project) -
     if step.role == "endpoint":
         said = {"connection": step.connection, "mode": step.mode.value if step.mode else None, "window_column": step.window_column}
         metadata |= {name: value for name, value in said.items() if value}
-    return metadata
+    return metadata | promised(step.contract)
 
 
 def _deps(pipeline: PipelinePlan, step: StepPlan, around: Surroundings) -> Iterator[dg.AssetDep]:
-    keys: dict[AssetPath, None] = dict.fromkeys(pipeline.by_id[name].asset_key for name in step.inputs)
+    keys: dict[AssetPath, None] = dict.fromkeys(pipeline.by_id[name].asset_key for name in (*step.inputs, *step.looks_at))
     own = set(keys)
     keys |= dict.fromkeys(step.reads)
     if not step.inputs:

@@ -1,6 +1,6 @@
 """Rules about the dataset as a whole: its columns, its number of rows, and rules that cannot be put to it at all.
 
-Here: one run class each. Not here: rules about rows (`checks._rows`, `checks._unique`).
+Here: one run class each. Not here: rules about rows (`checks._rows`, `checks._unique`), about a number (`checks._aggregates`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataflow_assets.checks._rows import SAMPLES, Facts, Samples, counted, outcome, sample_rows
+from dataflow_assets.checks._facts import Facts
+from dataflow_assets.checks._rows import SAMPLES, Samples, counted, outcome, sample_rows
 from dataflow_assets.checks._rules import Rule
+from dataflow_assets.checks._types import is_of_type
 from dataflow_assets.protocols import CheckResult, StagedInput
 
 
@@ -59,6 +61,24 @@ class RequiredColumns:
         return outcome(self.rule, sentence, checked=len(self.rule.columns), failed=len(missing), metadata={"missing": missing})
 
 
+class ColumnType:
+    """A column has one of the types that are named."""
+
+    def __init__(self, rule: Rule, kind: pa.DataType) -> None:
+        self.rule, self.kind = rule, kind
+
+    def update(self, facts: Facts) -> None:
+        """See the next batch."""
+
+    def finish(self, stage: StagedInput) -> CheckResult:
+        """The outcome."""
+        wanted = " or ".join(self.rule.values)
+        passed = any(is_of_type(self.kind, name) for name in self.rule.values)
+        sentence = f"{self.rule.columns[0]} is {self.kind}" + ("" if passed else f", but should be {wanted}")
+        metadata = {"column": self.rule.columns[0], "type": str(self.kind), "wanted": list(self.rule.values)}
+        return outcome(self.rule, sentence, checked=1, failed=int(not passed), metadata=metadata)
+
+
 class RowCount:
     """The number of rows lies between two inclusive limits."""
 
@@ -67,7 +87,7 @@ class RowCount:
 
     def update(self, facts: Facts) -> None:
         """See the next batch."""
-        self.rows += facts.rows
+        self.rows += facts.limited(self.rule.where).rows
 
     def finish(self, stage: StagedInput) -> CheckResult:
         """The outcome."""
@@ -95,15 +115,20 @@ class NoNulls:
     def update(self, facts: Facts) -> None:
         """See the next batch."""
         self.rows += facts.rows
+        for name in self.nulls:
+            self.nulls[name] += facts.column(name).null_count
+        if (mask := self.pick(facts)) is not None:
+            self.failed += mask.true_count
+            self.samples += sample_rows(facts.batch, mask, limit=SAMPLES - len(self.samples))
+
+    def pick(self, facts: Facts) -> pa.BooleanArray | None:
+        """Which rows of the batch have a null in one of the columns."""
         mask = None
         for name in self.nulls:
             column = facts.column(name)
             if column.null_count:
-                self.nulls[name] += column.null_count
                 mask = column.is_null() if mask is None else pc.or_(mask, column.is_null())
-        if mask is not None:
-            self.failed += mask.true_count
-            self.samples += sample_rows(facts.batch, mask, limit=SAMPLES - len(self.samples))
+        return mask
 
     def finish(self, stage: StagedInput) -> CheckResult:
         """The outcome."""

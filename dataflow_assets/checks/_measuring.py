@@ -167,7 +167,7 @@ def _sql(metric: str, context: StepContext) -> str:
     if match is None:
         return metric
     column = match["column"] if match["column"].startswith('"') else _identifier(match["column"])
-    end = context.window.end if context.window is not None else datetime.now(UTC)
+    end = context.window.end if context.window is not None else context.now or datetime.now(UTC)
     return {
         "null_share": f"avg(CASE WHEN {column} IS NULL THEN 1.0 ELSE 0.0 END)",
         "distinct_count": f"count(DISTINCT {column})",

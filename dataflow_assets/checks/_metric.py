@@ -34,7 +34,7 @@ class MetricRun:
         self._measuring: Measuring = context.shared.setdefault("measuring", Measuring(context))
         kept = known_values(options, context) if options.dimension else ()
         self._wanted = self._measuring.add(Wanted(options.metric, options.dimension, options.top, kept))
-        self._start = context.window.start if context.window is not None else datetime.now(UTC)
+        self._start = context.window.start if context.window is not None else context.now or datetime.now(UTC)
 
     def update(self, batch: Any) -> None:
         """Nothing is needed of the stream."""

@@ -1,25 +1,21 @@
-"""The language of rules: what may stand in one item of `checks:`, and the rules it stands for.
+"""Rules as frozen data: the kinds, what each kind is about, and one rule of a dataset.
 
-Here: the pydantic model of an item, its refusals, and the frozen `Rule`s it makes. Not here: how a rule sees rows
-(`checks._rows`, `checks._unique`), what a value in YAML means for a column's type (`checks._literals`).
+Here: `RuleKind`, `Rule`, distinct names. Not here: how users write rules (`checks._items`), how a rule sees rows (`checks._rows` and its
+neighbours), what a value in YAML means for a column's type (`checks._literals`).
 """
 
 from __future__ import annotations
 
 import enum
-import math
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
-
-from dataflow_assets.checks._metric import AnomalyOptions, slug
+from dataflow_assets.checks._limits import Allowance
+from dataflow_assets.checks._metric import AnomalyOptions
+from dataflow_assets.checks._sql import aggregate_condition, row_condition
 from dataflow_assets.protocols import CheckPromise, Severity
-from dataflow_assets.spec.models import Model, Names
-
-CHECK_NAME = re.compile(r"^[A-Za-z0-9_]+$")
+from dataflow_assets.tables import DatasetRef
 
 
 class RuleKind(enum.StrEnum):
@@ -27,41 +23,60 @@ class RuleKind(enum.StrEnum):
 
     REQUIRED_COLUMNS = "required_columns"
     ROW_COUNT = "row_count"
+    TYPE = "type"
     NOT_NULL = "not_null"
+    ANY_NOT_NULL = "any_not_null"
     UNIQUE = "unique"
     RANGE = "range"
     ACCEPTED_VALUES = "accepted_values"
+    REJECTED_VALUES = "rejected_values"
     REGEX = "regex"
+    NOT_REGEX = "not_regex"
     LENGTH = "length"
+    MONOTONIC = "monotonic"
+    RELATIONSHIPS = "relationships"
+    EXPRESSION = "expression"
+    FUNCTION = "function"
+    FRESHNESS = "freshness"
+    MIN = "min"
+    MAX = "max"
+    MEAN = "mean"
+    SUM = "sum"
+    DISTINCT_COUNT = "distinct_count"
+    SQL = "sql"
     ANOMALY = "anomaly"
     SCHEMA = "schema_check"
 
 
-_KEYS: dict[RuleKind, tuple[str, ...]] = {
-    RuleKind.REQUIRED_COLUMNS: (),
-    RuleKind.ROW_COUNT: ("min_rows", "max_rows"),
-    RuleKind.NOT_NULL: ("not_null",),
-    RuleKind.UNIQUE: ("unique",),
-    RuleKind.RANGE: ("min_value", "max_value"),
-    RuleKind.ACCEPTED_VALUES: ("allowed_values",),
-    RuleKind.REGEX: ("regex",),
-    RuleKind.LENGTH: ("min_length", "max_length"),
-    RuleKind.ANOMALY: ("anomaly",),
-}
-_FLAGS = frozenset({RuleKind.REQUIRED_COLUMNS, RuleKind.NOT_NULL, RuleKind.UNIQUE})
+AGGREGATES = frozenset({RuleKind.MIN, RuleKind.MAX, RuleKind.MEAN, RuleKind.SUM, RuleKind.DISTINCT_COUNT})
+NONE = Allowance(rows=0)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule about a dataset. `low` and `high` are inclusive limits as written, None where there is none."""
+    """One rule about a dataset. `low` and `high` are limits as written, None where there is none, themselves allowed unless open."""
 
     kind: RuleKind
     name: str
     columns: tuple[str, ...] = ()
     low: Any = None
     high: Any = None
+    low_open: bool = False
+    high_open: bool = False
     values: tuple[Any, ...] = ()
+    """Listed values, or names of types."""
     pattern: str = ""
+    """A regular expression, a condition in SQL, or an order."""
+    group_by: tuple[str, ...] = ()
+    to: DatasetRef | None = None
+    function: str = ""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
+    max_age: str = ""
+    relative_to: str = ""
+    where: str = ""
+    max_failed: Allowance | None = None
+    warn_above: Allowance | None = None
     severity: Severity = Severity.ERROR
     blocking: bool = True
     description: str = ""
@@ -74,204 +89,40 @@ class Rule:
         """The asset check, before it runs."""
         if self.anomaly is not None:
             return self.anomaly.promise
-        return CheckPromise(self.name, self.description or self._sentence(), self.blocking and self.severity is Severity.ERROR)
+        only_warns = self.severity is Severity.WARN or (self.warn_above is not None and self.max_failed is None)
+        return CheckPromise(self.name, self.description or self._sentence(), self.blocking and not only_warns)
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Every column of the dataset that the rule looks at, those of its conditions included."""
+        conditions = [row_condition(self.where).columns] if self.where else []
+        if self.kind is RuleKind.EXPRESSION:
+            conditions.append(row_condition(self.pattern).columns)
+        elif self.kind is RuleKind.SQL:
+            conditions.append(aggregate_condition(self.pattern).columns)
+        return tuple(dict.fromkeys([*self.columns, *self.group_by, *(name for found in conditions for name in found)]))
+
+    def verdict(self, failed: int, checked: int) -> tuple[bool, Severity]:
+        """Whether so many failed rows pass, and how bad it is if they do not."""
+        most = self.max_failed or (None if self.warn_above is not None else NONE)
+        if most is not None and not most.permits(failed, checked):
+            return False, self.severity
+        if self.warn_above is not None and not self.warn_above.permits(failed, checked):
+            return False, Severity.WARN
+        return True, self.severity
+
+    def limits(self) -> str:
+        """The limits in words, such as `at least 1 and below 5`; empty without any."""
+        low = "" if self.low is None else f"{'above' if self.low_open else 'at least'} {self.low}"
+        high = "" if self.high is None else f"{'below' if self.high_open else 'at most'} {self.high}"
+        return " and ".join(text for text in (low, high) if text)
 
     def _sentence(self) -> str:
         subject = ", ".join(self.columns) or "rows"
-        limits = " and ".join(
-            text
-            for text in (f"at least {self.low}" if self.low is not None else "", f"at most {self.high}" if self.high is not None else "")
-            if text
-        )
-        wanted = limits or self.pattern or ", ".join(map(str, self.values[:10]))
-        return f"{subject}: {str(self.kind).replace('_', ' ')}" + (f" {wanted}" if wanted else "")
-
-
-Count = Annotated[int, Field(ge=0)]
-
-
-def refuse_crossed(low: Any, high: Any, *, low_key: str, high_key: str) -> None:
-    """Raise ValueError when both limits are there and cannot both hold."""
-    if low is None or high is None:
-        return
-    try:
-        crossed = low > high
-    except TypeError as error:
-        raise ValueError(
-            f"{low_key} {low!r} and {high_key} {high!r} cannot be compared with each other: write both as the same type"
-        ) from error
-    if crossed:
-        raise ValueError(f"{low_key} {low!r} is above {high_key} {high!r}: no value could pass")
-
-
-class RuleItem(Model):
-    """One item of `checks:`: either keys on a `column`, each of which is a rule, or `check: <kind>` with the keys of that kind.
-
-    Nulls pass every rule but `not_null`, as in SQL; NaN lies outside every range and every list.
-    """
-
-    check: RuleKind | None = Field(
-        None, description="required_columns, row_count, not_null, unique, range, accepted_values, regex or length"
-    )
-    column: str | None = Field(None, description="the column that the rules are about")
-    columns: Names | None = Field(None, description="for unique: columns that are unique together; otherwise each on its own")
-    min_value: Any = Field(None, description="smallest allowed value; a number, or a date or time as text or YAML date")
-    max_value: Any = Field(None, description="largest allowed value")
-    not_null: bool = Field(False, description="no nulls")
-    unique: bool = Field(False, description="no value twice; nulls do not count")
-    allowed_values: list[Any] | None = Field(
-        None, validation_alias=AliasChoices("allowed_values", "accepted_values", "values"), description="every value is one of these"
-    )
-    regex: str | None = Field(
-        None, validation_alias=AliasChoices("regex", "pattern"), description="RE2; found anywhere in the text unless anchored with ^ and $"
-    )
-    min_length: Count | None = Field(None, description="in characters, for binary columns in bytes")
-    max_length: Count | None = Field(None, description="longest text")
-    min_rows: Count | None = Field(None, description="fewest rows, for check: row_count")
-    max_rows: Count | None = Field(None, description="most rows, for check: row_count")
-    anomaly: AnomalyOptions | None = Field(
-        None, description="a number of this window compared with its history; has its own name and severity"
-    )
-    severity: Severity = Field(Severity.ERROR, description="warn reports and goes on")
-    blocking: bool = Field(True, description="whether a failure keeps the window from being published; never for severity warn")
-    name: str | None = Field(None, description="name of the asset check; default: from the column and the rule")
-    description: str = Field("", description="shown with the check")
-
-    @field_validator("name")
-    @classmethod
-    def _name_suits_dagster(cls, value: str | None) -> str | None:
-        if value is not None and not CHECK_NAME.match(value):
-            raise ValueError(f"{value!r} is not a check name: use letters, digits and _")
-        return value
-
-    @field_validator("check")
-    @classmethod
-    def _check_is_a_rule(cls, value: RuleKind | None) -> RuleKind | None:
-        if value is RuleKind.SCHEMA:
-            raise ValueError("schema_check is an option of the validator beside `checks`; here write `check: not_null` with `columns`")
-        if value is RuleKind.ANOMALY:
-            raise ValueError("write `anomaly: {metric: ...}`, without `check`")
-        return value
-
-    @field_validator("min_value", "max_value")
-    @classmethod
-    def _limit_is_a_scalar(cls, value: Any) -> Any:
-        if isinstance(value, bool | list | dict | set | tuple):
-            raise ValueError(f"{value!r} is not a limit: write a number, a date, a time or text")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{value!r} is not a limit: leave the key out for no limit")
-        return value
-
-    @field_validator("allowed_values")
-    @classmethod
-    def _values_are_scalars(cls, value: list[Any] | None) -> list[Any] | None:
-        if value is not None and not value:
-            raise ValueError("the list is empty: no value could pass")
-        for item in value or ():
-            if isinstance(item, list | dict | set | tuple) or (isinstance(item, float) and math.isnan(item)):
-                raise ValueError(f"{item!r} cannot be an allowed value: write numbers, text, dates or booleans")
-        return value
-
-    @field_validator("regex")
-    @classmethod
-    def _regex_compiles(cls, value: str | None) -> str | None:
-        if value is not None:
-            refuse_bad_regex(value)
-        return value
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        if self.column is not None and self.columns is not None:
-            raise ValueError("write `column` or `columns`, not both")
-        kinds = self.kinds
-        if self.check is not None and (others := [kind for kind in kinds if kind is not self.check]):
-            keys = ", ".join(key for kind in others for key in _KEYS[kind] if self._is_set(key))
-            raise ValueError(f"`check: {self.check}` does not take {keys}; leave `check` out to combine several rules on a column")
-        if not kinds:
-            keys = ", ".join(key for keys in _KEYS.values() for key in keys)
-            raise ValueError(f"this rule checks nothing: add one of {keys} or `check`")
-        if self.anomaly is not None and self.model_fields_set != {"anomaly"}:
-            raise ValueError("`anomaly` stands alone: put name, severity and blocking inside it, and other rules in items of their own")
-        for kind in kinds:
-            self._refuse_incomplete(kind)
-        refuse_crossed(self.min_value, self.max_value, low_key="min_value", high_key="max_value")
-        refuse_crossed(self.min_length, self.max_length, low_key="min_length", high_key="max_length")
-        refuse_crossed(self.min_rows, self.max_rows, low_key="min_rows", high_key="max_rows")
-        return self
-
-    def _is_set(self, key: str) -> bool:
-        value = getattr(self, key)
-        return value is not None and value is not False  # a limit of 0 is a limit
-
-    @property
-    def kinds(self) -> list[RuleKind]:
-        """The rules this item stands for, in a fixed order."""
-        written = {kind for kind, keys in _KEYS.items() if any(self._is_set(key) for key in keys)}
-        return [kind for kind in _KEYS if kind in written or kind is self.check]
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """The columns named."""
-        return (self.column,) if self.column is not None else tuple(self.columns or ())
-
-    def _refuse_incomplete(self, kind: RuleKind) -> None:
-        if kind is RuleKind.ANOMALY:
-            return
-        if kind is RuleKind.ROW_COUNT:
-            if self.targets:
-                raise ValueError("row_count is about the whole dataset: leave `column` out")
-        elif not self.targets:
-            raise ValueError(f"{kind} needs a `column` (or `columns`)")
-        if kind not in _FLAGS and not any(self._is_set(key) for key in _KEYS[kind]):
-            raise ValueError(f"`check: {kind}` needs {' or '.join(_KEYS[kind])}")
-        if len(set(self.targets)) < len(self.targets):
-            raise ValueError("the same column is named twice")
-
-    def rules(self) -> list[Rule]:
-        """The rules of this item, named from columns and kind, or from `name`."""
-        if self.anomaly is not None:
-            return [Rule(RuleKind.ANOMALY, self.anomaly.check_name, anomaly=self.anomaly, named=True)]
-        rules = [rule for kind in self.kinds for rule in self._rules_of(kind)]
-        if self.name is not None:
-            alone = len(rules) == 1
-            rules = [replace(rule, name=self.name if alone else f"{self.name}_{rule.name}", named=alone) for rule in rules]
-        return rules
-
-    def _rules_of(self, kind: RuleKind) -> list[Rule]:
-        low, high = {
-            RuleKind.RANGE: (self.min_value, self.max_value),
-            RuleKind.LENGTH: (self.min_length, self.max_length),
-            RuleKind.ROW_COUNT: (self.min_rows, self.max_rows),
-        }.get(kind, (None, None))
-        rule = Rule(
-            kind=kind,
-            name=str(kind),
-            columns=self.targets,
-            low=low,
-            high=high,
-            values=tuple(self.allowed_values or ()) if kind is RuleKind.ACCEPTED_VALUES else (),
-            pattern=(self.regex or "") if kind is RuleKind.REGEX else "",
-            severity=self.severity,
-            blocking=self.blocking,
-            description=self.description,
-        )
-        if kind in {RuleKind.ROW_COUNT, RuleKind.REQUIRED_COLUMNS}:
-            return [rule]
-        groups: Iterable[tuple[str, ...]] = [self.targets] if kind is RuleKind.UNIQUE else [(column,) for column in self.targets]
-        return [replace(rule, name=f"{slug('_'.join(columns))}_{kind}", columns=columns) for columns in groups]
-
-
-def refuse_bad_regex(pattern: str) -> None:
-    """Raise ValueError when RE2 cannot read `pattern`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    try:
-        pc.match_substring_regex(pa.array([""]), pattern)
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{pattern!r} is not a regular expression of RE2 (which has no look-around and no back-references): {error}"
-        ) from error
+        listed = ", ".join(map(str, self.values[:10]))
+        wanted = self.limits() or self.pattern or listed or (str(self.to) if self.to else "") or self.function or self.max_age
+        sentence = f"{subject}: {str(self.kind).replace('_', ' ')}" + (f" {wanted}" if wanted else "")
+        return f"{sentence}, where {self.where}" if self.where else sentence
 
 
 def distinct_names(rules: Sequence[Rule]) -> list[Rule]:

@@ -1,17 +1,15 @@
 """Uniqueness of one or several columns over a stream of any length, exactly and in bounded memory.
 
-Here: 64-bit hashes gathered in sorted runs, spilled to the step's scratch folder beyond a limit, merged partition by partition;
-hashes that occur twice are settled by a second pass that compares the values themselves. Not here: the other rules.
+Here: hashes that occur twice are settled by a second pass that compares the values themselves. Not here: gathering the hashes
+(`checks._hash_runs`), the other rules.
 
-About 24 MB at any number of rows up to a thousand million. Rows with a null in one of the columns are left out, as in SQL;
-NaN equals NaN and 0.0 equals -0.0.
+Rows with a null in one of the columns are left out, as in SQL; NaN equals NaN and 0.0 equals -0.0. Of the rows that share a value the
+first one, in the order of the stage, is good, and every further one breaks the rule.
 """
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -19,133 +17,69 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dataflow_assets.batches import Hashes, hash_column, hash_rows
-from dataflow_assets.checks._rows import SAMPLES, Facts, Samples, outcome, plain, sample_rows, share_of
+from dataflow_assets.checks._conditions import Conditions
+from dataflow_assets.checks._facts import Facts
+from dataflow_assets.checks._frequent import COUNT, Frequent, tally
+from dataflow_assets.checks._hash_runs import RUN_HASHES, HashRuns
+from dataflow_assets.checks._rows import SAMPLES, Samples, outcome, sample_rows, share_of, tolerated
 from dataflow_assets.checks._rules import Rule
+from dataflow_assets.errors import DataflowError
 from dataflow_assets.protocols import CheckResult, StagedInput
 
 Mask = NDArray[np.bool_]
-RUN_HASHES = 1 << 20
-_FIRST_HASHES = 1 << 16
-_PARTITIONS = 256
-_EDGES = np.arange(1, _PARTITIONS, dtype=np.uint64) << np.uint64(56)
 _KEPT = 100_000
 _SHOWN_VALUES = 3
-
-
-class HashRuns:
-    """A multiset of 64-bit hashes that tells which occur more than once. `extra` counts every occurrence beyond the first."""
-
-    def __init__(self, scratch: Path, *, run_hashes: int = RUN_HASHES) -> None:
-        self._scratch, self._run_hashes = scratch, run_hashes
-        self._buffer: Hashes = np.empty(min(_FIRST_HASHES, run_hashes), dtype=np.uint64)
-        self._held = 0
-        self._file: IO[bytes] | None = None
-        self._runs: list[tuple[int, NDArray[np.intp]]] = []
-        self._repeated: Hashes = np.empty(0, dtype=np.uint64)
-        self.extra = 0
-        self.dropped = False
-        """Whether more values repeat than are kept for the second pass."""
-
-    def add(self, hashes: Hashes) -> None:
-        """Take more hashes."""
-        while len(hashes):
-            room = self._run_hashes - self._held
-            piece, hashes = hashes[:room], hashes[room:]
-            self._reserve(self._held + len(piece))
-            self._buffer[self._held : self._held + len(piece)] = piece
-            self._held += len(piece)
-            if self._held == self._run_hashes:
-                self._spill()
-
-    def _reserve(self, size: int) -> None:
-        if size > len(self._buffer):
-            grown = np.empty(min(max(size, 2 * len(self._buffer)), self._run_hashes), dtype=np.uint64)
-            grown[: self._held] = self._buffer[: self._held]
-            self._buffer = grown
-
-    def _spill(self) -> None:
-        run = self._without_repeats(self._buffer[: self._held])
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._scratch, prefix="unique-")  # noqa: SIM115 - lives as long as the run
-        bounds = np.concatenate(([0], np.searchsorted(run, _EDGES), [len(run)]))
-        self._runs.append((self._file.seek(0, 2), bounds))
-        self._file.write(run.data)
-        self._held = 0
-
-    def _without_repeats(self, hashes: Hashes) -> Hashes:
-        """Sort in place, count and keep what repeats, and return each hash once: so a skewed run cannot fill a partition."""
-        hashes.sort()
-        again = hashes[1:] == hashes[:-1]
-        if not again.any():
-            return hashes
-        self.extra += int(np.count_nonzero(again))
-        found = np.union1d(self._repeated, hashes[1:][again])
-        self.dropped = self.dropped or len(found) > _KEPT
-        self._repeated = found[:_KEPT]
-        return hashes[np.concatenate(([True], ~again))]
-
-    def repeated(self) -> Hashes:
-        """Sorted hashes that occur more than once, at most as many as are kept; closes the runs."""
-        if self._file is None:
-            self._without_repeats(self._buffer[: self._held])
-            return self._repeated
-        if self._held:
-            self._spill()
-        for partition in range(_PARTITIONS):
-            self._without_repeats(np.concatenate([self._slice(start, bounds, partition) for start, bounds in self._runs]))
-        self._file.close()
-        return self._repeated
-
-    def _slice(self, start: int, bounds: NDArray[np.intp], partition: int) -> Hashes:
-        assert self._file is not None
-        first, last = int(bounds[partition]), int(bounds[partition + 1])
-        self._file.seek(start + 8 * first)
-        return np.frombuffer(self._file.read(8 * (last - first)), dtype=np.uint64)
 
 
 class UniqueRun:
     """A `unique` rule over one stream."""
 
-    def __init__(self, rule: Rule, scratch: Path, *, run_hashes: int = RUN_HASHES) -> None:
-        self.rule = rule
+    def __init__(self, rule: Rule, scratch: Path, conditions: Conditions | None = None, *, run_hashes: int = RUN_HASHES) -> None:
+        self.rule, self._conditions = rule, conditions
         self.hashes = HashRuns(scratch, run_hashes=run_hashes)
         self.checked = self.nulls = 0
+        self._repeated = _Repeated(rule, conditions)
 
     def update(self, facts: Facts) -> None:
         """See the next batch."""
-        hashes, _ = _hashes([facts.column(name) for name in self.rule.columns])
-        self.checked += facts.rows
-        self.nulls += facts.rows - len(hashes)
+        part = facts.limited(self.rule.where)
+        hashes, _ = key_hashes([part.column(name) for name in self.rule.columns])
+        self.checked += part.rows
+        self.nulls += part.rows - len(hashes)
         self.hashes.add(hashes)
 
     def finish(self, stage: StagedInput) -> CheckResult:
         """The outcome; reads the stage again when hashes repeat."""
-        repeated = self.hashes.repeated()
-        failed = self.hashes.extra
+        values = self._repeated
+        failed = values.find(self.hashes)
         metadata: dict[str, object] = {}
         samples: Samples = []
-        if len(repeated):
-            values = _Repeated(self.rule.columns, repeated)
+        if failed:
             values.gather(stage)
             metadata["repeated_values"] = values.count
-            if self.hashes.dropped:
+            if values.dropped:
                 metadata["counted"] = f"by 64-bit hash, as more than {_KEPT:,} values repeat"
             else:
                 failed = values.extra
             samples = values.samples(stage) if failed else []
+            metadata |= values.frequent.shown()
         return self._result(failed, metadata=metadata, samples=samples)
+
+    def pick(self, facts: Facts) -> pa.BooleanArray | None:
+        """The rows of a batch that repeat the value of an earlier row; asked of every batch once more, in order, after `finish`."""
+        return self._repeated.again(facts)
 
     def _result(self, failed: int, *, metadata: dict[str, object], samples: Samples) -> CheckResult:
         columns = ", ".join(self.rule.columns)
         if failed:
-            sentence = f"{columns}: {share_of(failed, self.checked)} repeat the value of another row"
+            sentence = f"{columns}: {share_of(failed, self.checked)} repeat the value of another row{tolerated(self.rule)}"
         else:
             sentence = f"{columns}: unique in {self.checked:,} rows"
         facts = {"columns": list(self.rule.columns), "rows_with_null": self.nulls, **metadata}
         return outcome(self.rule, sentence, checked=self.checked, failed=failed, samples=samples, metadata=facts)
 
 
-def _hashes(columns: list[pa.Array]) -> tuple[Hashes, Mask | None]:
+def key_hashes(columns: list[pa.Array]) -> tuple[Hashes, Mask | None]:
     """Hashes of the rows without a null, and which rows those are (None: all)."""
     if len(columns) == 1:
         hashes = hash_column(columns[0])
@@ -159,44 +93,101 @@ def _hashes(columns: list[pa.Array]) -> tuple[Hashes, Mask | None]:
     return (hashes, None) if complete is None else (hashes[complete], complete)
 
 
+def among(columns: list[pa.Array], wanted: Hashes) -> tuple[Mask, Hashes]:
+    """Which rows have one of the sorted `wanted` hashes, and the hashes of those rows."""
+    hashes, complete = key_hashes(columns)
+    if not len(wanted):
+        return np.zeros(len(columns[0]), dtype=np.bool_), hashes[:0]
+    hit: Mask = wanted[np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)] == hashes
+    if complete is None:
+        return hit, hashes[hit]
+    mask = np.zeros(len(complete), dtype=np.bool_)
+    mask[complete] = hit
+    return mask, hashes[hit]
+
+
+def read_again(stage: StagedInput, rule: Rule, conditions: Conditions | None) -> pa.RecordBatchReader:
+    """The columns of a stage that a rule needs for a second pass."""
+    columns = [*rule.columns, *(conditions.columns if conditions is not None and rule.where else ())]
+    return stage.open_reader(list(dict.fromkeys(columns)))
+
+
 class _Repeated:
     """The values behind repeated hashes, counted by the values themselves."""
 
-    def __init__(self, columns: tuple[str, ...], hashes: Hashes) -> None:
-        self.columns, self.hashes = columns, hashes
-        self.names = [str(number) for number in range(len(columns))]
+    def __init__(self, rule: Rule, conditions: Conditions | None) -> None:
+        self.rule, self._conditions = rule, conditions
+        self.columns = rule.columns
+        self.names = [str(number) for number in range(len(rule.columns))]
+        self.hashes: Hashes = np.empty(0, dtype=np.uint64)
+        self._seen: Mask = np.empty(0, dtype=np.bool_)
+        self.frequent = Frequent(rule.columns)
         self.groups: pa.Table | None = None
         self.count = self.extra = 0
+        self._nested = False
+        self.dropped = False
+        """Whether more values repeat than are kept for the second pass."""
+
+    def find(self, runs: HashRuns) -> int:
+        """Keep the hashes that occur more than once; how many rows there are beyond the first of each."""
+        extra, held, kept = 0, [self.hashes], 0
+        for hashes, counts in runs.partitions():
+            if counts is None:
+                continue
+            extra += int(counts.sum()) - len(counts)
+            found = hashes[counts > 1]
+            self.dropped = self.dropped or kept + len(found) > _KEPT
+            held.append(found[: _KEPT - kept])
+            kept += len(held[-1])
+        self.hashes = np.concatenate(held)
+        return extra
 
     def gather(self, stage: StagedInput) -> None:
         """Count each candidate value in one pass over the key columns."""
         held: list[pa.Table] = []
-        with stage.open_reader(self.columns) as reader:
+        with read_again(stage, self.rule, self._conditions) as reader:
             for batch in reader:
-                columns = [plain(batch.column(name)) for name in self.columns]
+                part = Facts(batch, self._conditions).limited(self.rule.where)
+                columns = [part.column(name) for name in self.columns]
+                self._nested = self._nested or any(pa.types.is_nested(column.type) for column in columns)
                 rows = pa.Table.from_arrays([_groupable(column) for column in columns], names=self.names)
-                rows = rows.append_column("count", pa.repeat(pa.scalar(1, pa.int64()), batch.num_rows))
-                held.append(self._sum(rows.filter(pa.array(self._candidates(columns)))))
+                rows = rows.append_column(COUNT, pa.array(np.ones(part.rows, dtype=np.int64)))
+                held.append(tally(rows.filter(pa.array(among(columns, self.hashes)[0]))))
                 if sum(table.num_rows for table in held) > 4 * _KEPT:
-                    held = [self._sum(pa.concat_tables(held))]
-        groups = self._sum(pa.concat_tables(held))
-        self.groups = groups.filter(pc.greater(groups["count"], 1))
+                    held = [tally(pa.concat_tables(held))]
+        groups = tally(pa.concat_tables(held))
+        self.groups = groups.filter(pc.greater(groups[COUNT], 1))
         self.count = self.groups.num_rows
-        self.extra = int(pc.sum(self.groups["count"]).as_py() or 0) - self.count
+        self.extra = int(pc.sum(self.groups[COUNT]).as_py() or 0) - self.count
+        self.frequent.count(self.groups)
+        self._settle()
 
-    def _sum(self, rows: pa.Table) -> pa.Table:
-        grouped = rows.group_by(self.names, use_threads=False).aggregate([("count", "sum")])
-        return grouped.rename_columns([name.removesuffix("_sum") for name in grouped.column_names])
+    def _settle(self) -> None:
+        """Keep the hashes of values that truly repeat."""
+        if self.groups is not None and not self._nested:  # nested values are grouped by their text, which hashes otherwise
+            columns = [column.combine_chunks() for column in self.groups.select(self.names).columns]
+            self.hashes = np.unique(key_hashes(columns)[0])
+        self._seen = np.zeros(len(self.hashes), dtype=np.bool_)
 
-    def _candidates(self, columns: list[pa.Array]) -> Mask:
-        hashes, complete = _hashes(columns)
-        places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
-        hit: Mask = self.hashes[places] == hashes
-        if complete is None:
-            return hit
-        mask = np.zeros(len(complete), dtype=np.bool_)
-        mask[complete] = hit
-        return mask
+    def again(self, facts: Facts) -> pa.BooleanArray | None:
+        """Where a row of the next batch repeats a value that came before. Raises DataflowError when too many values do to tell."""
+        if self.dropped:
+            raise DataflowError(
+                f"{', '.join(self.columns)}: more than {_KEPT:,} values repeat, too many to set their rows aside",
+                hint="mend the source, or keep one row of each in a sql step",
+            )
+        if not self.count:
+            return None
+        part = facts.limited(self.rule.where)
+        mask, hashes = among([part.column(name) for name in self.columns], self.hashes)
+        if not len(hashes):
+            return None
+        places = np.flatnonzero(mask)
+        known, first = np.unique(hashes, return_index=True)
+        numbers = np.searchsorted(self.hashes, known)
+        mask[places[first[~self._seen[numbers]]]] = False
+        self._seen[numbers] = True
+        return part.spread(pa.array(mask))
 
     def samples(self, stage: StagedInput) -> Samples:
         """The first rows that hold one of the first repeated values."""
@@ -206,8 +197,9 @@ class _Repeated:
         found: Samples = []
         with stage.open_reader() as reader:
             for batch in reader:
-                keys = pa.Table.from_arrays([_groupable(plain(batch.column(name))) for name in self.columns], names=self.names)
-                found += sample_rows(batch, _is_one_of(keys, shown), limit=SAMPLES - len(found))
+                part = Facts(batch, self._conditions).limited(self.rule.where)
+                keys = pa.Table.from_arrays([_groupable(part.column(name)) for name in self.columns], names=self.names)
+                found += sample_rows(batch, part.spread(_is_one_of(keys, shown)), limit=SAMPLES - len(found))
                 if len(found) >= SAMPLES:
                     break
         return found

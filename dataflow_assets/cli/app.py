@@ -32,7 +32,9 @@ VERBS = {
     "init": Verb("init", "Write a new project that runs at once."),
     "run": Verb("run", "Run pipelines: load, check and publish what is missing."),
     "plan": Verb("plan", "Print what a run would do, without doing it."),
+    "check": Verb("check", "Run checks alone on what is published, for a CI."),
     "validate": Verb("validate", "Check the whole project and show every problem."),
+    "test": Verb("testing", "Run the unit tests for data: given rows in, expected rows out."),
     "doctor": Verb("doctor", "Reach every connection, and look at versions, drivers and folders."),
     "deps": Verb("deps", "Show which pipeline needs which."),
     "list": Verb("listing", "List pipelines, steps, tags or kinds."),
@@ -40,6 +42,7 @@ VERBS = {
     "status": Verb("status", "Show what is published, missing and failed."),
     "schema": Verb("schema", "Print the JSON Schema of project files; show and diff the columns of targets."),
     "anomalies": Verb("anomalies", "List and acknowledge what metric checks flagged; try settings on the past."),
+    "contract": Verb("contract", "List, compare and accept the contracts of datasets."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),
 }

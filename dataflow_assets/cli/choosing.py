@@ -71,9 +71,11 @@ def survey(project: Project) -> Surveyed:
         path = _relative(loaded[name].places.file, project.root)
         nodes[name] = Node(name, tuple(model.tags), order.get(name, tuple(model.depends_on)), path)
     for failure in project.failures:
-        name = Path(failure.file).stem
+        name = failure.name
         nodes.setdefault(name, Node(name, path=_relative(failure.file, project.root)))
         problems[name] = (*problems.get(name, ()), *failure.problems)
+    for name in problems:
+        nodes.setdefault(name, Node(name, path=_relative(problems[name][0].place.file, project.root)))  # a contract without a pipeline
     steps = {name: _step_nodes(item.model.steps, nodes[name]) for name, item in loaded.items()}
     return Surveyed(project, plan, nodes, {name: steps.get(name) or [Node("")] for name in nodes}, problems)
 

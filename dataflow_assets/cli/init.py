@@ -26,7 +26,7 @@ _DAYS = 5
 @click.option("--pipelines-dir", default="pipelines", show_default=True, help="The folder for pipeline files, inside the project.")
 @click.pass_obj
 def command(session: Session, name: str, pipelines_dir: str) -> int:
-    """Write a new project into the folder NAME: two pipelines, a transform, a few rows of data, and what Dagster needs to show it.
+    """Write a new project into the folder NAME: two pipelines, a transform, a test, a few rows of data, and what Dagster needs to show it.
 
     It needs no server and no password. The folder must not exist yet, or be empty.
     """
@@ -54,7 +54,7 @@ def _title(root: Path) -> str:
 def _inside(pipelines_dir: str) -> PurePosixPath:
     folder = PurePosixPath(Path(pipelines_dir).as_posix())
     plain = re.match(r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$", str(folder))
-    if folder.is_absolute() or ".." in folder.parts or not plain or folder.parts[0] in {"data", "transforms"}:
+    if folder.is_absolute() or ".." in folder.parts or not plain or folder.parts[0] in {"data", "tests", "transforms"}:
         raise UsageFailed(
             f"--pipelines-dir {pipelines_dir!r} is not a folder inside the project",
             hint="use a relative path such as pipelines or flows/daily",
@@ -79,7 +79,9 @@ def write_project(root: Path, *, title: str, pipelines_dir: PurePosixPath) -> li
         written.append(_write(root, target, text))
     from dataflow_assets.cli.schema import schema_of
 
-    written += [_write(root, SCHEMAS / f"{kind}.json", as_json(schema_of(kind), indent=2) + "\n") for kind in ("project", "pipeline")]
+    written += [
+        _write(root, SCHEMAS / f"{kind}.json", as_json(schema_of(kind), indent=2) + "\n") for kind in ("project", "pipeline", "test")
+    ]
     return written
 
 
@@ -90,6 +92,7 @@ def _fill(text: str, *, title: str, pipelines_dir: PurePosixPath) -> str:
         "project_slug": re.sub(r"[^A-Za-z0-9_-]", "_", title),
         "pipelines_dir": str(pipelines_dir),
         "project_schema": str(SCHEMAS / "project.json"),
+        "test_schema": Path(os.path.relpath(SCHEMAS / "test.json", "tests")).as_posix(),
         "pipeline_schema": Path(os.path.relpath(SCHEMAS / "pipeline.json", pipelines_dir)).as_posix(),
         "begin": str(today - timedelta(days=_DAYS)),
         **{f"day_{number}": str(today - timedelta(days=number)) for number in range(1, _DAYS + 1)},

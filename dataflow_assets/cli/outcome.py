@@ -183,4 +183,5 @@ def check_data(check: CheckEvaluated) -> dict[str, Any]:
         "failed": result.failed,
         "description": result.description,
         "samples": list(result.samples),
+        "frequent_values": list(result.metadata.get("frequent_values", ())),
     }

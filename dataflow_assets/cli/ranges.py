@@ -52,9 +52,14 @@ class Range:
 
 
 def range_options(function: F) -> F:
-    """Add `--start`, `--end`, `--window` and `--full-refresh`."""
+    """Add `--start`, `--end`, `--window` and `--full-refresh`, for verbs that run windows."""
+    refresh = click.option("--full-refresh", is_flag=True, help="Run every window again, also those that are published.")
+    return window_options(refresh(function))
+
+
+def window_options(function: F) -> F:
+    """Add `--start`, `--end` and `--window`."""
     for option in (
-        click.option("--full-refresh", is_flag=True, help="Run every window again, also those that are published."),
         click.option(
             "--window",
             "keys",

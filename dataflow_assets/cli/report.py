@@ -122,9 +122,15 @@ class Report:
         if result.description and not result.samples:
             self._say(" " * 19 + result.description)
         for sample in list(result.samples)[:_SAMPLES]:
-            from dataflow_assets.secrets import mask
+            self._say_of(", ".join(f"{key}={value!r}" for key, value in sample.items()))
+        if result.failed > len(result.samples) and (frequent := result.metadata.get("frequent_values")):
+            self._say_of("most often: " + ", ".join(f"{item['value']!r} ({plural(item['rows'], 'row')})" for item in frequent))
 
-            self._say(" " * 19 + mask(", ".join(f"{key}={value!r}" for key, value in sample.items()))[:160])
+    def _say_of(self, text: str) -> None:
+        """A line about the rows of a check, which may hold anything."""
+        from dataflow_assets.secrets import mask
+
+        self._say(" " * 19 + mask(text)[:160])
 
     def end(self, outcome: PipelineOutcome) -> None:
         """A pipeline is done, or stopped."""

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 @click.group("schema", cls=VerbGroup, invoke_without_command=True)
 @click.option(
-    "--kind", type=click.Choice(["project", "pipeline"]), default="pipeline", show_default=True, help="Which file the schema describes."
+    "--kind",
+    type=click.Choice(["project", "pipeline", "contract", "test"]),
+    default="pipeline",
+    show_default=True,
+    help="Which file the schema describes.",
 )
 @click.pass_context
 def command(ctx: click.Context, kind: str) -> int:
-    """Print the JSON Schema of a project or pipeline file (always JSON, with or without --json).
+    """Print the JSON Schema of a project, pipeline, contract or test file (always JSON, with or without --json).
 
     An editor uses it when a file's first line is `# yaml-language-server: $schema=PATH`, as in the projects that `init` writes.
     """
@@ -40,7 +44,13 @@ def schema_of(kind: str) -> dict[str, Any]:
     """The schema of one kind of file."""
     from dataflow_assets.spec import json_schema
 
-    return json_schema.project_schema() if kind == "project" else json_schema.pipeline_schema()
+    made = {
+        "project": json_schema.project_schema,
+        "pipeline": json_schema.pipeline_schema,
+        "contract": json_schema.contract_schema,
+        "test": json_schema.data_test_schema,
+    }
+    return made[kind]()
 
 
 @command.command("show", cls=VerbCommand)

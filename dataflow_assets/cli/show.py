@@ -138,6 +138,7 @@ def _step_data(step: StepPlan) -> dict[str, Any]:
         "reads": ["/".join(key) for key in step.reads],
         "config": masked(step.config),
         "checks": [{"kind": check.kind, "names": list(check.names), "options": masked(check.options)} for check in step.checks],
+        "contract": f"{step.contract.name} version {step.contract.version} ({step.contract.mode})" if step.contract else None,
         "description": step.description,
         "tags": list(step.tags),
     }

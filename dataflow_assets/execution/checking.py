@@ -7,11 +7,12 @@ Here: which checks look at which stage, and collecting results. Not here: the ru
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from dataflow_assets.execution.history import check_context
+from dataflow_assets.execution.references import opener
 from dataflow_assets.execution.work import Work, producer_of
 from dataflow_assets.plan.model import CheckPlan, StepPlan
 from dataflow_assets.protocols import CheckRun
@@ -44,6 +45,7 @@ def begin_checks(work: Work, producer: StepPlan, schema: pa.Schema, *, owner: St
 
 def finish_checks(work: Work, running: RunningChecks, stage: Stage) -> None:
     """Collect the results, by the step they belong to, and their metrics for the ledger."""
+    work.stages[stage.receipt.step] = stage  # a check may look at other columns of its own dataset
     for step, run in running.runs:
         results = run.finish(stage.as_input(step.id))
         work.results.setdefault(step.id, []).extend(results)
@@ -64,8 +66,8 @@ def _watchers(work: Work, producer: StepPlan) -> list[StepPlan]:
 
 def _begin(work: Work, step: StepPlan, plan: CheckPlan, schema: pa.Schema) -> CheckRun:
     check_class = work.session.plugin("checks", plan.kind)
-    context = work.session.context(work.window, steps=work.step_results())
-    rendered = work.session.render(step, check_class.Options, context, config=plan.options)
+    values = work.session.context(work.window, steps=work.step_results())
+    rendered = work.session.render(step, check_class.Options, values, config=plan.options)
     check = check_class(rendered.options)
-    run: CheckRun = check.begin(schema, check_context(work, step, rendered))
+    run: CheckRun = check.begin(schema, replace(check_context(work, step, rendered), open_dataset=opener(work)))
     return run

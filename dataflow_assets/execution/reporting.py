@@ -6,26 +6,44 @@ Here: check results and finished steps as the events that a run reports. Not her
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished
 from dataflow_assets.execution.work import Work, producer_of
 from dataflow_assets.plan.model import StepPlan
-from dataflow_assets.protocols import Severity
+from dataflow_assets.protocols import CheckResult, Severity
 
 
 def report_checks(work: Work, step: StepPlan) -> Iterator[Event]:
-    """Report the results at a step, once. Raises CheckFailed when a blocking one did not pass."""
+    """Report the results at a step, once.
+
+    Raises CheckFailed when a blocking one did not pass; where checks run alone they are kept for `refuse_broken`.
+    """
     results = work.results.pop(step.id, [])
     for result in results:
         yield CheckEvaluated(work.key, step.id, result)
     broken = [result for result in results if not result.passed and result.blocking and result.severity is Severity.ERROR]
-    if broken:
+    if broken and work.session.request.checks_only:
+        work.broken += broken
+    elif broken:
         raise CheckFailed(
-            f"{work.pipeline.name}.{step.id}: Data validation failed: " + "; ".join(result.description or result.name for result in broken),
+            f"{work.pipeline.name}.{step.id}: Data validation failed: {_told(broken)}",
             hint="nothing of this window was published; mend the source or the rule and run the window again",
         )
+
+
+def refuse_broken(work: Work) -> None:
+    """The end of checks that ran alone. Raises CheckFailed when a blocking one did not pass."""
+    if work.broken:
+        raise CheckFailed(
+            f"{work.pipeline.name}: Data validation failed: {_told(work.broken)}",
+            hint="nothing was changed: the checks ran alone",
+        )
+
+
+def _told(broken: Sequence[CheckResult]) -> str:
+    return "; ".join(result.description or result.name for result in broken)
 
 
 def finished(work: Work, step: StepPlan, *, started: float) -> StepFinished:

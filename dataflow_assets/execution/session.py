@@ -109,11 +109,16 @@ class Session:
 
     def connector(self, step: StepPlan) -> Connector:
         """The connector of a source or endpoint step, opened once for the run."""
-        name = (step.connection, step.kind)
+        return self._opened(step.connection, step.kind)
+
+    def connector_to(self, connection: str) -> Connector:
+        """The connector of a connection that no step need use."""
+        return self._opened(connection, str(self.pipeline.connections[connection].get("type", "")))
+
+    def _opened(self, connection: str | None, kind: str) -> Connector:
+        name = (connection, kind)
         if name not in self._connectors:
-            self._connectors[name] = open_connector(
-                self.project, self.pipeline, step.connection, kind=step.kind, context=self.context(None)
-            )
+            self._connectors[name] = open_connector(self.project, self.pipeline, connection, kind=kind, context=self.context(None))
         return self._connectors[name]
 
     def render(self, step: StepPlan, model: type[Any], context: TemplateContext, *, config: Mapping[str, Any] | None = None) -> Rendered:

@@ -13,10 +13,10 @@ from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.execution.publishing import claim_early, publish
-from dataflow_assets.execution.reporting import finished, report_checks
+from dataflow_assets.execution.reporting import finished, refuse_broken, report_checks
 from dataflow_assets.execution.session import Session
 from dataflow_assets.execution.staging import stage_for_checks, stage_step
-from dataflow_assets.execution.work import Work, with_ancestors
+from dataflow_assets.execution.work import Work, looked_at, with_ancestors
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.secrets import mask
@@ -40,6 +40,7 @@ def run_window(session: Session, window: Window | None, *, key: str) -> Iterator
             if step.id in chosen:
                 yield StepStarted(key, step.id, number, len(work.steps))
             yield from _run_step(work, step)
+        refuse_broken(work)
         failpoint("window.before_sweep")
     except Exception as error:  # noqa: BLE001 -- the boundary: whatever stops a window is reported as its failure
         attempt.fail(current, mask(str(error)), refused=isinstance(error, CheckFailed))
@@ -58,7 +59,8 @@ def _needed(session: Session, chosen: frozenset[str]) -> frozenset[str]:
     if not session.request.checks_only:
         return with_ancestors(session.pipeline, chosen)
     endpoints = frozenset(step.id for step in session.pipeline.endpoints)
-    return with_ancestors(session.pipeline, chosen - endpoints) | (chosen & endpoints)
+    made = (chosen - endpoints) | looked_at(session.pipeline, chosen)
+    return with_ancestors(session.pipeline, made) | (chosen & endpoints)
 
 
 def _claim(work: Work) -> None:

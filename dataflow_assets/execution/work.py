@@ -5,7 +5,7 @@ Here: what is known so far of a window's targets, claims, stages, check results.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from dataflow_assets.execution.attempts import Attempt
 from dataflow_assets.execution.session import Rendered, Session
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.protocols import CheckResult, StepContext
+from dataflow_assets.spec.templates import TemplateContext
 from dataflow_assets.storage.stages import Stage
 from dataflow_assets.tables import Claim, Target
 from dataflow_assets.windows import Window
@@ -27,15 +28,20 @@ def producer_of(pipeline: PipelinePlan, step: StepPlan) -> StepPlan:
 
 
 def with_ancestors(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
-    """The chosen steps and every step they need."""
+    """The chosen steps, every step they need, and those that the checks of any of these look at."""
     needed: set[str] = set()
     waiting = list(chosen)
     while waiting:
         step = waiting.pop()
         if step not in needed:
             needed.add(step)
-            waiting.extend(pipeline.by_id[step].inputs)
+            waiting.extend((*pipeline.by_id[step].inputs, *pipeline.by_id[step].looks_at))
     return frozenset(needed)
+
+
+def looked_at(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
+    """The steps that the checks of the chosen ones look at."""
+    return frozenset(name for step in chosen for name in pipeline.by_id[step].looks_at)
 
 
 @dataclass
@@ -53,6 +59,8 @@ class Work:
     stages: dict[str, Stage] = field(default_factory=dict)
     resumed: set[str] = field(default_factory=set)
     results: dict[str, list[CheckResult]] = field(default_factory=dict)
+    broken: list[CheckResult] = field(default_factory=list)
+    """Failed blocking checks of a run of checks alone, which goes on to the others."""
     metrics: dict[str, float] = field(default_factory=dict)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -75,6 +83,22 @@ class Work:
         return self.stages[producer_of(self.pipeline, step).id]
 
 
+class _Variables(Mapping[str, Any]):
+    """The variables, each rendered when it is asked for: one that cannot be is no matter to a step that does not use it."""
+
+    def __init__(self, context: TemplateContext) -> None:
+        self._context = context
+
+    def __getitem__(self, name: str) -> Any:
+        return self._context.variable(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context.variable_names)
+
+    def __len__(self) -> int:
+        return len(self._context.variable_names)
+
+
 def step_context(work: Work, step: StepPlan, rendered: Rendered | None = None) -> StepContext:
     """What a transform or check at this step may know."""
     return StepContext(
@@ -84,6 +108,8 @@ def step_context(work: Work, step: StepPlan, rendered: Rendered | None = None) -
         scratch=work.attempt.scratch,
         window=work.window,
         window_key=work.key,
-        variables=work.session.context(work.window).variables,
+        variables=_Variables(work.session.context(work.window)),
         queries=rendered.queries if rendered else {},
+        published=work.session.request.checks_only and step.role == "endpoint",
+        now=work.session.request.now,
     )

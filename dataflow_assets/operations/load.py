@@ -39,5 +39,5 @@ def load_project(path: str | Path | Project, *, overrides: Mapping[str, Any] | N
 
 
 def _broken(project: Project, problems: Mapping[str, list[Problem]]) -> list[Broken]:
-    files = [Broken(Path(failure.file).stem, failure.file, failure.problems) for failure in project.failures]
+    files = [Broken(failure.name, failure.file, failure.problems) for failure in project.failures]
     return files + [Broken(name, found[0].place.file, tuple(found)) for name, found in problems.items() if found]

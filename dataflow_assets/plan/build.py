@@ -7,8 +7,10 @@ Here: what pipelines have to do with each other. Not here: one pipeline on its o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataflow_assets.errors import PlanError, Problem, TemplateError
 from dataflow_assets.plan.graph import find_cycles, topological
@@ -16,10 +18,14 @@ from dataflow_assets.plan.lineage import TableRef, mentions, tables_of
 from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan
 from dataflow_assets.plan.names import legal, suggest
 from dataflow_assets.plan.pipelines import PipelineDraft, asset_key, draft_pipeline
+from dataflow_assets.plan.references import published_by, references_of
 from dataflow_assets.plan.rendering import is_enabled
 from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.writes import clashes
 from dataflow_assets.spec.project import Project
+
+if TYPE_CHECKING:
+    from dataflow_assets.plan.contracts import Bound
 
 Published = Sequence[tuple[TableRef, str, AssetPath]]
 """Every table that a pipeline publishes: its address, the pipeline, the endpoint's asset key."""
@@ -35,9 +41,11 @@ def build_plan(project: Project, *, external: bool = True) -> ProjectPlan:
     edges = _resolve_together(project, drafts, external=external)
     problems = [problem for failure in project.failures for problem in failure.problems]
     problems += [problem for draft in drafts for problem in draft.findings.problems]
+    bound, wrong = _bound(project, drafts)
+    problems += [problem for found in wrong.values() for problem in found]
     if problems:
         raise PlanError(list(dict.fromkeys(problems)))
-    return _assemble(project, drafts, edges)
+    return _assemble(project, drafts, edges, bound)
 
 
 def build_plan_tolerant(project: Project, *, external: bool = True) -> tuple[ProjectPlan, dict[str, list[Problem]]]:
@@ -52,9 +60,19 @@ def build_plan_tolerant(project: Project, *, external: bool = True) -> tuple[Pro
     for draft in drafts:
         if draft.findings.problems:
             broken.setdefault(draft.name, []).extend(draft.findings.problems)
+    bound, wrong = _bound(project, drafts)
+    for name, found in wrong.items():
+        broken.setdefault(name, []).extend(found)
     _spread(drafts, edges, broken)
     sound = [draft for draft in drafts if draft.name not in broken]
-    return _assemble(project, sound, edges), broken
+    return _assemble(project, sound, edges, bound), broken
+
+
+def planned_drafts(project: Project) -> tuple[list[PipelineDraft], dict[str, tuple[str, ...]]]:
+    """The pipelines with what they read and write, sound or not, and the pipelines that come before each."""
+    drafts = _drafts(project)
+    edges = _resolve_together(project, drafts, external=False)
+    return drafts, {name: tuple(found) for name, found in edges.upstream.items()}
 
 
 class _Edges:
@@ -64,6 +82,17 @@ class _Edges:
         self.upstream: dict[str, dict[str, None]] = {}
         self.reads: dict[tuple[str, str], dict[AssetPath, None]] = {}
         self.external: dict[AssetPath, None] = {}
+        self.looks_at: dict[str, dict[str, None]] = {}
+
+
+def _bound(project: Project, drafts: Sequence[PipelineDraft]) -> tuple[Sequence[Bound], Mapping[str, Sequence[Problem]]]:
+    """The contracts at their steps, and what is wrong with them; a project without contracts does not import how that is found."""
+    if not project.contracts and not any(failure.datasets for failure in project.failures):
+        return (), {}
+    from dataflow_assets.plan.contracts import bind_contracts
+
+    binding = bind_contracts(project, drafts)
+    return binding.bound, binding.problems
 
 
 def _drafts(project: Project) -> list[PipelineDraft]:
@@ -131,7 +160,7 @@ def _refuse_clashes(drafts: Sequence[PipelineDraft]) -> None:
 
 def _refuse_unknown_upstream(project: Project, drafts: Sequence[PipelineDraft]) -> None:
     names = [draft.name for draft in drafts]
-    failed = {Path(failure.file).stem: failure.file for failure in project.failures}
+    failed = {failure.name: failure.file for failure in project.failures}
     for draft in drafts:
         for number, name in enumerate(draft.model.depends_on):
             if name in names:
@@ -156,7 +185,26 @@ def _find_edges(root: Path, drafts: Sequence[PipelineDraft], *, external: bool) 
                 continue
             for table in tables_of(draft.steps[step], reads, root):
                 _connect(edges, draft.name, step, table, published, external=external)
+        for step, tables in draft.looked_up.items():
+            for table in tables:
+                _connect(edges, draft.name, step, table, published, external=external)
+    _connect_references(drafts, edges)
     return edges
+
+
+def _connect_references(drafts: Sequence[PipelineDraft], edges: _Edges) -> None:
+    """What a pipeline's checks look at in other pipelines comes first; in its own it is last run's state, not an edge."""
+    models = {draft.name: draft.model for draft in drafts}
+    for draft in drafts:
+        for step, reference in references_of(draft.steps):
+            name = reference.dataset.pipeline
+            if name is None or (endpoint := published_by(reference, step, models, draft.findings)) is None:
+                continue
+            edges.looks_at.setdefault(draft.name, {})[name] = None
+            if name != draft.name:
+                edges.upstream[draft.name][name] = None
+                model = next(item for item in models[name].steps if item.id == endpoint)
+                edges.reads.setdefault((draft.name, step.id), {})[asset_key(name, model)] = None
 
 
 def _connect(edges: _Edges, pipeline: str, step: str, table: TableRef, published: Published, *, external: bool) -> None:
@@ -196,8 +244,11 @@ def _spread(drafts: Sequence[PipelineDraft], edges: _Edges, broken: dict[str, li
             broken[name] = [places.problem(("depends_on",), message, hint=f"mend {causes[0]} first")]
 
 
-def _assemble(project: Project, drafts: Iterable[PipelineDraft], edges: _Edges) -> ProjectPlan:
-    plans = {draft.name: _pipeline_plan(draft, edges) for draft in drafts}
+def _assemble(project: Project, drafts: Iterable[PipelineDraft], edges: _Edges, bound: Sequence[Bound]) -> ProjectPlan:
+    plans = {draft.name: _pipeline_plan(draft, edges, bound) for draft in drafts}
+    for name, others in edges.looks_at.items():
+        if name in plans:
+            plans[name] = replace(plans[name], looks_at={other: plans[other] for other in others if other in plans})
     order = topological({name: plan.upstream for name, plan in plans.items()})
     used = {key for plan in plans.values() for step in plan.steps for key in step.reads}
     return ProjectPlan(
@@ -205,7 +256,16 @@ def _assemble(project: Project, drafts: Iterable[PipelineDraft], edges: _Edges) 
     )
 
 
-def _pipeline_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
+def _pipeline_plan(draft: PipelineDraft, edges: _Edges, bound: Sequence[Bound]) -> PipelinePlan:
+    plan = _plain_plan(draft, edges)
+    if not bound:
+        return plan
+    from dataflow_assets.plan.contracts import with_contracts
+
+    return with_contracts(plan, bound, draft.steps)
+
+
+def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
     model = draft.model
     reads: Mapping[str, tuple[AssetPath, ...]] = {step: tuple(found) for (name, step), found in edges.reads.items() if name == draft.name}
     return PipelinePlan(

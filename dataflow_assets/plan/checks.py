@@ -5,7 +5,8 @@ Here: splitting `checks:` between the validator and the metric check, validating
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dataflow_assets import discovery
@@ -14,7 +15,7 @@ from dataflow_assets.plan.findings import Findings, step_path
 from dataflow_assets.plan.kinds import Plugin
 from dataflow_assets.plan.model import CheckPlan
 from dataflow_assets.plan.options import check_options
-from dataflow_assets.protocols import CheckPromise
+from dataflow_assets.protocols import CheckPromise, Reference, RefersToDatasets
 from dataflow_assets.spec.models import StepModel
 
 RULES, METRIC = "validator", "metric_anomaly"
@@ -38,7 +39,14 @@ def keeps_history(check: CheckPlan) -> bool:
 
 def own_check(step: StepModel, plugin: Plugin, options: Any) -> CheckPlan:
     """The plan of a step of type check."""
-    return CheckPlan(plugin.kind, step.config, _promises(plugin.implementation, plugin.kind, options))
+    references = [replace(item, path=("config", *item.path)) for item in _references(plugin.implementation, options)]
+    return CheckPlan(plugin.kind, step.config, _promises(plugin.implementation, plugin.kind, options), tuple(references))
+
+
+def added_check(kind: str, options: Mapping[str, Any]) -> CheckPlan:
+    """The plan of a check that nobody wrote at the step, such as that of a contract; its options are known to be sound."""
+    implementation = discovery.find("checks", kind)
+    return CheckPlan(kind, options, _promises(implementation, kind, check_options(implementation.Options, options).model))
 
 
 def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: Findings) -> CheckPlan:
@@ -53,7 +61,25 @@ def _plan(kind: str, step: StepModel, index: int, numbers: list[int], findings: 
         path = mistake.path[1:]
         where = (numbers[path[0]], *path[1:]) if path and isinstance(path[0], int) else path
         findings.add(step_path(index, "checks", *where), f"step {step.id!r}: {mistake.message}", hint=mistake.hint)
-    return CheckPlan(kind, options, _promises(implementation, kind, checked.model))
+    references = [_placed(item, numbers) for item in _references(implementation, checked.model)]
+    return CheckPlan(kind, options, _promises(implementation, kind, checked.model), tuple(references))
+
+
+def _placed(reference: Reference, numbers: list[int]) -> Reference:
+    """The reference at its path within the step: its rule is one of several in `checks:`."""
+    _, number, *rest = reference.path
+    return replace(reference, path=("checks", numbers[int(number)], *rest))
+
+
+def _references(implementation: Any, options: Any) -> Sequence[Reference]:
+    """The other datasets that the check looks at, as far as options without their templates tell."""
+    if options is None:
+        return ()
+    try:
+        check = implementation(options)
+    except (DataflowError, ValueError, TypeError, AttributeError):
+        return ()
+    return check.references if isinstance(check, RefersToDatasets) else ()
 
 
 def _promises(implementation: Any, kind: str, options: Any) -> tuple[CheckPromise, ...]:

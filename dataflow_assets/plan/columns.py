@@ -6,6 +6,7 @@ shown (`assets`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ def _lineage(sql: str, dialect: str | None, inputs: Mapping[str, Sequence[str]])
     for column in list(query.find_all(exp.Column)):
         if column.name == PLACEHOLDER and not column.table:
             column.replace(exp.Null())  # a value from outside: it has no column
-    names = _Names(inputs, _flatten(query))
+    names = Names(inputs, flatten(query))
     written = [item.alias_or_name for item in query.selects] if isinstance(query, exp.Query) else []
     schema: dict[str, object] = {names.flat(table): dict.fromkeys(columns, "text") for table, columns in inputs.items()}
     query = qualify(query, dialect=dialect, schema=schema, validate_qualify_columns=False, identify=False)
@@ -55,7 +56,7 @@ def _lineage(sql: str, dialect: str | None, inputs: Mapping[str, Sequence[str]])
     return found
 
 
-def _flatten(query: Any) -> dict[str, str]:
+def flatten(query: Any) -> dict[str, str]:
     """Turn each schema.table into one quoted name, so that tables with and without schema fit one lookup; flat name -> as written."""
     from sqlglot import exp
 
@@ -72,7 +73,7 @@ def _flatten(query: Any) -> dict[str, str]:
     return written
 
 
-class _Names:
+class Names:
     """The way back from folded names to those that were written."""
 
     def __init__(self, inputs: Mapping[str, Sequence[str]], written: Mapping[str, str]) -> None:
@@ -92,7 +93,14 @@ class _Names:
         return next((item for item in spellings if item.casefold() == name.casefold()), name)
 
 
-def _sources(node: Any, names: _Names) -> list[tuple[str, str]] | None:
+def _last_name(name: str) -> str:
+    """The column of `table.column`, either of which may be quoted, and hold dots and quotes then."""
+    if quoted := re.search(r'"((?:[^"]|"")*)"$', name):
+        return quoted[1].replace('""', '"')
+    return name.rpartition(".")[2]
+
+
+def _sources(node: Any, names: Names) -> list[tuple[str, str]] | None:
     """The table columns at the leaves below a lineage node; None when a leaf cannot be placed."""
     from sqlglot import exp
 
@@ -101,8 +109,7 @@ def _sources(node: Any, names: _Names) -> list[tuple[str, str]] | None:
         if leaf.downstream:
             continue
         if isinstance(leaf.expression, exp.Table):
-            column = leaf.name.removeprefix(f"{leaf.expression.alias_or_name}.").rpartition(".")[2]
-            found.add(names.source(leaf.expression.name, column))
+            found.add(names.source(leaf.expression.name, _last_name(leaf.name)))
         elif leaf.expression.find(exp.Column, exp.Star, exp.Placeholder) is not None:
             return None
     return sorted(found)

@@ -112,13 +112,17 @@ def table_ref(draft: Draft, link: Link, name: TableName, root: Path) -> TableRef
 
     A system that has no SQL and is only read (an API, a search index) has tables by name, which no pipeline writes.
     """
-    dialect, modes = draft.plugin.implementation.capabilities.dialect, draft.plugin.implementation.capabilities.modes
-    connection = link.name or draft.plugin.kind
+    return table_of(draft.plugin.implementation, link.name or draft.plugin.kind, link.block, name, root)
+
+
+def table_of(implementation: Any, connection: str, block: Mapping[str, Any], name: TableName, root: Path) -> TableRef:
+    """The address of a table of a connection, whose block tells which system that is."""
+    dialect, modes, kind = implementation.capabilities.dialect, implementation.capabilities.modes, implementation.kind
     if dialect is None and not modes:
-        return TableRef(_system(draft.plugin.kind, link.block), connection, None, name.name)
+        return TableRef(_system(kind, block), connection, None, name.name)
     if dialect is None:
         return TableRef("", connection, None, _relative(name.name, root), is_file=True)
-    return TableRef(_system(draft.plugin.kind, link.block), connection, name.schema or _DEFAULT_SCHEMA.get(dialect), name.name)
+    return TableRef(_system(kind, block), connection, name.schema or _DEFAULT_SCHEMA.get(dialect), name.name)
 
 
 def _system(kind: str, block: Mapping[str, Any]) -> str:

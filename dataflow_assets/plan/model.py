@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from dataflow_assets.errors import Place
-from dataflow_assets.protocols import CheckPromise
+from dataflow_assets.protocols import CheckPromise, Reference
 from dataflow_assets.spec.models import FreshnessOptions, RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
@@ -30,11 +30,39 @@ class CheckPlan:
     """Raw, templates not yet rendered."""
     promises: tuple[CheckPromise, ...]
     """The Dagster asset checks it makes."""
+    references: tuple[Reference, ...] = ()
+    """The other datasets it looks at, each at its path within the step."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of those checks."""
         return tuple(promise.name for promise in self.promises)
+
+
+@dataclass(frozen=True)
+class PromisedColumn:
+    """One column of a contract, as it is shown beside the asset."""
+
+    name: str
+    type: str
+    nullable: bool = True
+    unique: bool = False
+    description: str = ""
+    rules: tuple[str, ...] = ()
+    """The names of the asset checks about it, and what they ask."""
+
+
+@dataclass(frozen=True)
+class ContractPlan:
+    """The contract that a step's output must keep."""
+
+    name: str
+    version: int
+    mode: str
+    place: Place
+    owner: str | None = None
+    description: str = ""
+    columns: tuple[PromisedColumn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,8 +87,11 @@ class StepPlan:
     """`connection.schema.table` (or path) that a source reads or an endpoint writes, None when unknown before rendering."""
     reads: tuple[AssetPath, ...] = ()
     """Asset keys outside the pipeline that this step reads: other pipelines' endpoints, or external source tables."""
+    looks_at: tuple[str, ...] = ()
+    """Steps of the same pipeline, made of other rows, that its checks look at and that must be staged before."""
     description: str = ""
     tags: tuple[str, ...] = ()
+    contract: ContractPlan | None = None
     fingerprint: str = ""
     """Changes whenever the step, its connection's kind or anything upstream in the pipeline is written differently."""
 
@@ -96,7 +127,9 @@ class PipelinePlan:
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
     upstream: tuple[str, ...] = ()
-    """Pipelines that come first: `depends_on` and those found in the SQL."""
+    """Pipelines that come first: `depends_on`, those found in the SQL, and those that checks look at."""
+    looks_at: Mapping[str, PipelinePlan] = field(default_factory=dict)
+    """Pipelines whose published rows its checks look at, by name."""
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:

@@ -22,6 +22,7 @@ Path = tuple[str | int, ...]
 _ALLOWED = re.compile(r"'([^']*)'")
 _TEMPLATE_SIGNS = ("{{", "{%", "${")
 _PROBES: tuple[Any, ...] = (1, "x", True, ["x"], {"x": "x"}, datetime(2000, 1, 1, tzinfo=UTC), "2000-01-01", "1h")
+_PROBES += ("x:x", "count(*) > 0", "text")  # a function, a condition, a type
 """Values that stand in for a template until one of them has the type the field wants."""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_assets.cron import parse_cron
@@ -16,8 +16,9 @@ from dataflow_assets.plan.fingerprints import fingerprints
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
 from dataflow_assets.plan.model import AssetPath, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
+from dataflow_assets.plan.references import looked_up_tables, refuse_bad_references
 from dataflow_assets.plan.rendering import Renderer
-from dataflow_assets.plan.steps import Draft, draft_steps, refuse_lost_inputs, refuse_metrics_without_home
+from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_lost_inputs, refuse_metrics_without_home
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
 from dataflow_assets.spec.models import PipelineModel, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
@@ -43,6 +44,8 @@ class PipelineDraft:
     writes: Mapping[str, TableRef]
     default_policy: SchemaPolicy | None = None
     """The project's."""
+    looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
+    """The tables of connections that the checks of each step look at."""
 
     @property
     def name(self) -> str:
@@ -89,6 +92,7 @@ class PipelineDraft:
             schema_policy=writing.schema_policy or self.default_policy if draft.plugin.role == "endpoint" else None,
             table=str(table) if table else None,
             reads=reads,
+            looks_at=tuple(looked_at(self.steps, draft)),
             description=draft.model.description,
             tags=tuple(draft.model.tags),
             fingerprint=fingerprint,
@@ -115,11 +119,13 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     steps = draft_steps(model, connections, renderer, findings)
     refuse_lost_inputs(steps, findings)
     refuse_metrics_without_home(steps, findings)
+    refuse_bad_references(steps, model, connections, findings)
     writings = {name: _writing(model, draft, findings) for name, draft in steps.items()}
     reads = {name: read_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "source"}
     targets = {name: written_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "endpoint"}
     writes = {name: table for name, table in targets.items() if table is not None}
-    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, project.model.schema_policy)
+    looked_up = looked_up_tables(steps, connections, project.root)
+    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, project.model.schema_policy, looked_up)
 
 
 def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:

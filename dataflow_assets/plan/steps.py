@@ -6,7 +6,7 @@ tables steps share across pipelines (`plan.lineage`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,13 +51,18 @@ def draft_steps(
         step.id: draft for index, step in enumerate(pipeline.steps) if (draft := _draft(step, index, connections, renderer, findings))
     }
     _refuse_bad_inputs(pipeline, findings)
-    order = run_order(pipeline)
+    plain, order = run_order(pipeline), run_order(pipeline, first=referred_steps(drafts))
+    if len(order) < len(plain):  # checks that look at each other's rows: refused later on, with their places
+        order = plain
     return {name: drafts[name] for name in order if name in drafts}
 
 
-def run_order(pipeline: PipelineModel) -> list[str]:
-    """Step ids after their inputs, in the order written where that leaves a choice; endpoints as late as their dependents allow."""
-    parents = {step.id: step.depends_on for step in pipeline.steps}
+def run_order(pipeline: PipelineModel, *, first: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """Step ids after their inputs, in the order written where that leaves a choice; endpoints as late as their dependents allow.
+
+    `first` holds further steps that must come before a step. Steps of a circle are left out.
+    """
+    parents = {step.id: [*step.depends_on, *(first or {}).get(step.id, ())] for step in pipeline.steps}
     roles = {step.id: step.role for step in pipeline.steps}
     below = children(parents)
 
@@ -67,6 +72,31 @@ def run_order(pipeline: PipelineModel) -> list[str]:
         return 1 if any(roles[child] != "endpoint" for child in reachable(below, [name])) else 2
 
     return topological(parents, rank=rank)
+
+
+def producer_name(drafts: Mapping[str, Draft], name: str) -> str:
+    """The source or transform whose rows the step passes on: itself, or that of its first input."""
+    seen: set[str] = set()
+    while name in drafts and name not in seen and drafts[name].plugin.role in {"check", "endpoint"} and drafts[name].model.depends_on:
+        seen.add(name)
+        name = drafts[name].model.depends_on[0]
+    return name
+
+
+def referred_steps(drafts: Mapping[str, Draft]) -> dict[str, list[str]]:
+    """Source or transform -> the steps that must be staged before it, because checks on its rows look at them."""
+    found: dict[str, list[str]] = {}
+    for name, draft in drafts.items():
+        producer = producer_name(drafts, name)
+        found.setdefault(producer, []).extend(looked_at(drafts, draft))
+    return {name: steps for name, steps in found.items() if steps}
+
+
+def looked_at(drafts: Mapping[str, Draft], draft: Draft) -> list[str]:
+    """The steps of the same pipeline, made of other rows, that a step's checks look at."""
+    own = producer_name(drafts, draft.id)
+    names = [item.dataset.step for check in draft.checks for item in check.references if item.dataset.pipeline is None]
+    return list(dict.fromkeys(name for name in names if name is not None and name in drafts and producer_name(drafts, name) != own))
 
 
 def _draft(

@@ -1,7 +1,7 @@
 """Pipelines written in Python: functions that give exactly the models that YAML gives.
 
-Here: `project`, `pipeline`, and one function per role of a step; a mistake is reported at the file and line of the call. Not here: the
-models (`spec.models`), reading files (`spec.load`).
+Here: `project`, `pipeline`, `contract`, `data_test`, and one function per role of a step; a mistake is reported at the file and line of
+the call. Not here: the models (`spec.models`, `spec.contracts`, `spec.data_tests`), reading files (`spec.load`).
 
     orders = pipeline(
         "orders",
@@ -22,15 +22,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from dataflow_assets.errors import Place, Problem, SpecError
+from dataflow_assets.spec.data_tests import DataTestModel, LoadedTest
 from dataflow_assets.spec.load import environment_of
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, StepType
 from dataflow_assets.spec.problems import missing_plugins, problems_of
 from dataflow_assets.spec.project import LoadedPipeline, Places, Project
+
+if TYPE_CHECKING:
+    from dataflow_assets.spec.contracts import LoadedContract
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -100,17 +104,63 @@ def pipeline(name: str, *, steps: Sequence[BuiltStep], **options: Any) -> Loaded
     return LoadedPipeline(model, places)
 
 
-def project(name: str, *, pipelines: Sequence[LoadedPipeline] = (), root: str | Path | None = None, **options: Any) -> Project:
+def contract(name: str, *, columns: Mapping[str, Any] | Sequence[Mapping[str, Any]], **options: Any) -> LoadedContract:
+    """A contract; keywords are the keys of a contract document (`dataset`, `version`, `owner`, `mode`, `rules` ...). Raises SpecError."""
+    from dataflow_assets.spec.contracts import ContractModel, LoadedContract
+
+    place = _caller()
+    model = _made(ContractModel, {"contract": name, "columns": columns, **options}, _places(place))
+    return LoadedContract(model, _places(place))
+
+
+def project(
+    name: str,
+    *,
+    pipelines: Sequence[LoadedPipeline] = (),
+    contracts: Sequence[LoadedContract] = (),
+    root: str | Path | None = None,
+    **options: Any,
+) -> Project:
     """A project; keywords are the keys of a project file. `root` (default: the calling file's folder) anchors paths and `.env`.
 
-    Raises SpecError, also for two pipelines of one name.
+    Raises SpecError, also for two pipelines or two contracts of one name.
     """
     place = _caller()
     model = _made(ProjectModel, {"project_name": name, **options}, _places(place))
     _refuse_duplicates(pipelines)
+    _refuse_duplicate_contracts(contracts)
     folder = Path(root) if root is not None else Path(place.file).parent if Path(place.file).is_file() else Path()
     folder = folder.absolute()
-    return Project(folder, model, _places(place), tuple(pipelines), environment=environment_of(folder))
+    return Project(folder, model, _places(place), tuple(pipelines), environment=environment_of(folder), contracts=tuple(contracts))
+
+
+def data_test(name: str, *, pipeline: str, expect: Any, given: Mapping[str, Any] | None = None, **options: Any) -> LoadedTest:
+    """A unit test for data; keywords are the keys of a test document (`step`, `window`, `existing`, `properties` ...).
+
+    Rows are lists of dictionaries, or tables of Arrow, pandas or polars with their types. Relative paths start at the calling file.
+    Raises SpecError.
+    """
+    tables = {step: _written(table) for step, table in (given or {}).items()}
+    if "existing" in options:
+        options["existing"] = _written(options["existing"])
+    places = _places(_caller())
+    written = {"test": name, "pipeline": pipeline, "given": tables, "expect": _written(expect, typed=False), **options}
+    return LoadedTest(_made(DataTestModel, written, places), places)
+
+
+def _written(table: Any, *, typed: bool = True) -> Any:
+    """A table as a test document writes it: rows and, of plain columns, their types. What is no table stays as it is."""
+    package = type(table).__module__.partition(".")[0]
+    if package == "polars":
+        table = table.to_arrow()
+    elif package == "pandas":
+        import pyarrow as pa
+
+        table = pa.Table.from_pandas(table, preserve_index=False)
+    elif package != "pyarrow":
+        return table
+    types = {item.name: str(item.type) for item in table.schema if typed and "<" not in str(item.type)}
+    return {"rows": table.to_pylist(), "columns": types}
 
 
 def _refuse_duplicates(pipelines: Sequence[LoadedPipeline]) -> None:
@@ -125,13 +175,41 @@ def _refuse_duplicates(pipelines: Sequence[LoadedPipeline]) -> None:
         raise SpecError(problems)
 
 
+def _refuse_duplicate_contracts(contracts: Sequence[LoadedContract]) -> None:
+    if not contracts:
+        return
+    from dataflow_assets.spec.contract_files import refuse_same_names
+
+    if problems := list(refuse_same_names(contracts).values()):
+        raise SpecError(problems)
+
+
 def _step(id: str, role: StepType, written: Mapping[str, Any], config: Mapping[str, Any]) -> BuiltStep:
     """Keywords that are keys of a step (`description`, `tags`, `asset_key`) go to the step, all others to its config."""
     place = _caller()
     own = {key: config[key] for key in ("description", "tags", "asset_key") if key in config}
     rest = {key: value for key, value in config.items() if key not in own}
-    values = {"id": id, "type": role, **{key: value for key, value in written.items() if value is not None}, **own, "config": rest}
+    said = {key: value for key, value in written.items() if value is not None}
+    values = {"id": id, "type": role, **_functions_named(said), **own, "config": _functions_named(rest)}
     return BuiltStep(_made(StepModel, values, _places(place)), place)
+
+
+def _functions_named(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values with each function of a rule in `checks` by its name, as YAML has it."""
+    checks = values.get("checks")
+    if not isinstance(checks, list | tuple):
+        return values
+    return {**values, "checks": [_function_named(item) if isinstance(item, Mapping) else item for item in checks]}
+
+
+def _function_named(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A function of the script that is running is named by its file, any other by its module."""
+    function = item.get("function")
+    if not callable(function):
+        return item
+    file = getattr(sys.modules.get(function.__module__), "__file__", None)
+    private = function.__module__ == "__main__" or function.__module__.startswith("_dataflow_file_")
+    return {**item, "function": f"{Path(file).absolute() if private and file else function.__module__}:{function.__qualname__}"}
 
 
 def _made(model: type[M], values: Mapping[str, Any], places: Places) -> M:

@@ -14,13 +14,20 @@ from pydantic import AliasChoices, BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from dataflow_assets import discovery
+from dataflow_assets.spec.contracts import ContractModel
+from dataflow_assets.spec.data_tests import DataTestModel
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 _REF = "#/$defs/{model}"
 _TEMPLATE = {"type": "string", "pattern": r"\{\{|\{%|\$\{", "description": "a template, rendered when the step runs"}
 _ANNOTATIONS = ("title", "description", "default")
-_OPTIONAL_WHEN_EMPTY = (PipelineModel, ProjectModel, StepModel)
+_OPTIONAL_WHEN_EMPTY = (PipelineModel, ProjectModel, StepModel, ContractModel, DataTestModel)
+_OF_ANY_COLUMN = frozenset({"column", "columns", "check", "description"})
+"""Keys of a rule that say nothing, or something else, under a column of a contract."""
+
+RULES = "validator"
+"""The check whose `checks` a step may have itself."""
 
 Schema = dict[str, Any]
 
@@ -42,6 +49,9 @@ def pipeline_schema() -> Schema:
         kinds = sorted({spelling for plugin in refs if plugin.role == role for spelling in discovery.spellings(plugin.kind)})
         step["properties"][f"{role}_type"] = {"enum": [*kinds, None], "description": f"the plugin of a {role} step"}
     step["allOf"] = [*step.get("allOf", []), *(_config_rule(plugin, ref) for plugin, ref in refs.items() if plugin.role != "connection")]
+    for ref in (ref for plugin, ref in refs.items() if plugin.kind == RULES):
+        rules = schema["$defs"][ref.rpartition("/")[2]]["properties"]["checks"]
+        step["properties"]["checks"] = {**rules, "description": step["properties"]["checks"].get("description", "")}
     return schema
 
 
@@ -50,6 +60,34 @@ def project_schema() -> Schema:
     schema, _ = _schema_of(ProjectModel, _plugins("connection"))
     schema["properties"]["sources"] = {**schema["properties"]["connections"], "description": "an older name of `connections`"}
     return schema
+
+
+def data_test_schema() -> Schema:
+    """The schema of a file of unit tests for data."""
+    made = DataTestModel.model_json_schema(schema_generator=_Generator, ref_template=_REF)
+    return {"$schema": DRAFT, **made}
+
+
+def contract_schema() -> Schema:
+    """The schema of a contract document; a column takes the keys of a rule beside its own."""
+    rule = discovery.find("checks", "validator").Options
+    found, made = models_json_schema([(ContractModel, "validation"), (rule, "validation")], schema_generator=_Generator, ref_template=_REF)
+    definitions: dict[str, Schema] = made["$defs"]
+    column, item = definitions["ContractColumn"], definitions["RuleItem"]
+    column["properties"] = {**_without(item["properties"], _OF_ANY_COLUMN), **column["properties"]}
+    column["additionalProperties"] = False
+    rules = {"type": "array", "items": {"$ref": _REF.format(model="RuleItem")}}
+    for owner in (column, definitions["ContractModel"]):
+        owner["properties"]["rules"] = {**_annotations(owner["properties"]["rules"]), **rules}
+    name = str(found[(ContractModel, "validation")]["$ref"]).rpartition("/")[2]
+    schema = {"$schema": DRAFT, **definitions.pop(name), "$defs": definitions}
+    schema["$defs"] = {key: definitions[key] for key in _reachable(definitions, ["ContractColumn", "RuleItem"])}
+    schema["oneOf"] = [{"required": ["dataset"]}, {"required": ["table"]}]
+    return schema
+
+
+def _without(properties: Mapping[str, Any], names: frozenset[str]) -> Schema:
+    return {key: value for key, value in properties.items() if key not in names}
 
 
 def _schema_of(root: type[BaseModel], plugins: list[_Plugin]) -> tuple[Schema, dict[_Plugin, str]]:

@@ -1,7 +1,7 @@
 """From a folder to a Project: find the project file, read it and its pipelines, collect everything that is wrong in one pass.
 
-Here: files, `.env`, names that must be unique. Not here: YAML itself (`spec.yaml`), wording (`spec.problems`), templates, which
-stay unrendered (`spec.templates`), and what only a plan can know (`plan`).
+Here: files, `.env`, names that must be unique. Not here: YAML itself (`spec.yaml`), contracts (`spec.contract_files`), wording
+(`spec.problems`), templates, which stay unrendered (`spec.templates`), and what only a plan can know (`plan`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +22,9 @@ from dataflow_assets.spec.acknowledgements import read_acknowledgements
 from dataflow_assets.spec.models import PipelineModel, ProjectModel
 from dataflow_assets.spec.problems import missing_plugins, problems_of
 from dataflow_assets.spec.project import LoadedPipeline, LoadFailure, Places, Project
+
+if TYPE_CHECKING:
+    from dataflow_assets.spec.contracts import LoadedContract
 
 PROJECT_FILES = ("dataflow_project.yml", "dataflow_project.yaml", "dft_project.yml", "dft_project.yaml")
 
@@ -54,13 +57,20 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Project:
     if not folder.is_dir():
         hint = "create the folder, or say where the pipelines are with `pipelines_dir:`"
         raise SpecError([places.problem(("pipelines_dir",), f"the pipelines folder {folder} does not exist", hint=hint)])
-    pipelines, failures = _read_pipelines(_pipeline_files(folder, project_file=file))
+    contracts_dir = file.parent / model.contracts_dir
+    if folder.resolve().is_relative_to(contracts_dir.resolve()):
+        hint = "give contracts a folder of their own, or one inside that of the pipelines"
+        message = f"the pipelines folder {model.pipelines_dir!r} lies in that of the contracts, {model.contracts_dir!r}"
+        raise SpecError([places.problem(("contracts_dir",), message, hint=hint)])
+    pipelines, failures = _read_pipelines(_pipeline_files(folder, project_file=file, contracts=contracts_dir))
+    contracts, broken = _read_contracts(contracts_dir)
     return Project(
         root=file.parent,
         model=model,
         places=places,
         pipelines=tuple(pipelines),
-        failures=tuple(failures),
+        failures=(*failures, *broken),
+        contracts=contracts,
         overrides=dict(overrides or {}),
         environment=environment_of(file.parent),
         acknowledged=read_acknowledgements(file.parent),
@@ -98,11 +108,22 @@ def _read_project_file(file: Path) -> tuple[ProjectModel, Places]:
     return model, document.places
 
 
-def _pipeline_files(folder: Path, *, project_file: Path) -> list[Path]:
+def _read_contracts(folder: Path) -> tuple[tuple[LoadedContract, ...], tuple[LoadFailure, ...]]:
+    """The contracts of a project, and the files that hold broken ones; a project without the folder does not import their model."""
+    if not folder.is_dir():
+        return (), ()
+    from dataflow_assets.spec.contract_files import contract_files, read_contracts
+
+    found = read_contracts(contract_files(folder))
+    return found.loaded, found.failures
+
+
+def _pipeline_files(folder: Path, *, project_file: Path, contracts: Path) -> list[Path]:
     found = (path for path in folder.rglob("*") if path.suffix in {".yml", ".yaml"} and path.is_file())
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     others = {project_file, project_file.parent / ACKNOWLEDGED}
-    return sorted(path for path in visible if path.name not in PROJECT_FILES and path not in others)
+    pipelines = (path for path in visible if path.name not in PROJECT_FILES and path not in others)
+    return sorted(path for path in pipelines if folder == contracts or not path.is_relative_to(contracts))
 
 
 def _read_pipelines(files: list[Path]) -> tuple[list[LoadedPipeline], list[LoadFailure]]:

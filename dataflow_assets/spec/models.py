@@ -227,6 +227,10 @@ class ProjectModel(Model):
     pipelines_dir: str = Field(
         "pipelines", description="where pipeline files lie, relative to the project file; read recursively, .yml and .yaml"
     )
+    tests_dir: str = Field("tests", description="where unit tests for data lie, relative to the project file; read recursively")
+    contracts_dir: str = Field(
+        "contracts", description="where contracts lie, relative to the project file; read recursively, .yml and .yaml; may be missing"
+    )
     vars: dict[str, Any] = Field(
         default_factory=dict, validation_alias=AliasChoices("vars", "variables"), description="variables of all pipelines"
     )

@@ -127,7 +127,7 @@ def _describe(item: Any, model: type[BaseModel], data: Any) -> tuple[str, str, b
     """Message, hint, and whether the key and not the value is at fault."""
     kind, loc, value = item["type"], item["loc"], item.get("input")
     owner = _model_at(model, loc[:-1])
-    title = _TITLES.get(owner, f"`{loc[-2]}`" if len(loc) > 1 else owner.__name__) if owner else "this mapping"
+    title = _title(owner, loc) if owner else "this mapping"
     if kind == "extra_forbidden":
         return *_unknown_key(str(loc[-1]), owner, title), True
     if kind == "missing":
@@ -141,6 +141,11 @@ def _describe(item: Any, model: type[BaseModel], data: Any) -> tuple[str, str, b
         name = f"{loc[-1]!r} " if loc and isinstance(loc[-1], str) else ""
         return f"{name}must be {_EXPECTED[kind]}, found {_found(value)}", _shape_hint(kind, value), False
     return f"{loc[-1]!r}: {item['msg']}" if loc else str(item["msg"]), _template_hint(value), False
+
+
+def _title(owner: type[BaseModel], loc: Any) -> str:
+    """What the owner of a key is called; a model that is no part of every project says so itself."""
+    return _TITLES.get(owner) or getattr(owner, "noun", "") or (f"`{loc[-2]}`" if len(loc) > 1 else owner.__name__)
 
 
 def _unknown_key(key: str, owner: type[BaseModel] | None, title: str) -> tuple[str, str]:
@@ -166,14 +171,23 @@ def _alias_groups(model: type[BaseModel]) -> list[list[str]]:
 def _model_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> type[BaseModel] | None:
     """The model that owns the keys at `loc`, None when that is a free mapping."""
     current: Any = model
+    named = False
     for part in loc:
         if isinstance(part, int):
+            continue
+        if named:  # the key of a mapping whose values are models
+            named = False
             continue
         if current is None:
             return None
         field = next((item for name, item in current.model_fields.items() if part in _names(name, item)), None)
         current = _inner_model(field.annotation) if field else None
+        named = field is not None and current is not None and _is_mapping(field.annotation)
     return typing.cast("type[BaseModel] | None", current)
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is dict
 
 
 def _names(name: str, field: Any) -> list[str]:
@@ -182,10 +196,10 @@ def _names(name: str, field: Any) -> list[str]:
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    """The one model inside `X`, `X | None`, `list[X]`."""
+    """The one model inside `X`, `X | None`, `list[X]`, `dict[str, X]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if typing.get_origin(annotation) in {list, tuple, typing.Union, types.UnionType, typing.Annotated}:
+    if typing.get_origin(annotation) in {list, tuple, dict, typing.Union, types.UnionType, typing.Annotated}:
         return next(filter(None, map(_inner_model, typing.get_args(annotation))), None)
     return None
 

@@ -15,6 +15,7 @@ from dataflow_assets.spec.models import PipelineModel, ProjectModel
 
 if TYPE_CHECKING:
     from dataflow_assets.spec.acknowledgements import Acknowledgement
+    from dataflow_assets.spec.contracts import LoadedContract
 
 Path_ = tuple[str | int, ...]
 
@@ -64,10 +65,18 @@ class LoadedPipeline:
 
 @dataclass(frozen=True)
 class LoadFailure:
-    """A pipeline file that could not be loaded; the others go on."""
+    """A pipeline or contract file that could not be loaded; the others go on."""
 
     file: str
     problems: tuple[Problem, ...]
+    name: str = ""
+    """What it is called where pipelines are listed; default: the file's stem."""
+    datasets: tuple[str, ...] = ()
+    """Of a contract: the datasets that it seems to be about, which must not be published past it."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", Path(self.file).stem)
 
 
 @dataclass(frozen=True)
@@ -84,8 +93,14 @@ class Project:
     """`.env` below the process environment, as templates see it."""
     acknowledged: tuple[Acknowledgement, ...] = ()
     """What people have said of anomalies, in the order written."""
+    contracts: tuple[LoadedContract, ...] = ()
 
     @property
     def stages_dir(self) -> Path:
         """Where stages live."""
         return self.root / self.model.stages.dir
+
+    @property
+    def contracts_dir(self) -> Path:
+        """Where contracts and their accepted versions lie."""
+        return self.root / self.model.contracts_dir

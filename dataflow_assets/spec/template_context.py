@@ -83,10 +83,10 @@ class TemplateContext:
         """Every name that a template can use, for suggestions."""
         return sorted({*self._raw, *self._objects, *self._window_names, *self._functions})
 
-    @cached_property
-    def variables(self) -> dict[str, Any]:
-        """All variables, rendered."""
-        return {name: self.variable(name) for name in self._raw}
+    @property
+    def variable_names(self) -> list[str]:
+        """The names of all variables."""
+        return list(self._raw)
 
     @cached_property
     def _raw(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A user's SQL over staged Parquet: DuckDB that can see the inputs of one step and nothing else.
 
 Here: the locked-down connection, its views, running one SELECT as a stream. Not here: what the SQL is for
-(`transforms.sql`, `checks.metric_anomaly`), the connector that reads and writes DuckDB files (`connectors.duckdb`).
+(`transforms.sql`, `checks._metric`, `checks._conditions`), the connector that reads and writes DuckDB files (`connectors.duckdb`).
 
 The files of the inputs are the only paths allowed; then external access is switched off and the configuration locked. Statements
 other than one SELECT are refused, because COPY could write over an input and into the spill folder.
@@ -56,6 +56,14 @@ class Sandbox:
         except duckdb.Error as error:
             raise self._failed(error) from error
         return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
+
+    def offer(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+        """Let SQL read `rows` as the table `name`, in place of what it last stood for; a reader can be read once.
+
+        Raises TransformFailed when DuckDB cannot read a column exactly.
+        """
+        _refuse_inexact(rows.schema, name, step=self._step)
+        self._connection.register(name, rows)
 
     def _placed(self, error: Exception, text: str, values: list[Any]) -> Exception:
         """The same error with the place in the SQL, which only `execute` tells; it fails before it runs anything."""
@@ -149,7 +157,7 @@ def _make_views(connection: DuckDBPyConnection, inputs: Mapping[str, StagedInput
     if twice := sorted({name for name in views if folded.count(name.lower()) > 1}):
         raise TransformFailed(f"step {step}: SQL does not tell inputs {' and '.join(twice)} apart", hint="rename one of the steps")
     for name, stage in views.items():
-        _refuse_inexact(stage, step=step)
+        _refuse_inexact(stage.schema, stage.name, step=step)
         if stage.paths:
             paths = ", ".join(_text(path) for path in _absolute(stage))
             connection.execute(f"CREATE VIEW {_identifier(name)} AS SELECT * FROM read_parquet([{paths}])")  # noqa: S608
@@ -172,11 +180,11 @@ def _lock(connection: DuckDBPyConnection, inputs: Mapping[str, StagedInput], *, 
         connection.execute(f"SET {setting}")
 
 
-def _refuse_inexact(stage: StagedInput, *, step: str) -> None:
-    for item in stage.schema:
+def _refuse_inexact(schema: pa.Schema, table: str, *, step: str) -> None:
+    for item in schema:
         if _is_inexact(item.type):
             raise TransformFailed(
-                f"step {step}: column {item.name!r} of {stage.name} has type {item.type}, which DuckDB would change",
+                f"step {step}: column {item.name!r} of {table} has type {item.type}, which DuckDB would change",
                 hint="cast it in the source's query, or leave it out with `columns`",
             )
 

@@ -14,50 +14,65 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from dataflow_assets.batches import BATCH_ROWS
 from dataflow_assets.protocols import StagedInput
 
+Places = NDArray[np.int64]
 IN_MEMORY_ROWS = 200_000
 _MOST_FILES = 200
 
 
 @dataclass(frozen=True)
-class Group:
-    """One group: its value, its name as text, and its rows in pieces."""
+class Grouped:
+    """Some rows, in the order of their groups: the end of one, whole ones, the beginning of another.
 
-    name: str
-    rows: int
-    batches: Iterator[pa.RecordBatch]
+    `groups` has the number of each row's group, `names` the names by number, from `first` on.
+    """
+
+    rows: pa.RecordBatch
+    groups: Places
+    names: pa.Array
+    first: int = 0
+
+    def group_names(self) -> pa.Array:
+        """The name of each row's group."""
+        return self.names.take(pa.array(self.groups - self.first))
 
 
-def by_group(stage: StagedInput, column: str, scratch: Path, *, in_memory_rows: int = IN_MEMORY_ROWS) -> Iterator[Group]:
-    """The groups of `column` in the order of its values, null last; read each group's batches before the next group."""
+def by_group(stage: StagedInput, column: str, scratch: Path, *, in_memory_rows: int = IN_MEMORY_ROWS) -> Iterator[Grouped]:
+    """All rows by the groups of `column`, in the order of its values, null last; their numbers never fall."""
     values, counts = _values(stage, column)
-    names = ["null" if value is None else str(value) for value in values.to_pylist()]
     share = max(in_memory_rows, -(-int(counts.sum()) // _MOST_FILES))
     file_of = (np.cumsum(counts) - counts) // share
     file_of = np.cumsum(np.concatenate(([0], np.diff(file_of) > 0))) if len(file_of) else file_of
     if len(file_of) == 0 or file_of[-1] == 0:
         with stage.open_reader() as reader:
-            yield from _groups_of(list(reader), column, values, names)
+            yield from _ordered(list(reader), column, values, first=0)
         return
     paths = _write(stage, column, values, file_of, scratch)
     for number, path in enumerate(paths):
         inside = np.flatnonzero(file_of == number)
+        part, first = values[int(inside[0]) : int(inside[-1]) + 1], int(inside[0])
         with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
             if len(inside) == 1:
-                yield Group(names[inside[0]], int(counts[inside[0]]), iter(reader))
+                for rows in reader:
+                    yield Grouped(rows, np.full(rows.num_rows, first), _names(part), first)
             else:
-                part = slice(int(inside[0]), int(inside[-1]) + 1)
-                yield from _groups_of(list(reader), column, values[part], names[part])
+                yield from _ordered(list(reader), column, part, first=first)
         path.unlink()
+
+
+def _names(values: pa.Array) -> pa.Array:
+    return pa.array(["null" if value is None else str(value) for value in values.to_pylist()], pa.string())
 
 
 def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if isinstance(column.type, pa.DictionaryType) else column
 
 
-def _values(stage: StagedInput, column: str) -> tuple[pa.Array, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def _values(stage: StagedInput, column: str) -> tuple[pa.Array, Places]:
     """The distinct values, sorted, null last, and how many rows each has."""
     found: pa.Table | None = None
     with stage.open_reader([column]) as reader:
@@ -76,7 +91,7 @@ def _codes(batch: pa.RecordBatch, column: str, values: pa.Array) -> pa.Array:
     return pc.index_in(_plain(batch.column(column)), value_set=values)
 
 
-def _write(stage: StagedInput, column: str, values: pa.Array, file_of: np.ndarray, scratch: Path) -> list[Path]:
+def _write(stage: StagedInput, column: str, values: pa.Array, file_of: Places, scratch: Path) -> list[Path]:
     """Spread the rows over files, each holding whole neighbouring groups."""
     paths = [scratch / f"group-{number}.arrows" for number in range(int(file_of[-1]) + 1)]
     with ExitStack() as stack, stage.open_reader() as reader:
@@ -91,15 +106,13 @@ def _write(stage: StagedInput, column: str, values: pa.Array, file_of: np.ndarra
     return paths
 
 
-def _groups_of(batches: list[pa.RecordBatch], column: str, values: pa.Array, names: list[str]) -> Iterator[Group]:
-    """The groups of rows that fit into memory."""
+def _ordered(batches: list[pa.RecordBatch], column: str, values: pa.Array, *, first: int) -> Iterator[Grouped]:
+    """Rows that fit into memory, sorted by group and handed out in pieces."""
     if not batches:
         return
-    rows = pa.concat_batches(batches)
-    codes = _codes(rows, column, values).to_numpy()
+    rows, names = pa.concat_batches(batches), _names(values)
+    codes = _codes(rows, column, values).to_numpy().astype(np.int64)
     order = np.argsort(codes, kind="stable")
-    ordered = rows.take(pa.array(order))
-    edges = np.searchsorted(codes[order], np.arange(len(values) + 1))
-    for number, name in enumerate(names):
-        count = int(edges[number + 1] - edges[number])
-        yield Group(name, count, iter([ordered.slice(int(edges[number]), count)]))
+    for start in range(0, len(order), BATCH_ROWS):
+        part = order[start : start + BATCH_ROWS]
+        yield Grouped(rows.take(pa.array(part)), codes[part] + first, names, first)

@@ -1,7 +1,7 @@
 """The transform `python`: a function of the user, from a module or a file of the project.
 
-Here: the options, finding the function, filling its parameters, its errors with the place they came from. Not here: the forms that
-tables take (`transforms._frames`).
+Here: the options, filling its parameters, its errors with the place they came from. Not here: the forms that tables
+take (`transforms._frames`), loading a file (`user_code`).
 
 A parameter is filled, in this order: from `kwargs`; `context` with the StepContext and `window` with the window; by the name of an
 input step (`-` written `_`); the rest by position in `depends_on` order. The annotation says the form; without one it is pandas.
@@ -10,13 +10,10 @@ input step (`-` written `_`); the rest by position in `depends_on` order. The an
 from __future__ import annotations
 
 import ast
-import contextlib
 import difflib
 import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
 import traceback
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,8 +27,8 @@ from pydantic import Field, model_validator
 from dataflow_assets.errors import DataflowError, TransformFailed
 from dataflow_assets.protocols import Mistake, StagedInput, StepContext
 from dataflow_assets.spec.models import Model
+from dataflow_assets.user_code import importable, load_file, top_level_names
 
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _RESERVED = ("context", "window")
 
 
@@ -90,7 +87,7 @@ steps:
         """Call the function and stream its result. Raises TransformFailed, with the function's own error as its cause."""
         from dataflow_assets.transforms._frames import stream
 
-        with _importable(context.project_dir):
+        with importable(context.project_dir):
             function = self._find(context)
             call = _Call(function, step=context.step)
             with call.reporting():
@@ -104,7 +101,7 @@ steps:
             hint = f"`file` is relative to {project_dir}"
             return [Mistake(("file",), f"there is no file {self._options.file}", hint)] if self._options.file else []
         try:
-            names = _top_level_names(ast.parse(path.read_bytes(), filename=str(path)))
+            names = top_level_names(ast.parse(path.read_bytes(), filename=str(path)))
         except (SyntaxError, ValueError) as error:
             key = "file" if self._options.file else "function"
             return [Mistake((key,), f"{path}:{getattr(error, 'lineno', None) or 1}: {getattr(error, 'msg', error)}")]
@@ -128,7 +125,7 @@ steps:
         module_name, _, name = options.function.rpartition(":")
         shown = options.file or module_name
         try:
-            module = importlib.import_module(module_name) if options.file is None else _load_file(context.project_dir / options.file)
+            module = importlib.import_module(module_name) if options.file is None else load_file(context.project_dir / options.file)
         except FileNotFoundError as error:
             raise TransformFailed(
                 f"step {context.step}: there is no file {shown}", hint=f"`file` is relative to {context.project_dir}"
@@ -142,45 +139,6 @@ steps:
                 f"step {context.step}: {shown} has no function {name!r}", hint=f"it has {', '.join(known) or 'no functions'}"
             )
         return typing.cast("Callable[..., Any]", function)
-
-
-def _top_level_names(module: ast.Module) -> list[str]:
-    """What a module defines or imports at its top, inside `if` and `try` too; `*` for names that only running it would tell."""
-    names: list[str] = []
-    for node in ast.walk(ast.Module([item for item in module.body if not isinstance(item, _SCOPES)], [])):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.append(node.id)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names += [alias.asname or alias.name for alias in node.names]
-        elif isinstance(node, _SCOPES):
-            names.append(node.name)
-    return [item.name for item in module.body if isinstance(item, _SCOPES)] + names
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let the project's own modules be imported for a while."""
-    entry = str(folder.absolute())
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(entry)
-
-
-def _load_file(path: Path) -> Any:
-    """Run the file as a module of a private name, so that it can clash with none; anew each time, so that edits are seen."""
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    name = f"_dataflow_file_{path.stem}_{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look a class's module up here
-    spec.loader.exec_module(module)
-    return module
 
 
 class _Call:

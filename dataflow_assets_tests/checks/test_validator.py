@@ -73,6 +73,7 @@ def test_all_rules_see_one_pass_and_report_counts_and_rows(tmp_path: Path) -> No
         "nulls": 1,
         "min": "-0.01",
         "max": "2.00",
+        "frequent_values": [{"value": "-0.01", "rows": 1}],
         "failed_share": 0.25,
     }
 

@@ -22,13 +22,22 @@ def test_the_project_is_sound(call: Call, tmp_path: Path, monkeypatch: pytest.Mo
     assert [item["name"] for item in call("list", "--project", "my_project", "--json").json["pipelines"]] == ["orders", "revenue_report"]
 
 
+def test_its_tests_pass(call: Call, tmp_path: Path) -> None:
+    call("init", tmp_path / "shop")
+    answer = call(
+        "test", "--project", tmp_path / "shop", "--json", "orders_without_a_product_are_dropped", "a_negative_amount_is_not_published"
+    )
+    assert answer.code == 0, answer.out
+    assert answer.json["passed"] == 2
+
+
 def test_every_file_is_there_and_no_placeholder_is_left(call: Call, tmp_path: Path) -> None:
     answer = call("init", tmp_path / "shop", "--json")
     files = set(answer.json["files"])
     assert files == {
         "dataflow_project.yml", "pipelines/orders.yml", "pipelines/revenue_report.yml", "data/orders.csv", "data/customers.csv",
         "transforms/clean_orders.py", ".env.example", ".gitignore", "pyproject.toml", "workspace.yaml", "dagster.yaml", "README.md",
-        ".schema/project.json", ".schema/pipeline.json",
+        ".schema/project.json", ".schema/pipeline.json", ".schema/test.json", "tests/orders.yml",
     }  # fmt: skip
     on_disk = {str(path.relative_to(tmp_path / "shop")) for path in (tmp_path / "shop").rglob("*") if path.is_file()}
     assert on_disk == files
@@ -40,7 +49,8 @@ def test_every_file_is_there_and_no_placeholder_is_left(call: Call, tmp_path: Pa
 @pytest.mark.parametrize("folder", ["pipelines", "flows", "flows/daily"])
 def test_editors_find_the_schema(call: Call, tmp_path: Path, folder: str) -> None:
     assert call("init", tmp_path / "shop", "--pipelines-dir", folder).code == 0
-    for file in (tmp_path / "shop" / "dataflow_project.yml", tmp_path / "shop" / folder / "orders.yml"):
+    files = ("dataflow_project.yml", f"{folder}/orders.yml", "tests/orders.yml")
+    for file in (tmp_path / "shop" / name for name in files):
         first = file.read_text().splitlines()[0]
         schema = file.parent / first.removeprefix("# yaml-language-server: $schema=")
         assert json.loads(schema.read_text())["$schema"].startswith("http")

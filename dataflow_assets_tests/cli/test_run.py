@@ -64,6 +64,17 @@ def test_the_document_says_what_happened(call: Call, project: ProjectFolder) -> 
     assert [check["passed"] for check in first["windows"][0]["checks"]] == [True]
 
 
+def test_the_offending_values_seen_most_often_are_told(call: Call, project: ProjectFolder) -> None:
+    project.rows(*(f"{number},2024-01-02T12:00:00Z,{-1 if number % 3 else -2}" for number in range(10, 19)))
+    shown = _run(call, project, "--select", "first")
+    assert "9 of 10 rows" in shown.out
+    assert "most often: -1 (6 rows), -2 (3 rows)" in shown.out
+    (check,) = (
+        check for window in _pipelines(_run(call, project, "--json"))["first"]["windows"] for check in window["checks"] if check["failed"]
+    )
+    assert check["frequent_values"] == [{"value": -1, "rows": 6}, {"value": -2, "rows": 3}]
+
+
 def test_a_failed_window_leaves_the_others_and_skips_what_depends_on_it(call: Call, project: ProjectFolder) -> None:
     project.rows(BAD)
     project.pipeline("third", windowed("third", table="other").replace("min_value: 0", "min_value: -5"))

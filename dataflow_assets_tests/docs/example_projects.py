@@ -147,6 +147,7 @@ PREPARE: Mapping[tuple[str, str], Callable[[Path], None]] = {
     ("transforms", "python"): _python,
     ("transforms", "mad_anomaly_detector"): _delays,
     ("checks", "validator"): _flights,
+    ("checks", "contract"): _flights,
     ("checks", "metric_anomaly"): _flights,
 }
 _SERVERS = ("postgres", "mysql", "clickhouse", "snowflake", "bigquery", "http", "elasticsearch", "google_play")

@@ -18,6 +18,7 @@ from dataflow_assets.plan.build import build_plan
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.spec.load import load
 from dataflow_assets.spec.project import Project
+from dataflow_assets.testing import run_tests
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "nyc_flights"
 NOW = datetime(2014, 6, 1, tzinfo=UTC)
@@ -44,6 +45,12 @@ def run_windows(
     step = chunk or max(len(windows), 1)
     for start in range(0, len(windows), step):
         yield from run(RunRequest(project, plan, tuple(windows[start : start + step]), f"{attempt}-{start}", NOW))
+
+
+def test_its_unit_tests_pass_without_the_data() -> None:
+    outcomes = run_tests(EXAMPLE, seed=1)
+    assert [outcome.text for outcome in outcomes if not outcome.ok] == []
+    assert len(outcomes) == 12
 
 
 @pytest.fixture(scope="module")

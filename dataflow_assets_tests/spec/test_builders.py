@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from dataflow_assets.errors import SpecError
-from dataflow_assets.spec.builders import check, endpoint, pipeline, project, source, sql, transform, validator
+from dataflow_assets.spec.builders import check, contract, endpoint, pipeline, project, source, sql, transform, validator
 from dataflow_assets.spec.load import load
 
 YAML = """
@@ -116,3 +117,71 @@ def test_mistakes_point_at_the_call(build, message):
     assert message in shown
     assert Path(__file__).name in shown
     assert "\n  | " in shown
+
+
+CONTRACT = """
+contract: promise
+dataset: orders/write
+version: 2
+owner: team:sales
+mode: strict
+columns:
+  id: {type: bigint, nullable: false, unique: true}
+  note: text
+  rest:
+rules: [{check: row_count, min_rows: 1}]
+"""
+
+
+def test_a_contract_in_python_is_that_of_yaml(tmp_path: Path):
+    (tmp_path / "dataflow_project.yml").write_text("project_name: shop\n")
+    for folder, text in (("pipelines", YAML), ("contracts", CONTRACT)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "orders.yml").write_text(text)
+    promise = contract(
+        "promise",
+        dataset="orders/write",
+        version=2,
+        owner="team:sales",
+        mode="strict",
+        columns={"id": {"type": "bigint", "nullable": False, "unique": True}, "note": "text", "rest": None},
+        rules=[{"check": "row_count", "min_rows": 1}],
+    )
+    made = project("shop", pipelines=[built()], contracts=[promise], root=tmp_path)
+    assert [item.model for item in load(tmp_path).contracts] == [item.model for item in made.contracts]
+
+
+def test_mistakes_of_a_contract_point_at_the_call():
+    with pytest.raises(SpecError) as refused:
+        contract("promise", dataset="orders", columns={"id": "bigitn"})
+    (problem,) = refused.value.problems
+    assert problem.place.file == __file__
+    assert "did you mean 'bigint'?" in problem.message
+    twice = [contract("promise", dataset="orders", columns={"id": "int"}) for _ in range(2)]
+    with pytest.raises(SpecError, match="the contract name 'promise' is also used"):
+        project("shop", contracts=twice)
+
+
+def is_good(rows):
+    return rows["id"] > 0
+
+
+def test_a_rule_takes_a_function_itself():
+    rules = [{"function": is_good, "kwargs": {}}, {"column": "id", "not_null": True}]
+    named = [{"function": f"{__name__}:is_good", "kwargs": {}}, {"column": "id", "not_null": True}]
+    assert source("read", "csv", checks=rules, file_path="x").model.checks == named
+    assert validator("valid", depends_on="read", checks=rules).model.config == {"checks": named}
+    assert rules[0]["function"] is is_good, "what was given is left alone"
+
+
+def test_a_function_of_the_running_script_is_named_by_its_file(monkeypatch, tmp_path):
+    main = type(sys)("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(is_good, "__module__", "__main__")
+    assert source("read", "csv", checks=[{"function": is_good}]).model.checks == [{"function": f"{tmp_path / 'script.py'}:is_good"}]
+
+
+def test_a_rule_of_a_contract_stays_with_its_dataset():
+    with pytest.raises(SpecError, match="the rule about shop looks at another dataset"):
+        contract("promise", dataset="orders", columns={"shop": {"type": "int", "to": {"step": "shops", "column": "id"}}})

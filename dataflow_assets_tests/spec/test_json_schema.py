@@ -9,7 +9,7 @@ from jsonschema import Draft7Validator
 
 from dataflow_assets import discovery
 from dataflow_assets.spec import yaml
-from dataflow_assets.spec.json_schema import pipeline_schema, project_schema
+from dataflow_assets.spec.json_schema import contract_schema, data_test_schema, pipeline_schema, project_schema
 
 PIPELINE = """
 pipeline_name: orders
@@ -122,3 +122,70 @@ def test_examples_of_plugins_pass(pipeline):
                     data = json.loads(json.dumps(document.data, default=str))
                     if "steps" in data:
                         assert errors(pipeline, data) == [], kind
+
+
+def test_the_rules_of_a_step_are_those_of_a_validator(pipeline):
+    rules = [
+        {"column": "id", "not_null": True, "max_failed": "1%", "where": "{{ which }}"},
+        {"column": "customer", "to": {"step": "customers", "column": "id"}},
+        {"anomaly": {"metric": "row_count"}},
+    ]
+    document = {"steps": [{"id": "a", "type": "source", "source_type": "csv", "checks": rules}]}
+    assert errors(pipeline, document) == []
+    for wrong in ({"column": "id", "notnull": True}, {"column": "id", "monotonic": "up"}, {"column": "a", "to": {"stp": "b"}}):
+        assert errors(pipeline, {"steps": [{"id": "a", "type": "source", "source_type": "csv", "checks": [wrong]}]}), wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "ok"),
+    [
+        ("test: a\npipeline: p\nwindow: 2024-01-01\ngiven: {s: [{x: 1}]}\nexpect: [{x: 1}]", True),
+        (
+            "name: a\npipeline: p\nwindow: [2024-01-01]\ngiven: {s: {csv: a.csv, columns: {x: int64}}}\nexpect: {row_count: 0}",
+            True,
+        ),
+        (
+            "test: a\npipeline: p\nvars: {x: 1}\nexisting: {sql: select 1}\nexpect: {columns: [x], error: x}\nproperties: [late]",
+            True,
+        ),
+        ("test: a\npipeline: p", False),
+        ("test: a\npipeline: p\nexpect: {row: []}", False),
+        ("test: a\npipeline: p\nexpect: []\nproperties: [never]", False),
+        ("test: a\npipeline: p\ngiven: [1]\nexpect: []", False),
+    ],
+)
+def test_a_test_is_accepted_as_the_loader_does(text, ok):
+    assert (errors(data_test_schema(), plain(text)) == []) is ok
+
+
+CONTRACT = """
+contract: orders
+dataset: sales/out
+owner:
+columns:
+  id: {type: bigint, nullable: false, unique: true, rules: [{max_value: 9, severity: warn}]}
+  note: text
+  rest:
+rules: [{check: row_count, min_rows: 1}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_good"),
+    [
+        ("note: text", "note: text", True),
+        ("note: text", "note: {dtype: text, min_length: 1}", True),
+        ("note: text", "note: {typ: text}", False),
+        ("note: text", "note: {type: text, nullable: perhaps}", False),
+        ("note: text", "note: 3", False),
+        ("max_value: 9", "max_valu: 9", False),
+        ("dataset: sales/out", "table: raw.orders", True),
+        ("dataset: sales/out", "", False),
+        ("dataset: sales/out", "dataset: sales/out\ntable: raw.orders", False),
+        ("owner:", "mode: strcit", False),
+        ("owner:", "ower: team:a", False),
+        ("min_rows: 1", "min_rows: few", False),
+    ],
+)
+def test_the_schema_of_contracts(old, new, is_good):
+    assert (errors(contract_schema(), plain(CONTRACT.replace(old, new, 1))) == []) is is_good

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -17,7 +20,7 @@ from dataflow_assets.errors import TransformFailed
 from dataflow_assets.mad import Detector, Settings
 from dataflow_assets.protocols import StepContext
 from dataflow_assets.spec.models import PipelineModel
-from dataflow_assets.transforms import _groups, mad_anomaly_detector
+from dataflow_assets.transforms import _groups, _seasons, mad_anomaly_detector
 from dataflow_assets.transforms.mad_anomaly_detector import DetectorOptions, Transform
 from dataflow_assets_tests.staged import context_in, staged
 
@@ -105,6 +108,156 @@ def test_numbers_of_any_kind_and_missing_ones(tmp_path: Path) -> None:
         assert found["mean"].to_pylist() == [0.0, 0.0, 2.0, 2.0]
     missing = apply(pa.table({"timestamp": range(4), "value": [1.0, None, float("nan"), 4.0]}), tmp_path, min_window_size=1)
     assert missing["mean"].to_pylist() == [0.0, 0.0, 0.0, 1.0]
+
+
+def hourly(days: int, *, spike: int | None = None) -> pa.Table:
+    """Quiet nights, busy days; the spike is a night as busy as a day."""
+    generator = np.random.default_rng(11)
+    hour = np.arange(24 * days) % 24
+    value = np.where(hour < 8, 10.0, 100.0) + generator.normal(0, 2, len(hour))
+    if spike is not None:
+        value[spike] = 100.0
+    weekday = np.arange(24 * days) // 24 % 7
+    return pa.table({"timestamp": np.arange(len(hour)), "value": value, "hour": hour, "weekday": weekday})
+
+
+def test_a_season_finds_what_the_whole_hides(tmp_path: Path) -> None:
+    rows, night = hourly(40, spike=24 * 39 + 3), 24 * 39 + 3
+    options = {"use_weighted": False, "n_sigma": 6}
+    assert apply(rows, tmp_path, **options)["is_anomaly"][night].as_py() is False
+    found = apply(rows, tmp_path, feature_columns=["hour"], **options)
+    assert found.column_names == [*rows.column_names, *ADDED, "seasonality"]
+    row = found.slice(night, 1).to_pylist()[0]
+    assert (row["is_anomaly"], row["anomaly_direction"], row["seasonality"]) == (True, "up", "hour=3")
+    same_hour = [value for value, hour in zip(rows["value"].to_pylist(), rows["hour"].to_pylist(), strict=True) if hour == 3]
+    expected = Detector(Settings(use_weighted=False, n_sigma=6)).feed(np.array(same_hour))
+    mine = found.filter(pc.equal(found["hour"], 3))
+    assert mine["anomaly_score"].to_numpy() == pytest.approx(expected.score), "the window is taken among rows of the season"
+
+
+def test_features_each_on_their_own_or_combined(tmp_path: Path) -> None:
+    """A loud Sunday is explained by the weekday alone, a loud night by the hour alone, together each has its own history."""
+    rows = hourly(70)
+    value = rows["value"].to_numpy().copy()
+    sunday = rows["weekday"].to_numpy() == 6
+    value[sunday] = 300.0 + np.random.default_rng(1).normal(0, 2, int(sunday.sum()))
+    rows = rows.set_column(1, "value", pa.array(value))
+    options = {"use_weighted": False, "n_sigma": 8, "feature_columns": ["hour", "weekday"], "min_window_size": 5}
+    own = apply(rows, tmp_path, **options).slice(24 * 60)
+    explained = {row["seasonality"].split("=")[0] for row in own.to_pylist() if row["weekday"] == 6}
+    assert explained == {"weekday"}
+    assert {row["seasonality"].split("=")[0] for row in own.to_pylist() if row["weekday"] != 6 and row["hour"] < 8} == {"hour"}
+    assert not any(own["is_anomaly"].to_pylist())
+    both = apply(rows, tmp_path, use_combined_seasonality=True, **options)
+    assert set(both["seasonality"].to_pylist()) == {f"hour={hour}, weekday={day}" for hour in range(24) for day in range(7)}
+    assert both["std"].to_pylist()[:120] == [0.0] * 120, "a combined season of an hour a week is slow to learn"
+    assert both["std"].to_pylist()[-1] > 0
+    single = apply(rows, tmp_path, **options | {"feature_columns": "hour"})
+    assert (
+        single["mean"].to_pylist()
+        == apply(rows, tmp_path, use_combined_seasonality=True, **options | {"feature_columns": "hour"})["mean"].to_pylist()
+    )
+
+
+def test_seasons_within_groups_over_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_groups.by_group, "__kwdefaults__", {"in_memory_rows": 90})
+    monkeypatch.setattr(_groups, "BATCH_ROWS", 17)
+    count = 400
+    generator = np.random.default_rng(2)
+    group, season = generator.integers(0, 6, count), generator.integers(0, 3, count)
+    group[:150] = 4
+    kinds = pa.array(season).cast(pa.string()).dictionary_encode()
+    rows = pa.table({"timestamp": np.arange(count), "value": generator.normal(size=count), "group": group, "season": kinds})
+    found = apply(rows, tmp_path, group_column="group", feature_columns=["season"], min_window_size=3).sort_by("timestamp")
+    assert found.num_rows == count
+    scores = found["anomaly_score"].to_numpy()
+    for one in range(6):
+        for other in range(3):
+            mine = (group == one) & (season == other)
+            expected = Detector(Settings(min_window_size=3)).feed(rows["value"].to_numpy()[mine])
+            assert scores[mine] == pytest.approx(expected.score)
+
+
+def test_a_season_without_spread_does_not_hide_an_anomaly(tmp_path: Path) -> None:
+    """Of a season of constant values nothing can be said of another value: the other season speaks. The same value again is explained."""
+    constant = [5.0] * 12
+    noisy = [float(100 + number % 5) for number in range(12)]
+    columns = {"timestamp": range(25), "a": ["c"] * 12 + ["n"] * 12 + ["c"], "b": ["x"] * 12 + ["y"] * 13}
+    options = {"feature_columns": ["a", "b"], "use_weighted": False}
+    other = apply(pa.table({**columns, "value": [*constant, *noisy, 900.0]}), tmp_path, **options).to_pylist()[-1]
+    assert (other["is_anomaly"], other["seasonality"]) == (True, "b=y")
+    same = apply(pa.table({**columns, "value": [*constant, *noisy, 5.0]}), tmp_path, **options).to_pylist()[-1]
+    assert (same["is_anomaly"], same["seasonality"]) == (False, "a=c")
+
+
+def test_nothing_is_judged_before_every_season_knows_enough(tmp_path: Path) -> None:
+    """An ordinary night is unusual for its weekday, which has a day's rows after a week; its hour knows seven."""
+    rows = hourly(14)
+    options = {"use_weighted": False, "n_sigma": 8, "feature_columns": ["hour", "weekday"]}
+    assert any(apply(rows, tmp_path, **options | {"feature_columns": ["weekday"]})["is_anomaly"].to_pylist())
+    found = apply(rows, tmp_path, **options)
+    assert not any(found["is_anomaly"].to_pylist())
+    early = found.slice(24 * 8, 24)
+    assert set(early["mean"].to_pylist()) == {0.0}
+    assert {name.split("=")[0] for name in early["seasonality"].to_pylist()} == {"hour"}
+    assert min(found.slice(24 * 12)["mean"].to_pylist()) > 0
+
+
+def test_feature_columns_that_are_no_season_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TransformFailed, match="feature_columns 'hour' is not in the data"):
+        apply(series(4), tmp_path, feature_columns=["hour"])
+    nested = pa.table({"timestamp": [1], "value": [1.0], "parts": [[1]]})
+    with pytest.raises(TransformFailed, match=r"'parts' holds list<.*>, which is no season"):
+        apply(nested, tmp_path, feature_columns=["parts"])
+    monkeypatch.setattr(_seasons, "MOST_SEASONS", 3)
+    with pytest.raises(TransformFailed, match="timestamp have more than 3 different values\n  -> a season must come back"):
+        apply(series(4), tmp_path, feature_columns=["timestamp"])
+
+
+def test_a_column_that_is_called_seasonality_stays_without_features(tmp_path: Path) -> None:
+    found = apply(pa.table({"seasonality": ["x"], "timestamp": [1], "value": [1.0]}), tmp_path)
+    assert found["seasonality"].to_pylist() == ["x"]
+
+
+BEYOND = """
+import sys
+from pathlib import Path
+import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+from dataflow_assets.protocols import StagedInput
+from dataflow_assets.transforms.mad_anomaly_detector import DetectorOptions, Transform
+from dataflow_assets_tests.staged import context_in
+
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
+
+folder, batches = Path(sys.argv[1]), int(sys.argv[2])
+schema = pa.schema([("timestamp", pa.int64()), ("value", pa.float64()), ("group", pa.int32()), ("hour", pa.int8())])
+generator = np.random.default_rng(1)
+with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
+    for number in range(batches):
+        at = np.arange(number * 8192, number * 8192 + 8192)
+        columns = [at, generator.normal(size=8192), generator.integers(0, 300, 8192).astype("int32"), (at % 24).astype("int8")]
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+stage = StagedInput("rows", schema, batches * 8192, (str(folder / "rows.parquet"),))
+options = DetectorOptions(feature_columns=["hour"], window_size=60)
+rows = 0
+with Transform(options).apply({"rows": stage}, context_in(folder)) as reader:
+    for batch in reader:
+        rows += batch.num_rows
+assert rows == batches * 8192, rows
+print(peak())
+"""
+
+
+def test_memory_is_bounded_at_fifty_times_the_batch(tmp_path: Path) -> None:
+    """With groups in files and seasons within them."""
+
+    def peak(batches: int) -> int:
+        argv = [sys.executable, "-c", BEYOND, str(tmp_path), str(batches)]
+        return int(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+
+    one, many = peak(1), peak(50)
+    assert many - one < 200, f"{one} MB, then {many} MB for fifty times the rows"
 
 
 def test_columns_of_the_same_name_are_replaced(tmp_path: Path) -> None:
