@@ -34,7 +34,8 @@ class MetricRun:
         self._measuring: Measuring = context.shared.setdefault("measuring", Measuring(context))
         kept = known_values(options, context) if options.dimension else ()
         self._wanted = self._measuring.add(Wanted(options.metric, options.dimension, options.top, kept))
-        self._start = context.window.start if context.window is not None else context.now or datetime.now(UTC)
+        # a batch is as old as the clock says that dates its ledger rows, not as the run that it belongs to
+        self._start = context.window.start if context.window is not None else datetime.now(UTC)
 
     def update(self, batch: Any) -> None:
         """Nothing is needed of the stream."""
