@@ -188,6 +188,14 @@ class Severity(enum.StrEnum):
     ERROR = "error"
 
 
+class Scope(enum.StrEnum):
+    """What a check must see to judge a row: the row alone, the other rows too (unique), or it judges no rows (a row count)."""
+
+    ROW = "row"
+    ROWS = "rows"
+    DATASET = "dataset"
+
+
 @dataclass(frozen=True)
 class CheckPromise:
     """One asset check that a check makes: what is known of it before it runs."""
@@ -197,6 +205,9 @@ class CheckPromise:
     description: str = ""
     blocking: bool = True
     """Whether its failure keeps the window from being published."""
+    quarantine: bool = False
+    """Whether it sets offending rows aside; told before it runs, so that the place where they go is claimed in time."""
+    scope: Scope = Scope.DATASET
 
 
 @dataclass(frozen=True)
@@ -280,6 +291,15 @@ class Check(Protocol):
 
 
 @runtime_checkable
+class PromisesFromFiles(Protocol):
+    """A check whose promises stand in a file of the project, which planning may read but not run; asked instead of `promises`."""
+
+    def promises_in(self, project_dir: Path) -> Sequence[CheckPromise]:
+        """As `Check.promises`; a file that cannot be read is `mistakes`' matter, not an error here."""
+        ...
+
+
+@runtime_checkable
 class TellsSourceVersion(Protocol):
     """A connector that knows, without reading, whether a source has changed; a stage of an older version is not resumed."""
 
@@ -290,7 +310,7 @@ class TellsSourceVersion(Protocol):
 
 @runtime_checkable
 class TellsCodeVersion(Protocol):
-    """A transform whose meaning lies outside its options, in a file; a stage made by older code is not resumed."""
+    """A transform or check whose meaning lies outside its options, in a file; a stage made by older code is not resumed."""
 
     def code_version(self, project_dir: Path) -> str:
         """A text that differs when the code does, such as a hash of the file."""

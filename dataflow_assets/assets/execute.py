@@ -15,7 +15,7 @@ import dagster as dg
 
 from dataflow_assets.assets.build import pipeline_job
 from dataflow_assets.assets.instance import open_instance, provision_pools
-from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, job_name, tag_value
+from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, REPLAY_TAG, job_name, tag_value
 from dataflow_assets.assets.partitions import partitions_of, range_tags
 from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets, pool_of
 from dataflow_assets.errors import DataflowError, Interrupted, RunFailed
@@ -74,13 +74,14 @@ def execute(
     on_event: OnEvent | None = None,
     full_refresh: bool = False,
     checks_only: bool = False,
+    replay: bool = False,
 ) -> list[PipelineResult]:
     """Run pipelines, upstream ones first: `windows` names each pipeline and what to run of it, `(None,)` without windows.
 
-    `steps` narrows a pipeline to some of its steps; with `checks_only` just their checks run, and nothing is materialized. A
-    pipeline whose upstream failed is skipped, the others go on. Each run is in the instance with its events, and can be
-    re-executed from the UI of this code location. An interrupt ends the run and gives the status `interrupted` to it and
-    `skipped` to the rest.
+    `steps` narrows a pipeline to some of its steps; with `checks_only` just their checks run, and nothing is materialized.
+    `replay`: for the sake of quarantined rows, see `RunRequest`. A pipeline whose upstream failed is skipped, the others go on.
+    Each run is in the instance with its events, and can be re-executed from the UI of this code location. An interrupt ends the
+    run and gives the status `interrupted` to it and `skipped` to the rest.
     """
     opened = instance or open_instance(project)
     results: dict[str, PipelineResult] = {}
@@ -93,7 +94,8 @@ def execute(
                     results[pipeline.name] = PipelineResult(pipeline.name, "skipped", reason=reason)
                     continue
                 chosen = (steps or {}).get(pipeline.name)
-                task = _Task(project, pipeline, windows[pipeline.name], chosen, full_refresh, checks_only)
+                marks = _marks(full_refresh=full_refresh, replay=replay)
+                task = _Task(project, pipeline, windows[pipeline.name], chosen, checks_only, marks)
                 results[pipeline.name] = _run_pipeline(plan, task, opened, _Watch(on_event))
     finally:
         if instance is None:
@@ -116,8 +118,9 @@ class _Task:
     pipeline: PipelinePlan
     windows: Sequence[Window | None]
     steps: frozenset[str] | None
-    full_refresh: bool
     checks_only: bool
+    marks: Mapping[str, str]
+    """Further tags of the run."""
 
     @property
     def chosen(self) -> list[Window]:
@@ -206,15 +209,17 @@ def _upstream_assets(pipeline: PipelinePlan, around: Surroundings) -> Iterable[d
             yield dg.AssetSpec(key, partitions_def=partitions_of(publisher.windows) if publisher.windows else None)
 
 
+def _marks(*, full_refresh: bool, replay: bool) -> dict[str, str]:
+    return {name: "true" for name, wanted in ((FULL_REFRESH_TAG, full_refresh), (REPLAY_TAG, replay)) if wanted}
+
+
 def _tags(task: _Task) -> dict[str, str]:
-    tags = {PIPELINE_TAG: tag_value(task.pipeline.name)}
+    tags = {PIPELINE_TAG: tag_value(task.pipeline.name), **task.marks}
     overrides = {name: value for name, value in task.project.overrides.items() if not looks_secret(name)}
     if overrides:
         tags[OVERRIDES_TAG] = mask(json.dumps(overrides, default=str))
     if task.pipeline.windows:
         tags |= range_tags(task.pipeline.windows, task.chosen)
-    if task.full_refresh:
-        tags[FULL_REFRESH_TAG] = "true"
     return tags
 
 

@@ -57,7 +57,14 @@ def materialized(event: StepFinished, step: StepPlan, *, window: Window | None, 
     elif step.role == "transform" and isinstance(query := step.config.get("query"), str):
         metadata["dagster/column_lineage"] = _made_by(query, tuple(zip(step.inputs, inputs, strict=False)))
     metadata |= {f"metric/{name}": _number(value) for name, value in event.metrics.items() if _is_shown(name)}
-    return metadata | _published(event)
+    return metadata | _published(event) | _quarantined(event)
+
+
+def _quarantined(event: StepFinished) -> dict[str, Any]:
+    """How many rows were set aside, and, where they are published, the table that holds them."""
+    if not event.quarantined and not event.quarantine:
+        return {}
+    return {"quarantined": event.quarantined} | ({"quarantine_table": event.quarantine} if event.quarantine else {})
 
 
 def _published(event: StepFinished) -> dict[str, Any]:
@@ -126,13 +133,17 @@ def table_column(name: str, kind: str, nullable: bool, promise: PromisedColumn |
     return dg.TableColumn(name, type=kind, description=promise.description or None, constraints=constraints)
 
 
-def evaluated(result: CheckResult, *, window: Window | None) -> dict[str, Any]:
-    """Metadata of one check evaluation: the counts and a few offending rows."""
+def evaluated(result: CheckResult, *, window: Window | None, pipeline: str = "", key: str = "") -> dict[str, Any]:
+    """Metadata of one check evaluation: the counts and a few offending rows; of rows set aside, how to see them."""
     metadata: dict[str, Any] = {"checked": result.checked, "failed": result.failed}
     if window is not None:
         metadata["window"] = str(window)
     metadata |= {f"metric/{name}": _number(value) for name, value in result.metrics.items() if _is_shown(name)}
     metadata |= {name: _shown(value) for name, value in result.metadata.items()}
+    if result.quarantine and result.failed:
+        windows = f" --window {key}" if window is not None else ""
+        metadata["quarantined"] = result.failed
+        metadata["quarantined_rows"] = f"dataflow quarantine show {pipeline} --rule {result.name}{windows}"
     if result.samples:
         metadata["offending_rows"] = _table(result.samples)
     return metadata

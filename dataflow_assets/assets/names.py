@@ -10,6 +10,7 @@ import re
 PIPELINE_TAG = "dataflow/pipeline"
 WINDOWS_TAG = "dataflow/windows"
 FULL_REFRESH_TAG = "dataflow/full_refresh"
+REPLAY_TAG = "dataflow/replay"
 OVERRIDES_TAG = "dataflow/vars"
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_]+")

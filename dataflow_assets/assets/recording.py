@@ -83,7 +83,7 @@ class _Recorder:
                 description=mask(result.description) or None,
                 severity=dg.AssetCheckSeverity.ERROR if result.severity is Severity.ERROR else dg.AssetCheckSeverity.WARN,
                 blocking=result.blocking,
-                metadata=metadata.evaluated(result, window=window),
+                metadata=metadata.evaluated(result, window=window, pipeline=self.op.pipeline.name, key=event.key),
                 partition=partition,
             )
         if key in self.asked.checks and key not in self.evaluated:

@@ -25,7 +25,7 @@ from dataflow_assets.checks._limits import (
 )
 from dataflow_assets.checks._metric import AnomalyOptions, slug
 from dataflow_assets.checks._relations import To
-from dataflow_assets.checks._rules import AGGREGATES, Rule, RuleKind
+from dataflow_assets.checks._rules import AGGREGATES, ALONE, COMPARING, OnFailure, Rule, RuleKind
 from dataflow_assets.checks._sql import aggregate_condition, row_condition
 from dataflow_assets.checks._types import refuse_bad_type
 from dataflow_assets.protocols import Severity
@@ -164,6 +164,9 @@ class RuleItem(Model):
     )
     severity: Severity = Field(Severity.ERROR, description="warn reports and goes on")
     blocking: bool = Field(True, description="whether a failure keeps the window from being published; never for severity warn")
+    on_failure: OnFailure = Field(
+        OnFailure.FAIL, description="quarantine publishes the other rows and keeps those that break the rule; for rules about rows"
+    )
     name: str | None = Field(None, description="name of the asset check; default: from the column and the rule")
     description: str = Field("", description="shown with the check")
 
@@ -199,6 +202,8 @@ class RuleItem(Model):
         for kind in kinds:
             self._refuse_incomplete(kind)
         self._refuse_strangers(kinds)
+        if self.on_failure is OnFailure.QUARANTINE:
+            self._refuse_quarantine(kinds)
         self._refuse_limits()
         return self
 
@@ -259,6 +264,22 @@ class RuleItem(Model):
         if self.warn_above is not None and self.severity is Severity.WARN:
             raise ValueError("with `severity: warn` write max_failed: above it, the warning comes")
 
+    def _refuse_quarantine(self, kinds: Sequence[RuleKind]) -> None:
+        for kind in kinds:
+            if kind not in ALONE | COMPARING or (kind is RuleKind.FUNCTION and self.whole):
+                rules = ", ".join(known for known in _KEYS if known in ALONE | COMPARING)
+                raise ValueError(f"`on_failure: quarantine` is for rules about rows ({rules}); {kind} judges the dataset, not a row")
+        if self.max_failed is not None or self.warn_above is not None:
+            raise ValueError(
+                "`max_failed` and `warn_above` let rows through that break a rule, `on_failure: quarantine` keeps them out; its limit "
+                "is `quarantine: {max_rows: ..., max_share: ...}` beside the checks"
+            )
+        if self.severity is Severity.WARN or not self.blocking:
+            written = "severity: warn" if self.severity is Severity.WARN else "blocking: false"
+            raise ValueError(
+                f"`{written}` publishes the rows that break a rule, `on_failure: quarantine` keeps them out: write one of them"
+            )
+
     def _refuse_limits(self) -> None:
         for inclusive, exclusive in (("min_value", "above"), ("max_value", "below")):
             if self._is_set(inclusive) and self._is_set(exclusive):
@@ -290,6 +311,7 @@ class RuleItem(Model):
             severity=self.severity,
             blocking=self.blocking,
             description=self.description,
+            on_failure=self.on_failure,
             **self._wanted(kind),
         )
         if kind in _WHOLE or kind is RuleKind.REQUIRED_COLUMNS:

@@ -18,7 +18,7 @@ from dataflow_assets.checks._frequent import Frequent
 from dataflow_assets.checks._literals import jsonable
 from dataflow_assets.checks._row_tests import RowTest
 from dataflow_assets.checks._rules import Rule
-from dataflow_assets.protocols import CheckResult, StagedInput
+from dataflow_assets.protocols import CheckResult, Severity, StagedInput
 
 SAMPLES = 5
 Samples = list[dict[str, Any]]
@@ -102,18 +102,23 @@ def outcome(
     samples: Samples | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> CheckResult:
-    """The result of `rule`; it passed when no more rows failed than it tolerates, unless `passed` says otherwise."""
+    """The result of `rule`; it passed when no more rows failed than it tolerates, unless `passed` says otherwise.
+
+    Where `passed` says it, no rows can be set aside.
+    """
     permitted, severity = rule.verdict(failed, checked)
+    quarantine = rule.quarantines and passed is None
     if passed is not None:
         permitted, severity = passed, rule.severity
     return CheckResult(
         name=rule.name,
         passed=permitted,
         description=f"{rule.description}: {sentence}" if rule.description else sentence,
-        severity=severity,
-        blocking=rule.blocking,
+        severity=Severity.WARN if quarantine else severity,
+        blocking=rule.blocking and not quarantine,
         checked=checked,
         failed=failed,
         samples=tuple(samples or ()),
         metadata={"rule": str(rule.kind), **(metadata or {}), "failed_share": failed / checked if checked else 0.0},
+        quarantine=quarantine,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from dataflow_assets.checks._limits import Allowance
 from dataflow_assets.checks._metric import AnomalyOptions
 from dataflow_assets.checks._sql import aggregate_condition, row_condition
-from dataflow_assets.protocols import CheckPromise, Severity
+from dataflow_assets.protocols import CheckPromise, Scope, Severity
 from dataflow_assets.tables import DatasetRef
 
 
@@ -48,6 +48,22 @@ class RuleKind(enum.StrEnum):
     SCHEMA = "schema_check"
 
 
+class OnFailure(enum.StrEnum):
+    """What becomes of a window with rows that break a rule."""
+
+    FAIL = "fail"
+    QUARANTINE = "quarantine"
+
+
+ALONE = frozenset(
+    {
+        *(RuleKind.NOT_NULL, RuleKind.ANY_NOT_NULL, RuleKind.RANGE, RuleKind.ACCEPTED_VALUES, RuleKind.REJECTED_VALUES),
+        *(RuleKind.REGEX, RuleKind.NOT_REGEX, RuleKind.LENGTH, RuleKind.EXPRESSION, RuleKind.FUNCTION),
+    }
+)
+"""Rules that need only the row itself to judge it."""
+COMPARING = frozenset({RuleKind.UNIQUE, RuleKind.MONOTONIC, RuleKind.RELATIONSHIPS})
+"""Rules about rows that look at other rows too."""
 AGGREGATES = frozenset({RuleKind.MIN, RuleKind.MAX, RuleKind.MEAN, RuleKind.SUM, RuleKind.DISTINCT_COUNT})
 NONE = Allowance(rows=0)
 
@@ -83,6 +99,19 @@ class Rule:
     anomaly: AnomalyOptions | None = None
     named: bool = False
     """Whether the user chose the name."""
+    on_failure: OnFailure = OnFailure.FAIL
+
+    @property
+    def scope(self) -> Scope:
+        """What it must see to judge a row."""
+        if self.kind in COMPARING:
+            return Scope.ROWS
+        return Scope.ROW if self.kind in ALONE and not self.whole else Scope.DATASET
+
+    @property
+    def quarantines(self) -> bool:
+        """Whether the rows that break it are set aside."""
+        return self.on_failure is OnFailure.QUARANTINE
 
     @property
     def promise(self) -> CheckPromise:
@@ -90,7 +119,7 @@ class Rule:
         if self.anomaly is not None:
             return self.anomaly.promise
         only_warns = self.severity is Severity.WARN or (self.warn_above is not None and self.max_failed is None)
-        return CheckPromise(self.name, self.description or self._sentence(), self.blocking and not only_warns)
+        return CheckPromise(self.name, self.description or self._sentence(), self.blocking and not only_warns, self.quarantines, self.scope)
 
     @property
     def uses(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ first one, in the order of the stage, is good, and every further one breaks the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,10 @@ class UniqueRun:
                 failed = values.extra
             samples = values.samples(stage) if failed else []
             metadata |= values.frequent.shown()
-        return self._result(failed, metadata=metadata, samples=samples)
+        result = self._result(failed, metadata=metadata, samples=samples)
+        if result.quarantine and values.dropped:  # not all of the later copies could be found again
+            return replace(result, quarantine=False, severity=self.rule.severity, blocking=self.rule.blocking)
+        return result
 
     def pick(self, facts: Facts) -> pa.BooleanArray | None:
         """The rows of a batch that repeat the value of an earlier row; asked of every batch once more, in order, after `finish`."""

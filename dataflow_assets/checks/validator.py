@@ -27,7 +27,7 @@ from dataflow_assets.checks._row_tests import AnyNotNull, Expression, Limited, R
 from dataflow_assets.checks._rows import RowRun
 from dataflow_assets.checks._rules import AGGREGATES, Rule, RuleKind, distinct_names
 from dataflow_assets.checks._sql import aggregate_condition, row_condition
-from dataflow_assets.protocols import CheckPromise, CheckResult, Mistake, Reference, StagedInput, StepContext
+from dataflow_assets.protocols import BrokenRows, CheckPromise, CheckResult, Mistake, Reference, StagedInput, StepContext
 from dataflow_assets.spec.models import Model, Names
 
 SHOWN_COLUMNS = 4
@@ -86,7 +86,7 @@ class PointsAtRows(Protocol):
 
 
 class ValidatorRun:
-    """All rules over one stream; see `protocols.CheckRun`."""
+    """All rules over one stream; see `protocols.CheckRun` and `protocols.PicksRows`."""
 
     def __init__(self, rules: Sequence[Rule], runs: Sequence[RuleRun], conditions: Conditions) -> None:
         self._rules, self.runs, self._conditions = rules, runs, conditions
@@ -107,6 +107,14 @@ class ValidatorRun:
             return [self._result(rule, run, stage) for rule, run in zip(self._rules, self.runs, strict=True)]
         finally:
             self._conditions.close()
+
+    def pick(self, batch: pa.RecordBatch) -> Sequence[BrokenRows]:
+        """Which rows break which quarantining rule, in the order of the rules."""
+        facts, broken = self.facts(batch), list[BrokenRows]()
+        for rule, run in zip(self._rules, self.runs, strict=True):
+            if rule.quarantines and isinstance(run, PointsAtRows) and (rows := run.pick(facts)) is not None:
+                broken.append(BrokenRows(rule.name, rule.columns[0] if len(rule.columns) == 1 else "", rows))
+        return broken
 
     def _result(self, rule: Rule, run: RuleRun, stage: StagedInput) -> CheckResult:
         trouble = self._conditions.trouble(*_conditions_of(rule))

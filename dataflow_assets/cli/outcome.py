@@ -155,6 +155,8 @@ def step_data(step: StepFinished) -> dict[str, Any]:
         "seconds": round(step.seconds, 3),
         "checksum": step.checksum,
         "resumed": step.resumed,
+        "quarantined": step.quarantined,
+        "quarantine": step.quarantine or None,
         "published": published_data(published) if published else None,
     }
 
@@ -181,6 +183,7 @@ def check_data(check: CheckEvaluated) -> dict[str, Any]:
         "blocking": result.blocking,
         "checked": result.checked,
         "failed": result.failed,
+        "quarantine": result.quarantine,
         "description": result.description,
         "samples": list(result.samples),
         "frequent_values": list(result.metadata.get("frequent_values", ())),

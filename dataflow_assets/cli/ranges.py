@@ -68,12 +68,12 @@ def window_options(function: F) -> F:
             help="Run this window, published or not; may be repeated. `dataflow plan` shows keys.",
         ),
         click.option(
-            "--end", metavar="TIME", callback=_check_bound, help="Only windows before this moment, on the pipeline's clock; exclusive."
+            "--end", metavar="TIME", callback=check_bound, help="Only windows before this moment, on the pipeline's clock; exclusive."
         ),
         click.option(
             "--start",
             metavar="TIME",
-            callback=_check_bound,
+            callback=check_bound,
             help="Only windows from this moment on, e.g. 2024-01-31 or 2024-01-31T06:00; inclusive.",
         ),
     ):
@@ -81,7 +81,8 @@ def window_options(function: F) -> F:
     return function
 
 
-def _check_bound(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+def check_bound(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A click callback: the text of a date or time, else BadParameter."""
     if value is not None:
         try:
             as_utc(value.strip())

@@ -81,6 +81,9 @@ class Report:
             self._check(event)
         elif isinstance(event, StepFinished):
             self._log.debug("%s %s: %s rows in %.2fs", event.key, event.step, event.rows, event.seconds)
+            if event.published and event.quarantined:
+                aside = f"{_rows(event.quarantined)} quarantined in {event.quarantine}"
+                self.line("WARN", f"{event.key} {event.step}: {aside}", indent=4)
             if event.published and event.published.note:
                 self.line("WARN", f"{event.key} {event.step}: {event.published.note}", indent=4)
             for change in event.published.schema_changes if event.published else ():

@@ -1,6 +1,7 @@
 """`dataflow schema`: the JSON Schema of the project's files; `schema show` and `schema diff`: the columns of its targets over time.
 
-Here: printing them. Not here: making the JSON Schema (`spec.json_schema`), asking the registries (`execution.schemas`).
+Here: printing them. Not here: making the JSON Schema (`spec.json_schema`), asking the registries (`execution.schemas`), `schema infer`
+(`cli.schema_infer`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import click
 
 from dataflow_assets.cli.choosing import choose, selection_options
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, explain
+from dataflow_assets.cli.schema_infer import infer
 from dataflow_assets.cli.terminal import Session, as_json, plural, table
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand, VerbGroup
@@ -51,6 +53,9 @@ def schema_of(kind: str) -> dict[str, Any]:
         "test": json_schema.data_test_schema,
     }
     return made[kind]()
+
+
+command.add_command(infer)
 
 
 @command.command("show", cls=VerbCommand)

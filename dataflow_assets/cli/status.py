@@ -45,18 +45,20 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
 
 
 def _report(chosen: Chosen, pipeline: PipelinePlan, *, now: datetime) -> dict[str, Any]:
+    from dataflow_assets.execution.held import held_counts
     from dataflow_assets.execution.status import ledger_entries, window_status
 
     try:
         ledgers = ledger_entries(chosen.project, pipeline, now=now)
         todos = window_status(chosen.project, pipeline, now=now)
+        held = held_counts(chosen.project, pipeline, now=now)
     except Exception as error:  # noqa: BLE001 - whatever a system answers is this pipeline's status
         return {"name": pipeline.name, "error": {**describe(error), "text": explain(error)}}
     return {
         "name": pipeline.name,
         "error": None,
         **_counts(pipeline, todos),
-        "endpoints": [_endpoint(step, held) for step, held in ledgers.items()],
+        "endpoints": [{**_endpoint(step, known), "quarantined": held[step]} for step, known in ledgers.items()],
     }
 
 
@@ -93,6 +95,8 @@ def _print(session: Session, chosen: Chosen, reports: Sequence[Mapping[str, Any]
     for report in reports:
         for gap in report.get("gaps", [])[:3]:
             session.say(f"  {report['name']}: not published {gap}")
+        if aside := sum(endpoint["quarantined"] for endpoint in report.get("endpoints", [])):
+            session.say(f"  {report['name']}: {plural(aside, 'row')} in quarantine: dataflow quarantine list {report['name']}")
         if report["error"]:
             session.say(click.style(f"\n{report['name']}: cannot tell: ", fg="red") + report["error"]["text"])
     due = sum(count for report in reports if report.get("windowed") for state, count in report["windows"].items() if state in _DUE)

@@ -49,8 +49,12 @@ class PipelineVerdicts:
             self.evaluated.append(event)
         elif isinstance(event, WindowStarted):
             self.windows += 1
-        elif isinstance(event, WindowFailed) and not isinstance(event.error, CheckFailed):
+        elif isinstance(event, WindowFailed) and not self._told(event):
             self.stopped.append(event)
+
+    def _told(self, event: WindowFailed) -> bool:
+        """Whether the window failed because of checks that say so themselves, unlike those whose rows go beyond a quarantine's budget."""
+        return isinstance(event.error, CheckFailed) and any(one.key == event.key for one in self.failed)
 
     @property
     def failed(self) -> list[CheckEvaluated]:
@@ -91,7 +95,8 @@ def tell(session: Session, verdicts: PipelineVerdicts, event: Event) -> None:
             from dataflow_assets.secrets import mask
 
             session.say("      " + mask(", ".join(f"{key}={value!r}" for key, value in sample.items()))[:160])
-    elif isinstance(event, WindowFailed) and not isinstance(event.error, CheckFailed):
+    elif verdicts.stopped and verdicts.stopped[-1] is event:
+        assert isinstance(event, WindowFailed)
         _say(session, "ERROR", f"{verdicts.pipeline.name}.{event.step} {event.key}: {explain(event.error)}")
 
 

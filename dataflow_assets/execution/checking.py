@@ -30,13 +30,21 @@ class RunningChecks:
         """The checks without their steps."""
         return [run for _, run in self.runs]
 
+    def of(self, step: StepPlan) -> list[CheckRun]:
+        """The checks of one step."""
+        return [run for owner, run in self.runs if owner.id == step.id]
+
 
 def begin_checks(work: Work, producer: StepPlan, schema: pa.Schema, *, owner: StepPlan | None = None) -> RunningChecks:
     """Start every check on the data of `producer`: its own, those of check steps and endpoints that pass it on.
 
     With `owner`, only the checks of that step.
     """
-    owners = [owner] if owner else _watchers(work, producer)
+    return begin_checks_of(work, [owner] if owner else watchers(work, producer), schema)
+
+
+def begin_checks_of(work: Work, owners: Sequence[StepPlan], schema: pa.Schema) -> RunningChecks:
+    """Start the checks of these steps on one stream."""
     runs: list[tuple[StepPlan, CheckRun]] = []
     for step in owners:
         runs += [(step, _begin(work, step, plan, schema)) for plan in step.checks]
@@ -44,21 +52,24 @@ def begin_checks(work: Work, producer: StepPlan, schema: pa.Schema, *, owner: St
 
 
 def finish_checks(work: Work, running: RunningChecks, stage: Stage) -> None:
-    """Collect the results, by the step they belong to, and their metrics for the ledger."""
+    """Collect the results, by the step they belong to, and their metrics for the ledger; they replace earlier ones of the same steps."""
     work.stages[stage.receipt.step] = stage  # a check may look at other columns of its own dataset
+    for step, _ in running.runs:
+        work.results[step.id] = []
     for step, run in running.runs:
         results = run.finish(stage.as_input(step.id))
-        work.results.setdefault(step.id, []).extend(results)
+        work.results[step.id].extend(results)
         for result in results:
             work.metrics.update({f"{step.id}.{name}": value for name, value in result.metrics.items()})
 
 
-def _watchers(work: Work, producer: StepPlan) -> list[StepPlan]:
+def watchers(work: Work, producer: StepPlan) -> list[StepPlan]:
+    """The steps whose checks see the rows of `producer`, in order; a rule that sets rows aside counts although its step is not reported."""
     published_apart = work.session.request.checks_only
     return [
         step
         for step in work.steps
-        if step.id in work.chosen
+        if (step.id in work.chosen or step.quarantines)
         and producer_of(work.pipeline, step).id == producer.id
         and not (published_apart and step.role == "endpoint")
     ]

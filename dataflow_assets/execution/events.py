@@ -76,6 +76,10 @@ class StepFinished:
     metrics: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What a transform wants shown beside its result."""
+    quarantined: int = 0
+    """Rows that the step's rules have set aside; for an endpoint, all that were kept from it on the way."""
+    quarantine: str = ""
+    """For an endpoint: the table or file where they are."""
 
 
 @dataclass(frozen=True)

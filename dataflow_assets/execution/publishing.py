@@ -6,7 +6,7 @@ connector's `publish`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from zoneinfo import ZoneInfo
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from dataflow_assets.errors import AuditFailed
 from dataflow_assets.execution.events import Event
+from dataflow_assets.execution.quarantine import HELD, TABLE, claim_quarantine, publish_quarantine
 from dataflow_assets.execution.reporting import finished
 from dataflow_assets.execution.work import Work
 from dataflow_assets.failpoints import failpoint
@@ -42,6 +43,7 @@ def claim_early(work: Work, step: StepPlan) -> None:
     work.targets[step.id] = target
     if work.window is not None or target.mode is WriteMode.REPLACE:
         unit = Unit(work.pipeline.name, step.id, work.key if work.window else WHOLE, work.window)
+        claim_quarantine(work, step, unit.key)
         work.claims[step.id] = work.session.connector(step).claim(target, unit, attempt=work.attempt.record.attempt)
 
 
@@ -50,7 +52,8 @@ def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
     stage, target = work.stage_of(step), work.targets[step.id]
     connector = work.session.connector(step)
     claim = work.claims.get(step.id) or _claim_batch(work, step, stage, target)
-    request = _request(work, step, stage, claim)
+    aside = publish_quarantine(work, step, claim)
+    request = _request(work, step, stage, claim, aside)
     failpoint("publish.ready")
     pa.default_memory_pool().release_unused()  # what staging has freed goes back to the system before the target's driver asks for more
     published = connector.publish(request)
@@ -59,15 +62,17 @@ def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
     if not published.already:
         work.session.remember(step, target, _entry(request, published))
     report = finished(work, step, started=started)
-    yield replace(report, published=published, metrics=dict(work.metrics))
+    held, where = int(aside.get(HELD, 0)), aside.get(TABLE, "")
+    yield replace(report, published=published, metrics=dict(work.metrics), quarantined=held, quarantine=where)
 
 
 def _claim_batch(work: Work, step: StepPlan, stage: Stage, target: Target) -> Claim:
     unit = Unit(work.pipeline.name, step.id, stage.receipt.batch)
+    claim_quarantine(work, step, unit.key)
     return work.session.connector(step).claim(target, unit, attempt=work.attempt.record.attempt)
 
 
-def _request(work: Work, step: StepPlan, stage: Stage, claim: Claim) -> PublishRequest:
+def _request(work: Work, step: StepPlan, stage: Stage, claim: Claim, aside: Mapping[str, str]) -> PublishRequest:
     return PublishRequest(
         target=work.targets[step.id],
         claim=claim,
@@ -77,7 +82,7 @@ def _request(work: Work, step: StepPlan, stage: Stage, claim: Claim) -> PublishR
         open_reader=stage.open_reader,
         paths=stage.paths,
         metrics=dict(work.metrics),
-        state={**_state(work, stage), FINGERPRINT: step.fingerprint},
+        state={**_state(work, stage), FINGERPRINT: step.fingerprint, **aside},
     )
 
 

@@ -13,6 +13,7 @@ from dataflow_assets import discovery
 from dataflow_assets.errors import Problem
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, StepPlan
 from dataflow_assets.plan.options import check_options, has_template
+from dataflow_assets.plan.schema_key import KIND, schema_path
 from dataflow_assets.protocols import Mistake, TellsMistakes
 from dataflow_assets.spec.models import StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
@@ -41,7 +42,9 @@ def _mistakes_at(project: Project, step: StepPlan, model: StepModel) -> Iterator
     for check in step.checks:
         for mistake in _mistakes(project, step, discovery.find("checks", check.kind), check.options):
             rule = mistake.path[1] if len(mistake.path) > 1 else None
-            if isinstance(rule, int) and check.options is not step.config:  # some of the rules of `checks:`, in a list of their own
+            if check.kind == KIND and check.options is not step.config:
+                yield schema_path(model, mistake.path), mistake
+            elif isinstance(rule, int) and check.options is not step.config:  # some of the rules of `checks:`, in a list of their own
                 yield ("checks", model.checks.index(check.options["checks"][rule]), *mistake.path[2:]), mistake
             else:
                 yield ("config", *mistake.path), mistake

@@ -23,6 +23,8 @@ def report_checks(work: Work, step: StepPlan) -> Iterator[Event]:
     results = work.results.pop(step.id, [])
     for result in results:
         yield CheckEvaluated(work.key, step.id, result)
+    if not work.session.request.checks_only:
+        refuse_beyond_budget(work, step)
     broken = [result for result in results if not result.passed and result.blocking and result.severity is Severity.ERROR]
     if broken and work.session.request.checks_only:
         work.broken += broken
@@ -35,6 +37,8 @@ def report_checks(work: Work, step: StepPlan) -> Iterator[Event]:
 
 def refuse_broken(work: Work) -> None:
     """The end of checks that ran alone. Raises CheckFailed when a blocking one did not pass."""
+    for error in work.refused.values():
+        raise error
     if work.broken:
         raise CheckFailed(
             f"{work.pipeline.name}: Data validation failed: {_told(work.broken)}",
@@ -44,6 +48,12 @@ def refuse_broken(work: Work) -> None:
 
 def _told(broken: Sequence[CheckResult]) -> str:
     return "; ".join(result.description or result.name for result in broken)
+
+
+def refuse_beyond_budget(work: Work, step: StepPlan) -> None:
+    """Raises CheckFailed when the rules of a step would set more rows aside than its budget allows."""
+    if step.id in work.refused:
+        raise work.refused[step.id]
 
 
 def finished(work: Work, step: StepPlan, *, started: float) -> StepFinished:
@@ -61,4 +71,5 @@ def finished(work: Work, step: StepPlan, *, started: float) -> StepFinished:
         resumed=producer_of(work.pipeline, step).id in work.resumed,
         preview=stage.preview(),
         metadata=work.metadata.get(step.id, {}),
+        quarantined=work.aside[step.id].receipt.rows if step.id in work.aside else 0,
     )

@@ -36,6 +36,8 @@ class RunRequest:
     checks_only: bool = False
     full_refresh: bool = False
     batch: str = ""
+    replay: bool = False
+    """Whether it is for the sake of quarantined rows: then a source that holds fewer rows than it did is refused."""
 
 
 @dataclass(frozen=True)

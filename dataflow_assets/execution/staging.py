@@ -20,6 +20,7 @@ from dataflow_assets.execution.attempts import adopt_stage
 from dataflow_assets.execution.checking import begin_checks, finish_checks
 from dataflow_assets.execution.events import Event, Progress
 from dataflow_assets.execution.session import Rendered
+from dataflow_assets.execution.splitting import judge_published, set_aside
 from dataflow_assets.execution.work import Work, step_context
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
@@ -39,7 +40,7 @@ def stage_step(work: Work, step: StepPlan) -> Iterator[Event]:
         failpoint(f"{'extract' if step.role == 'source' else 'transform'}.begin")
         with _open(work, step, plugin, rendered) as reader:
             stage = yield from _write(work, step, reader, fingerprint=fingerprint)
-    work.stages[step.id] = stage
+    work.stages.setdefault(step.id, stage)
 
 
 def stage_for_checks(work: Work, step: StepPlan) -> Iterator[Event]:
@@ -48,6 +49,7 @@ def stage_for_checks(work: Work, step: StepPlan) -> Iterator[Event]:
     window = WindowFilter(target.window_column, work.window, target.timezone) if target.window_column and work.window else None
     with work.session.connector(step).read_target(target, window) as reader:
         yield from _write(work, step, reader, fingerprint="published", owner=step)
+    judge_published(work, step)
 
 
 def _plugin(work: Work, step: StepPlan, context: Any) -> tuple[Any, Rendered]:
@@ -86,6 +88,7 @@ def _resume(work: Work, step: StepPlan, fingerprint: str) -> Stage | None:
     if not verify_stage(stage, observers=running.observers):
         return None
     finish_checks(work, running, stage)
+    set_aside(work, step, running, stage)
     work.resumed.add(step.id)
     return stage
 
@@ -106,6 +109,8 @@ def _write(
     if stage is None:
         raise StageCorrupt(f"the stage {folder} vanished while it was being used", hint="is another process deleting files there?")
     finish_checks(work, running, stage)
+    if owner is None:
+        set_aside(work, step, running, stage)
     return stage
 
 

@@ -13,7 +13,7 @@ from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.execution.publishing import claim_early, publish
-from dataflow_assets.execution.reporting import finished, refuse_broken, report_checks
+from dataflow_assets.execution.reporting import finished, refuse_beyond_budget, refuse_broken, report_checks
 from dataflow_assets.execution.session import Session
 from dataflow_assets.execution.staging import stage_for_checks, stage_step
 from dataflow_assets.execution.work import Work, looked_at, with_ancestors
@@ -43,15 +43,23 @@ def run_window(session: Session, window: Window | None, *, key: str) -> Iterator
         refuse_broken(work)
         failpoint("window.before_sweep")
     except Exception as error:  # noqa: BLE001 -- the boundary: whatever stops a window is reported as its failure
-        attempt.fail(current, mask(str(error)), refused=isinstance(error, CheckFailed))
+        _leave(work, current, error)
         yield WindowFailed(key, window, current, error)
         return
     except BaseException:
-        attempt.fail(current, "interrupted")
+        _leave(work, current, None)
         raise
     attempt.succeed()
     sweep_dead(unit)
     yield WindowFinished(key, window, time.perf_counter() - started)
+
+
+def _leave(work: Work, step: str, error: Exception | None) -> None:
+    """Note for the next attempt how this one ended; checks that ran alone leave nothing, whatever they found."""
+    if work.session.request.checks_only:
+        work.attempt.succeed()
+    else:
+        work.attempt.fail(step, mask(str(error)) if error else "interrupted", refused=isinstance(error, CheckFailed))
 
 
 def _needed(session: Session, chosen: frozenset[str]) -> frozenset[str]:
@@ -80,6 +88,7 @@ def _run_step(work: Work, step: StepPlan) -> Iterator[Event]:
     elif step.role == "endpoint" and checks_only and step.checks and step.id in work.chosen:
         yield from stage_for_checks(work, step)
     if step.id not in work.chosen:
+        refuse_beyond_budget(work, step)
         return
     if step.role == "endpoint" and not checks_only:
         yield from _report_endpoint_checks(work)

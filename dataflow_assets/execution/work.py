@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt
 from dataflow_assets.execution.session import Rendered, Session
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
@@ -39,6 +40,18 @@ def with_ancestors(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[
     return frozenset(needed)
 
 
+def upstream_of(pipeline: PipelinePlan, step: StepPlan) -> frozenset[str]:
+    """The step and every step whose rows reach it."""
+    found: set[str] = set()
+    waiting = [step.id]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(pipeline.by_id[name].inputs)
+    return frozenset(found)
+
+
 def looked_at(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
     """The steps that the checks of the chosen ones look at."""
     return frozenset(name for step in chosen for name in pipeline.by_id[step].looks_at)
@@ -63,6 +76,14 @@ class Work:
     """Failed blocking checks of a run of checks alone, which goes on to the others."""
     metrics: dict[str, float] = field(default_factory=dict)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    aside: dict[str, Stage] = field(default_factory=dict)
+    """The rows that each step's rules have set aside, as rows of a quarantine."""
+    read: dict[str, int] = field(default_factory=dict)
+    """How many rows each source had."""
+    asides: dict[str, Claim] = field(default_factory=dict)
+    """The claim of each endpoint on its quarantine."""
+    refused: dict[str, CheckFailed] = field(default_factory=dict)
+    """Steps whose rules would set more rows aside than their budget allows."""
 
     @property
     def pipeline(self) -> PipelinePlan:
@@ -79,8 +100,10 @@ class Work:
         return {name: {"row_count": stage.receipt.rows} for name, stage in self.stages.items()}
 
     def stage_of(self, step: StepPlan) -> Stage:
-        """The stage that this step made or passes on."""
-        return self.stages[producer_of(self.pipeline, step).id]
+        """The stage that this step made or passes on; of a step that has set rows aside, the others."""
+        while step.id not in self.stages and step.role in {"check", "endpoint"}:
+            step = self.pipeline.by_id[step.inputs[0]]
+        return self.stages[step.id]
 
 
 class _Variables(Mapping[str, Any]):

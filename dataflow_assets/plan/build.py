@@ -152,10 +152,12 @@ def _refuse_same_asset_keys(drafts: Sequence[PipelineDraft]) -> None:
 def _refuse_clashes(drafts: Sequence[PipelineDraft]) -> None:
     by_name = {draft.name: draft for draft in drafts}
     for later, first, reason in clashes([writer for draft in drafts for writer in draft.writers()]):
-        message = f"{later.pipeline}.{later.step} writes {later.table}, as {first.pipeline}.{first.step} does ({first.place}): {reason}"
+        what = "quarantines into" if later.aside else "writes"
+        message = f"{later.pipeline}.{later.step} {what} {later.table}, as {first.pipeline}.{first.step} does ({first.place}): {reason}"
+        hint = "add quarantine: {table: ...} to one of them" if later.aside else "write to another table or file, or let both append"
         draft = by_name[later.pipeline]
         if later.step in draft.steps:
-            draft.findings.add(("steps", draft.steps[later.step].index), message, hint="write to another table or file, or let both append")
+            draft.findings.add(("steps", draft.steps[later.step].index), message, hint=hint)
 
 
 def _refuse_unknown_upstream(project: Project, drafts: Sequence[PipelineDraft]) -> None:

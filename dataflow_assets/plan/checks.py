@@ -27,7 +27,7 @@ def rules_of(step: StepModel, index: int, findings: Findings) -> tuple[CheckPlan
     for number, rule in enumerate(step.checks):
         groups[METRIC if "anomaly" in rule else RULES].append(number)
     plans = tuple(_plan(kind, step, index, numbers, findings) for kind, numbers in groups.items() if numbers)
-    _refuse_same_names(plans, step, index, findings)
+    refuse_same_names(plans, step, index, findings)
     return plans
 
 
@@ -92,7 +92,8 @@ def _promises(implementation: Any, kind: str, options: Any) -> tuple[CheckPromis
         return (CheckPromise(kind),)
 
 
-def _refuse_same_names(plans: tuple[CheckPlan, ...], step: StepModel, index: int, findings: Findings) -> None:
+def refuse_same_names(plans: tuple[CheckPlan, ...], step: StepModel, index: int, findings: Findings) -> None:
+    """Add a problem for each name that two checks of a step would have in Dagster."""
     names = [name for plan in plans for name in plan.names]
     for name in sorted({name for name in names if names.count(name) > 1}):
         findings.add(step_path(index, "checks"), f"step {step.id!r} has two checks named {name!r}", hint="give one of them another `name:`")

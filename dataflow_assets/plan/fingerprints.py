@@ -1,6 +1,7 @@
 """Fingerprints of steps: short texts that change when what a step makes of its inputs is written differently.
 
-Here: what counts as different. Not here: the content of Python files and rendered values (`execution` adds those).
+Here: what counts as different, of a check step also the file that says what it checks. Not here: the content of a transform's file and
+rendered values (`execution` adds those).
 
 Descriptions, tags, asset keys, `checks:` and the schema policy do not count, so that a corrected check reuses the rows already
 staged; and a check step changes its own fingerprint but not that of the steps after it, which get its input unchanged.
@@ -42,6 +43,7 @@ def _step(pipeline: PipelineModel, draft: Draft, writing: Writing, inputs: Itera
         "window_column": writing.window_column,
         "windows": [windows.cadence.cron, windows.cadence.timezone] if windows else None,
         "inputs": list(inputs),
+        **({"code": code} if (code := [check.code for check in draft.checks if check.code]) and draft.plugin.role == "check" else {}),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise, Reference
-from dataflow_assets.spec.models import FreshnessOptions, RetryOptions
+from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions, RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
 
@@ -28,6 +28,8 @@ class CheckPlan:
     kind: str
     options: Mapping[str, Any]
     """Raw, templates not yet rendered."""
+    code: str = field(default="", kw_only=True)
+    """A text that changes with the file that says what is checked; empty where the options say it all."""
     promises: tuple[CheckPromise, ...]
     """The Dagster asset checks it makes."""
     references: tuple[Reference, ...] = ()
@@ -37,6 +39,11 @@ class CheckPlan:
     def names(self) -> tuple[str, ...]:
         """The names of those checks."""
         return tuple(promise.name for promise in self.promises)
+
+    @property
+    def quarantines(self) -> bool:
+        """Whether it sets rows aside: as it promises, or, of a plugin whose results are not known before it runs, as its options say."""
+        return self.options.get("on_failure") == "quarantine" or any(promise.quarantine for promise in self.promises)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class StepPlan:
     window_column: str | None = None
     schema_policy: SchemaPolicy | None = None
     """The endpoint's own, the pipeline's or the project's; None when nobody says one."""
+    quarantine: QuarantineOptions = field(default_factory=QuarantineOptions)
+    """The budget for rows that its rules set aside; for an endpoint also where they are kept."""
     table: str | None = None
     """`connection.schema.table` (or path) that a source reads or an endpoint writes, None when unknown before rendering."""
     reads: tuple[AssetPath, ...] = ()
@@ -94,6 +103,11 @@ class StepPlan:
     contract: ContractPlan | None = None
     fingerprint: str = ""
     """Changes whenever the step, its connection's kind or anything upstream in the pipeline is written differently."""
+
+    @property
+    def quarantines(self) -> bool:
+        """Whether a rule of this step sets rows aside."""
+        return any(check.quarantines for check in self.checks)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from dataflow_assets.plan.fingerprints import fingerprints
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
 from dataflow_assets.plan.model import AssetPath, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
+from dataflow_assets.plan.quarantine import asides, refuse_bad_quarantines
 from dataflow_assets.plan.references import looked_up_tables, refuse_bad_references
 from dataflow_assets.plan.rendering import Renderer
 from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_lost_inputs, refuse_metrics_without_home
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
-from dataflow_assets.spec.models import PipelineModel, StepModel
+from dataflow_assets.spec.models import PipelineModel, QuarantineOptions, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
-from dataflow_assets.tables import SchemaPolicy
+from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import as_utc, parse_duration
 
 _PLAIN_CRON = re.compile(r"(\*|[1-5]?\d|\*/([2-9]|[1-5]\d)) (\*|1?\d|2[0-3]) (\*|[1-9]|1\d|2[0-8]) \* (\*|[0-6])")
@@ -58,14 +59,18 @@ class PipelineDraft:
         return self.loaded.model
 
     def writers(self) -> list[Writer]:
-        """Its endpoints whose target is known."""
+        """Its endpoints whose target is known, and where the rows that they set aside are kept."""
         found = []
+        kept = asides(self.steps, self.writes)
         for name, table in self.writes.items():
             draft, mode = self.steps[name], self.writings[name].mode
             if mode is not None:
                 place = self.findings.places.at(("steps", draft.index))
                 single = draft.plugin.implementation.capabilities.single_file
                 found.append(Writer(self.name, name, place, table, mode, single, self.windows))
+                if name in kept:
+                    aside = mode if mode is WriteMode.REPLACE else WriteMode.REPLACE_WINDOW
+                    found.append(Writer(self.name, name, place, kept[name], aside, single, self.windows, aside=True))
         return found
 
     def step_plans(self, reads: Mapping[str, tuple[AssetPath, ...]]) -> tuple[StepPlan, ...]:
@@ -89,6 +94,7 @@ class PipelineDraft:
             mode=writing.mode,
             keys=writing.keys,
             window_column=writing.window_column,
+            quarantine=draft.model.quarantine or QuarantineOptions(),
             schema_policy=writing.schema_policy or self.default_policy if draft.plugin.role == "endpoint" else None,
             table=str(table) if table else None,
             reads=reads,
@@ -119,6 +125,7 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     steps = draft_steps(model, connections, renderer, findings)
     refuse_lost_inputs(steps, findings)
     refuse_metrics_without_home(steps, findings)
+    refuse_bad_quarantines(steps, findings)
     refuse_bad_references(steps, model, connections, findings)
     writings = {name: _writing(model, draft, findings) for name, draft in steps.items()}
     reads = {name: read_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "source"}

@@ -39,6 +39,7 @@ class Renderer:
     """What the templates of one pipeline can name."""
 
     def __init__(self, project: Project, pipeline: PipelineModel) -> None:
+        self.root = project.root
         self._pipeline = pipeline
         self._variables: Mapping[str, Any] = {**project.model.vars, **pipeline.variables, **project.overrides}
         self.context = TemplateContext(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_assets.plan.checks import keeps_history, own_check, rules_of
+from dataflow_assets.plan.checks import keeps_history, own_check, refuse_same_names, rules_of
 from dataflow_assets.plan.findings import Findings, step_path
 from dataflow_assets.plan.graph import children, find_cycles, reachable, topological
 from dataflow_assets.plan.kinds import Link, Plugin, find_link, find_plugin
@@ -18,6 +18,7 @@ from dataflow_assets.plan.model import CheckPlan
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.options import check_options, known_keys, split_block
 from dataflow_assets.plan.rendering import Renderer
+from dataflow_assets.plan.schema_key import schema_check, with_file_promises
 from dataflow_assets.spec.models import PipelineModel, StepModel, sql_fields
 
 
@@ -102,7 +103,7 @@ def looked_at(drafts: Mapping[str, Draft], draft: Draft) -> list[str]:
 def _draft(
     step: StepModel, index: int, connections: Mapping[str, Mapping[str, Any]], renderer: Renderer, findings: Findings
 ) -> Draft | None:
-    for key, value in (("config", step.config), ("checks", step.checks)):
+    for key, value in (("config", step.config), ("checks", step.checks), ("schema", step.pandera)):
         renderer.refuse_mistakes(value, step_path(index, key), findings, where=f"step {step.id!r}")
     plugin = find_plugin(step, index, connections, findings)
     if plugin is None:
@@ -115,9 +116,11 @@ def _draft(
         findings.add(step_path(index, "connection"), f"step {step.id!r} is a {plugin.role}, it uses no connection", hint="remove the key")
     config = renderer.settled(step.config, keep=sql_fields(options_model(plugin)))
     options = _checked_options(step, index, plugin, config, findings)
-    checks = rules_of(step, index, findings)
+    checks = (*rules_of(step, index, findings), *schema_check(step, index, findings, renderer=renderer))
     if plugin.role == "check":
-        checks = (own_check(step, plugin, options), *checks)
+        own = own_check(step, plugin, options)
+        checks = (with_file_promises(own, plugin.implementation, options, root=renderer.root), *checks)
+    refuse_same_names(checks, step, index, findings)
     return Draft(index, step, plugin, link, config, options, checks)
 
 

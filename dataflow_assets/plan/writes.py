@@ -44,6 +44,8 @@ class Writer:
     mode: WriteMode
     single_file: bool
     windows: WindowPlan | None
+    aside: bool = False
+    """Whether the table holds the rows that the step has set aside."""
 
 
 def source_column(pipeline: PipelineModel, draft: Draft, findings: Findings) -> str | None:

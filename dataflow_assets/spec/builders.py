@@ -30,6 +30,7 @@ from dataflow_assets.errors import Place, Problem, SpecError
 from dataflow_assets.spec.data_tests import DataTestModel, LoadedTest
 from dataflow_assets.spec.load import environment_of
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, StepType
+from dataflow_assets.spec.object_names import object_name, split_model
 from dataflow_assets.spec.problems import missing_plugins, problems_of
 from dataflow_assets.spec.project import LoadedPipeline, Places, Project
 
@@ -185,9 +186,11 @@ def _refuse_duplicate_contracts(contracts: Sequence[LoadedContract]) -> None:
 
 
 def _step(id: str, role: StepType, written: Mapping[str, Any], config: Mapping[str, Any]) -> BuiltStep:
-    """Keywords that are keys of a step (`description`, `tags`, `asset_key`) go to the step, all others to its config."""
+    """Keywords that are keys of a step (`description`, `tags`, `asset_key`, `quarantine`) go to the step, all others to its config."""
     place = _caller()
-    own = {key: config[key] for key in ("description", "tags", "asset_key") if key in config}
+    moved, config = split_model(written.get("processor_type"), config)
+    written = {**written, **moved}
+    own = {key: config[key] for key in ("description", "tags", "asset_key", "quarantine") if key in config}
     rest = {key: value for key, value in config.items() if key not in own}
     said = {key: value for key, value in written.items() if value is not None}
     values = {"id": id, "type": role, **_functions_named(said), **own, "config": _functions_named(rest)}
@@ -203,13 +206,8 @@ def _functions_named(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _function_named(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A function of the script that is running is named by its file, any other by its module."""
     function = item.get("function")
-    if not callable(function):
-        return item
-    file = getattr(sys.modules.get(function.__module__), "__file__", None)
-    private = function.__module__ == "__main__" or function.__module__.startswith("_dataflow_file_")
-    return {**item, "function": f"{Path(file).absolute() if private and file else function.__module__}:{function.__qualname__}"}
+    return {**item, "function": object_name(function)} if callable(function) else item
 
 
 def _made(model: type[M], values: Mapping[str, Any], places: Places) -> M:

@@ -87,6 +87,29 @@ class WindowOptions(Model):
         return Cadence(self.every, self.timezone)
 
 
+def _as_share(value: Any) -> Any:
+    """`10%` as 0.1; a number as it is."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            return float(value.strip().removesuffix("%")) / 100
+        except ValueError:
+            raise ValueError(f"{value!r} is not a share: write a percentage such as 10%, or a number between 0 and 1") from None
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_as_share, json_schema_input_type=float | str), Field(ge=0, le=1)]
+
+
+class QuarantineOptions(Model):
+    """How many rows a step's rules may set aside before the window fails; at an endpoint also where such rows are kept."""
+
+    max_rows: int | None = Field(None, ge=0, description="most rows that the step's rules may set aside in one window; default: no limit")
+    max_share: Share = Field(0.1, description="largest share of the step's rows that they may set aside in one window, such as 1%")
+    table: str | None = Field(
+        None, min_length=1, description="at an endpoint: the table, or file, for rows set aside; default: its own name and __quarantine"
+    )
+
+
 StepType = Literal["source", "processor", "endpoint", "transform", "check"]
 
 
@@ -107,9 +130,17 @@ class StepModel(Model):
     depends_on: Names = Field(default_factory=list, description="the steps whose rows it takes; needed by every step but a source")
     config: dict[str, Any] = Field(default_factory=dict, description="the plugin's own options")
     checks: list[dict[str, Any]] = Field(default_factory=list, description="rules on this step's output, as under a validator's checks")
+    quarantine: QuarantineOptions | None = Field(
+        None, description="the budget of its rules with on_failure: quarantine; at an endpoint also where such rows are kept"
+    )
     description: str = Field("", description="shown in the UI")
     asset_key: Names | None = Field(None, description="replaces pipeline/step as the Dagster asset key")
     tags: Names = Field(default_factory=list, description="for selectors and the UI")
+    pandera: str | dict[str, Any] | None = Field(
+        None,
+        validation_alias=AliasChoices("schema", "pandera"),
+        description="a pandera model that its output must fit: module:Model or file.py:Model, or the options of the check pandera",
+    )
 
     @field_validator("id")
     @classmethod

@@ -14,7 +14,7 @@ from dataflow_assets.assets.instance import open_instance
 from dataflow_assets.cli.junit import Case, write_junit
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets.spec.load import load
-from dataflow_assets_tests.cli.conftest import Answer, ProjectFolder, whole
+from dataflow_assets_tests.cli.conftest import Answer, ProjectFolder, whole, windowed
 
 Call = Callable[..., Answer]
 
@@ -94,12 +94,31 @@ def test_what_was_changed_behind_its_back_is_found_in_every_window(published: Pr
     ]
     assert '"id": 1' in (bad[0].findtext("failure") or "")
     assert call("check", "--project", published.root, "--window", "2024-01-02").code == 0
+    assert call("plan", "--project", published.root, "--json").json["pipelines"][0]["to_run"] == 0, "a look reopens no window"
 
 
 def test_warnings_can_be_made_errors(published: ProjectFolder, call: Call) -> None:
     _change(published, "INSERT INTO checked SELECT * FROM checked WHERE id = 4")
     assert call("check", "--project", published.root).code == 0
     assert call("check", "--project", published.root, "--warnings-as-errors").code == 1
+
+
+def test_a_row_that_is_published_cannot_be_set_aside(published: ProjectFolder, call: Call) -> None:
+    rule = "{column: value, min_value: 0, on_failure: quarantine}"
+    published.pipeline("checked", CHECKED.replace("{column: value, min_value: 0}", rule))
+    _change(published, "UPDATE checked SET value = -5 WHERE id = 4")
+    answer = call("check", "--project", published.root)
+    assert answer.code == 1
+    assert "FAIL  checked.publish.value_range 2024-01-03" in answer.out
+
+
+def test_more_rows_than_a_quarantine_takes_are_a_failure(project: ProjectFolder, call: Call) -> None:
+    project.pipeline("first", windowed("first", table="facts").replace("min_value: 0", "min_value: 0, on_failure: quarantine"))
+    assert call("run", "--project", project.root, "--select", "first").code == 0
+    project.rows("5,2024-01-03T12:00:00Z,-7", "6,2024-01-03T13:00:00Z,-8")
+    answer = call("check", "--project", project.root, "--select", "first")
+    assert answer.code == 1
+    assert "FAIL  first.check.value_range 2024-01-03" in answer.out
 
 
 def test_a_source_is_read_again_and_a_range_can_be_asked_for(project: ProjectFolder, call: Call) -> None:

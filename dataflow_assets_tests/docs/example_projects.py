@@ -131,6 +131,22 @@ def _python(folder: Path) -> None:
     _text(folder / "transforms" / "clean.py", code + "    return flights.filter(pl.col('dep_delay') < longest_delay)\n")
 
 
+def _model(folder: Path) -> None:
+    _flights(folder)
+    _text(
+        folder / "models" / "flights.py",
+        """\
+import pandera.polars as pa
+
+
+class Flights(pa.DataFrameModel):
+    flight: int = pa.Field(ge=0, unique=True)
+    origin: str = pa.Field(isin=["EWR", "JFK", "LGA"])
+    distance: int = pa.Field(gt=0, le=6000, nullable=True)
+""",
+    )
+
+
 def _delays(folder: Path) -> None:
     lines = [f"2024-01-01T{number:02d}:00:00Z,EWR,{number % 3 if number != 20 else 90}" for number in range(24)]
     _text(folder / "data" / "delays.csv", "hour,origin,mean_delay\n" + "\n".join(lines) + "\n")
@@ -149,6 +165,7 @@ PREPARE: Mapping[tuple[str, str], Callable[[Path], None]] = {
     ("checks", "validator"): _flights,
     ("checks", "contract"): _flights,
     ("checks", "metric_anomaly"): _flights,
+    ("checks", "pandera"): _model,
 }
 _SERVERS = ("postgres", "mysql", "clickhouse", "snowflake", "bigquery", "http", "elasticsearch", "google_play")
 NOT_EMBEDDED = {("connectors", kind) for kind in _SERVERS}

@@ -64,6 +64,16 @@ def test_the_example_of_a_plugin_runs(plugin: tuple[str, str], tmp_path: Path) -
     assert family != "checks" or any(isinstance(event, CheckEvaluated) for event in events)
 
 
+def test_the_model_that_is_shown_fits_its_example(tmp_path: Path) -> None:
+    folder = write_project(tmp_path, discovery.find("checks", "pandera").example)
+    PREPARE["checks", "pandera"](folder)
+    (model,) = blocks("python", page="docs/pandera.md")
+    (folder / "models" / "flights.py").write_text(model.text)
+    results = [event.result for event in run_pipeline(folder) if isinstance(event, CheckEvaluated)]
+    assert [result.name for result in results if not result.passed] == []
+    assert {"schema", "schema_origin_isin", "schema_flight_not_null", "schema_flight_time_hour_unique"} <= {item.name for item in results}
+
+
 # -- docs/extending.md
 
 
@@ -147,7 +157,7 @@ def _keys_of_json() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("verb", sorted(set(_keys_of_json()) - {"init", "run"}))
 def test_json_has_the_keys_that_are_told(verb: str, inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    more = ["orders"] if verb == "show" else []
+    more = ["orders"] if verb in {"show", "schema infer"} else []
     _dataflow(*verb.split(), *more, "--json")
     assert set(json.loads(capsys.readouterr().out)) == _keys_of_json()[verb]
 
