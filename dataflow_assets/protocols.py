@@ -36,6 +36,7 @@ from dataflow_assets.tables import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dataflow_assets.anomalies.history import Measured
     from dataflow_assets.canonical import CanonicalColumn, Tally
 
 
@@ -147,8 +148,14 @@ class StepContext:
     window_key: str = ""
     """The window's partition key, as in `history`."""
     variables: Mapping[str, Any] = field(default_factory=dict)
-    history: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
-    """metric name -> (window key, value) of each earlier published window."""
+    timezone: str = "UTC"
+    """Whose wall clock the windows follow."""
+    history: Mapping[str, Sequence[Measured]] = field(default_factory=dict)
+    """metric name -> its value in each earlier published window, with what is said of it; iterating gives the names known."""
+    acknowledged: Mapping[str, str] = field(default_factory=dict)
+    """metric name -> `expected` or `level_shift`: what somebody has said of this window's value."""
+    shared: dict[str, Any] = field(default_factory=dict)
+    """What the rules of one check hand to each other."""
     queries: Mapping[str, Query] = field(default_factory=dict)
     """The step's `SqlText` options with their values bound, by option name."""
     published: bool = False
@@ -221,6 +228,17 @@ class CheckResult:
     """Values to keep in the ledger of the endpoints downstream, as the history of later windows."""
     quarantine: bool = False
     """Whether the offending rows are to be set aside, so that the others can be published."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small SVG in the metadata of a check, for whoever can show one; `title` for whoever cannot."""
+
+    svg: str
+    title: str
+
+    def __str__(self) -> str:
+        return self.title
 
 
 class CheckRun(Protocol):

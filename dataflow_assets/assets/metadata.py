@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dataflow_assets.protocols import Picture
 from dataflow_assets.secrets import mask
 from dataflow_assets.storage.sandbox import FIRST_INPUT
 
@@ -55,7 +56,7 @@ def materialized(event: StepFinished, step: StepPlan, *, window: Window | None, 
         metadata["dagster/column_lineage"] = _passed_through(tuple(event.schema.names), inputs[0])
     elif step.role == "transform" and isinstance(query := step.config.get("query"), str):
         metadata["dagster/column_lineage"] = _made_by(query, tuple(zip(step.inputs, inputs, strict=False)))
-    metadata |= {f"metric/{name}": _number(value) for name, value in event.metrics.items()}
+    metadata |= {f"metric/{name}": _number(value) for name, value in event.metrics.items() if _is_shown(name)}
     return metadata | _published(event) | _quarantined(event)
 
 
@@ -137,7 +138,7 @@ def evaluated(result: CheckResult, *, window: Window | None, pipeline: str = "",
     metadata: dict[str, Any] = {"checked": result.checked, "failed": result.failed}
     if window is not None:
         metadata["window"] = str(window)
-    metadata |= {f"metric/{name}": _number(value) for name, value in result.metrics.items()}
+    metadata |= {f"metric/{name}": _number(value) for name, value in result.metrics.items() if _is_shown(name)}
     metadata |= {name: _shown(value) for name, value in result.metadata.items()}
     if result.quarantine and result.failed:
         windows = f" --window {key}" if window is not None else ""
@@ -146,6 +147,19 @@ def evaluated(result: CheckResult, *, window: Window | None, pipeline: str = "",
     if result.samples:
         metadata["offending_rows"] = _table(result.samples)
     return metadata
+
+
+def _is_shown(metric: str) -> bool:
+    """Not the marks beside numbers that were flagged, and not the many values of a dimension, which the check shows as a table."""
+    return "!" not in metric and "[" not in metric
+
+
+def picture(shown: Picture) -> dg.MarkdownMetadataValue:
+    """A picture as Markdown: SVG in a data URI, which the UI shows as an image, without scripts."""
+    import base64
+
+    encoded = base64.b64encode(shown.svg.encode()).decode()
+    return dg.MetadataValue.md(f"![{_escape(shown.title)}](data:image/svg+xml;base64,{encoded})")
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -161,6 +175,10 @@ def _shown(value: Any) -> Any:
         return _number(value)
     if isinstance(value, str):
         return mask(value)
+    if isinstance(value, Picture):
+        return picture(value)
+    if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
+        return _table(value)
     return dg.MetadataValue.md(f"```json\n{mask(json.dumps(value, default=str, indent=1))}\n```")
 
 

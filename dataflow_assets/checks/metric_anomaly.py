@@ -12,7 +12,8 @@ from typing import ClassVar, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from dataflow_assets.checks._metric import AnomalyOptions, MetricRun
+from dataflow_assets.checks._anomaly import AnomalyOptions
+from dataflow_assets.checks._metric import MetricRun
 from dataflow_assets.protocols import CheckPromise, CheckResult, StagedInput, StepContext
 from dataflow_assets.spec.models import Model
 
@@ -80,9 +81,9 @@ steps:
       anomaly:
         metric: avg(case when dep_time is null then 1.0 else 0.0 end)
         name: cancelled_share
-        transform: logit
         direction: up
-        min_change: 0.1
+        min_change: 0.05
+        explain_by: origin
   - id: kept
     type: endpoint
     endpoint_type: parquet

@@ -43,6 +43,7 @@ VERBS = {
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
     "reconcile": Verb("reconcile", "Compare targets with their sources, and show the rows that differ."),
     "schema": Verb("schema", "Print the JSON Schema of project files; show, diff and infer the columns of targets."),
+    "anomalies": Verb("anomalies", "List and acknowledge what metric checks flagged; try settings on the past."),
     "contract": Verb("contract", "List, compare and accept the contracts of datasets."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),

@@ -1,19 +1,19 @@
 """Running checks on rows as they pass: every check on one stage's data sees one stream.
 
-Here: which checks look at which stage, their history, and collecting results. Not here: the rules (`checks`), what a failed
-one means for the window (`execution.window`).
+Here: which checks look at which stage, and collecting results. Not here: the rules (`checks`), the history of metrics
+(`execution.history`), what a failed one means for the window (`execution.window`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 
+from dataflow_assets.execution.history import check_context
 from dataflow_assets.execution.references import opener
-from dataflow_assets.execution.work import Work, producer_of, step_context
+from dataflow_assets.execution.work import Work, producer_of
 from dataflow_assets.plan.checks import RECONCILE
 from dataflow_assets.plan.model import CheckPlan, StepPlan
 from dataflow_assets.protocols import CheckRun
@@ -81,36 +81,5 @@ def _begin(work: Work, step: StepPlan, plan: CheckPlan, schema: pa.Schema) -> Ch
     values = work.session.context(work.window, steps=work.step_results())
     rendered = work.session.render(step, check_class.Options, values, config=plan.options)
     check = check_class(rendered.options)
-    context = step_context(work, step, rendered, history=_History(work, step))
-    run: CheckRun = check.begin(schema, replace(context, open_dataset=opener(work)))
+    run: CheckRun = check.begin(schema, replace(check_context(work, step, rendered), open_dataset=opener(work)))
     return run
-
-
-class _History(Mapping[str, Sequence[tuple[str, float]]]):
-    """Metric name -> (window key, value) of earlier windows, from the ledger of the first endpoint that carries it."""
-
-    def __init__(self, work: Work, step: StepPlan) -> None:
-        self._work, self._step = work, step
-
-    def __getitem__(self, name: str) -> Sequence[tuple[str, float]]:
-        full = f"{self._step.id}.{name}"
-        for endpoint in self._work.pipeline.endpoints:
-            entries = [entry for entry in self._work.session.ledger(endpoint, window=self._work.window) if full in entry.metrics]
-            if entries:
-                return self._before(entries, full)
-        return ()
-
-    def _before(self, entries: list[Any], full: str) -> list[tuple[str, float]]:
-        window = self._work.window
-        if window is None:
-            ordered = sorted(entries, key=lambda entry: entry.published_at)
-        else:
-            earlier = [entry for entry in entries if entry.unit.window is not None and entry.unit.window.start < window.start]
-            ordered = sorted(earlier, key=lambda entry: entry.unit.window.start)
-        return [(entry.unit.key, entry.metrics[full]) for entry in ordered]
-
-    def __iter__(self) -> Any:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0

@@ -5,7 +5,7 @@ Here: what is known so far of a window's targets, claims, stages, check results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -124,9 +124,7 @@ class _Variables(Mapping[str, Any]):
         return len(self._context.variable_names)
 
 
-def step_context(
-    work: Work, step: StepPlan, rendered: Rendered | None = None, *, history: Mapping[str, Sequence[tuple[str, float]]] | None = None
-) -> StepContext:
+def step_context(work: Work, step: StepPlan, rendered: Rendered | None = None) -> StepContext:
     """What a transform or check at this step may know."""
     return StepContext(
         pipeline=work.pipeline.name,
@@ -136,7 +134,6 @@ def step_context(
         window=work.window,
         window_key=work.key,
         variables=_Variables(work.session.context(work.window)),
-        history={} if history is None else history,
         queries=rendered.queries if rendered else {},
         published=work.session.request.checks_only and step.role == "endpoint",
         now=work.session.request.now,

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ValidationError
 from dataflow_assets.errors import Place, Problem, SpecError
 from dataflow_assets.secrets import looks_secret, register_secret, register_written
 from dataflow_assets.spec import yaml
+from dataflow_assets.spec.acknowledgements import FILE as ACKNOWLEDGED
+from dataflow_assets.spec.acknowledgements import read_acknowledgements
 from dataflow_assets.spec.models import PipelineModel, ProjectModel
 from dataflow_assets.spec.problems import missing_plugins, problems_of
 from dataflow_assets.spec.project import LoadedPipeline, LoadFailure, Places, Project
@@ -71,6 +73,7 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Project:
         contracts=contracts,
         overrides=dict(overrides or {}),
         environment=environment_of(file.parent),
+        acknowledged=read_acknowledgements(file.parent),
     )
 
 
@@ -118,7 +121,8 @@ def _read_contracts(folder: Path) -> tuple[tuple[LoadedContract, ...], tuple[Loa
 def _pipeline_files(folder: Path, *, project_file: Path, contracts: Path) -> list[Path]:
     found = (path for path in folder.rglob("*") if path.suffix in {".yml", ".yaml"} and path.is_file())
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    pipelines = (path for path in visible if path.name not in PROJECT_FILES and path != project_file)
+    others = {project_file, project_file.parent / ACKNOWLEDGED}
+    pipelines = (path for path in visible if path.name not in PROJECT_FILES and path not in others)
     return sorted(path for path in pipelines if folder == contracts or not path.is_relative_to(contracts))
 
 

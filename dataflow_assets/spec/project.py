@@ -14,6 +14,7 @@ from dataflow_assets.errors import Place, Problem
 from dataflow_assets.spec.models import PipelineModel, ProjectModel
 
 if TYPE_CHECKING:
+    from dataflow_assets.spec.acknowledgements import Acknowledgement
     from dataflow_assets.spec.contracts import LoadedContract
 
 Path_ = tuple[str | int, ...]
@@ -90,6 +91,8 @@ class Project:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     """`.env` below the process environment, as templates see it."""
+    acknowledged: tuple[Acknowledgement, ...] = ()
+    """What people have said of anomalies, in the order written."""
     contracts: tuple[LoadedContract, ...] = ()
 
     @property

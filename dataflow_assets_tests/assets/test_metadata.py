@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dataflow_assets.assets.metadata import code_reference, evaluated, markdown_table, materialized
 from dataflow_assets.errors import Place
 from dataflow_assets.execution.events import StepFinished
-from dataflow_assets.protocols import CheckResult
+from dataflow_assets.protocols import CheckResult, Picture
 from dataflow_assets.secrets import register_secret
 from dataflow_assets.tables import Published, SchemaChange
 from dataflow_assets_tests.assets.test_build import pipeline
@@ -50,6 +50,15 @@ def test_cells_are_escaped_and_cut() -> None:
     assert "x\\|y z &lt;script>" in text
     assert "q" * 79 + "…" in text
     assert "q" * 80 not in text
+
+
+def test_a_picture_is_an_image_and_rows_are_a_table_and_marks_are_not_shown() -> None:
+    metadata = {"picture": Picture("<svg/>", "rows [x]"), "by_shop": [{"shop": "north", "score": 1.5}]}
+    metrics = {"rows": 3.0, "rows!flagged": 1.0, "rows[north]": 2.0}
+    shown = evaluated(CheckResult("c", True, metrics=metrics, metadata=metadata), window=None)
+    assert shown["picture"] == dg.MetadataValue.md("![rows [x]](data:image/svg+xml;base64,PHN2Zy8+)")
+    assert [record.data for record in shown["by_shop"].records] == [{"shop": "north", "score": 1.5}]
+    assert [name for name in shown if name.startswith("metric/")] == ["metric/rows"]
 
 
 def test_whole_numbers_too_large_for_a_browser_stay_exact() -> None:
