@@ -15,9 +15,10 @@ from dataflow_assets.errors import AuditFailed
 from dataflow_assets.execution.bisecting import RowDifference, find_differences
 from dataflow_assets.execution.comparing import Pair, Side, opened, source_side, stage_side, target_side
 from dataflow_assets.execution.events import CheckEvaluated, Event
-from dataflow_assets.execution.work import Work, producer_of, upstream_of
+from dataflow_assets.execution.quarantine import may_quarantine
+from dataflow_assets.execution.work import Work, producer_of
 from dataflow_assets.plan.checks import RECONCILE, SOURCE_CHECK, TARGET_CHECK
-from dataflow_assets.plan.model import PipelinePlan, StepPlan
+from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.protocols import CheckResult, Severity
 from dataflow_assets.spec.models import ReconcileOptions, ToleranceOptions
 from dataflow_assets.storage.stages import Stage
@@ -194,11 +195,6 @@ def reconcile_target(work: Work, step: StepPlan, stage: Stage, published: Publis
         )
 
 
-def sets_rows_aside(pipeline: PipelinePlan, step: StepPlan) -> bool:
-    """Whether a rule on the way from the source may keep rows from an endpoint."""
-    return any(pipeline.by_id[name].quarantines for name in upstream_of(pipeline, step))
-
-
 def holds_what_was_staged(target: Target, window: Window | None) -> bool:
     """Whether the rows of this window alone can be told apart in the target: it is replaced by them, whole or a window."""
     return target.mode is WriteMode.REPLACE or (target.mode is WriteMode.REPLACE_WINDOW and window_of(target, window) is not None)
@@ -240,7 +236,7 @@ def reconcile_published(work: Work, step: StepPlan) -> None:
         return
     target = work.session.target(step, work.window)
     source = producer_of(work.pipeline, step)
-    if source.role != "source" or not holds_what_was_staged(target, work.window) or sets_rows_aside(work.pipeline, step):
+    if source.role != "source" or not holds_what_was_staged(target, work.window) or may_quarantine(work.pipeline, step):
         skipped = "nothing is staged in a run of checks alone, and the target is no plain copy of a source: compared when it is published"
         results = [CheckResult(name, passed=True, description=skipped, severity=Severity(options.severity)) for name in NAMES]
         work.results.setdefault(step.id, []).extend(results)
