@@ -88,7 +88,8 @@ def _ends(column: ColumnProfile, kind: pa.DataType, margin: float) -> tuple[Any,
     first, last = math.floor(first / unit) * unit, math.ceil(last / unit) * unit
     if pa.types.is_decimal(kind):
         return _fitting(_decimal(first, scale), kind), _fitting(_decimal(last, scale), kind)
-    return _fitting(int(first), kind), _fitting(int(last), kind)
+    compared = pa.int64() if kind == pa.uint64() else kind  # pandas compares with no Python integer beyond 64 bits with a sign
+    return _fitting(int(first), compared), _fitting(int(last), compared)
 
 
 def _rounded(low: Fraction, high: Fraction) -> tuple[Fraction, Fraction]:

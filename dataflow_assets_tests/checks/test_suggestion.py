@@ -128,6 +128,14 @@ def test_a_model_accepts_its_data_and_refuses_other(backend: str, table: pa.Tabl
         assert broken_by(table.drop_columns(table.column_names[:1]), tmp_path)
 
 
+@pytest.mark.parametrize("backend", ["pandas", "polars"])
+def test_a_limit_beyond_64_bits_with_a_sign_is_none(backend: str, tmp_path: Path) -> None:
+    table = pa.table({"big": pa.array([10147362310539026432, 96489], pa.uint64())})
+    (suggestion,) = write(table, tmp_path, backend)
+    assert (suggestion.low, suggestion.high) == (0, None)
+    assert broken_by(table, tmp_path) == []
+
+
 @settings(max_examples=10, deadline=None, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=tables())
 def test_rules_accept_their_data_and_refuse_other(table: pa.Table, tmp_path: Path) -> None:
