@@ -14,6 +14,7 @@ import click
 from dataflow_assets.cli.anomaly_report import anomaly_data, backtest_data, backtest_lines, print_list
 from dataflow_assets.cli.choosing import Chosen, choose, find_pipeline, selection_options
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, explain
+from dataflow_assets.cli.lean import collecting_garbage
 from dataflow_assets.cli.terminal import Session
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand, VerbGroup
@@ -104,6 +105,7 @@ def acknowledge(session: Session, /, name: str, metric: str, windows: tuple[str,
 @selection_options
 @variable_options
 @click.pass_obj
+@collecting_garbage()
 def replayed(
     session: Session,
     /,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext, redirect_stdout
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +22,7 @@ from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.due import Wish, refuse_unknown_keys
 from dataflow_assets.cli.failures import UsageFailed
 from dataflow_assets.cli.interrupts import watching_interrupts
+from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
 from dataflow_assets.cli.ranges import bounds, window_of, window_options
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
@@ -29,6 +31,9 @@ from dataflow_assets.cli.verdicts import PipelineVerdicts, close, tell
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import Window
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 @click.command("check", cls=VerbCommand)
@@ -65,11 +70,10 @@ class Look:
     wish: Wish
     whole: bool
     now: datetime
+    opened: ExitStack = field(default_factory=ExitStack)
 
     def at_all(self) -> list[PipelineVerdicts]:
         """The verdicts on every selected pipeline with checks. Raises UsageFailed when none has any."""
-        from dataflow_assets.cli.lean import defer_pandas
-
         defer_pandas()
         pipelines = [pipeline for pipeline in self.chosen.pipelines if self._checks(pipeline)]
         if not pipelines:
@@ -77,12 +81,20 @@ class Look:
         project = self.chosen.project
         self.session.say(f"Checking {plural(len(pipelines), 'pipeline')} of {project.model.project_name} ({project.root})\n")
         found: list[PipelineVerdicts] = []
-        for pipeline in pipelines:
-            found.append(verdicts := PipelineVerdicts(pipeline, self._checks(pipeline)))
-            self._look_at(verdicts)
-            if verdicts.interrupted:
-                break
+        with self.opened:
+            for pipeline in pipelines:
+                found.append(verdicts := PipelineVerdicts(pipeline, self._checks(pipeline)))
+                self._look_at(verdicts)
+                if verdicts.interrupted:
+                    break
         return found
+
+    @cached_property
+    def instance(self) -> dg.DagsterInstance:
+        """The project's Dagster instance, opened when the first pipeline is looked at."""
+        from dataflow_assets.assets.instance import open_instance
+
+        return self.opened.enter_context(open_instance(self.chosen.project))
 
     def _checks(self, pipeline: PipelinePlan) -> tuple[tuple[str, str], ...]:
         parts = self.chosen.parts.get(pipeline.name)
@@ -120,12 +132,15 @@ class Look:
         from dataflow_assets.assets.execute import execute
 
         name, parts = verdicts.pipeline.name, self.chosen.parts
-        with watching_interrupts() as pressed, redirect_stdout(sys.stderr) if self.session.json else nullcontext():
+        quiet = redirect_stdout(sys.stderr) if self.session.json else nullcontext()
+        instance = self.instance
+        with watching_interrupts() as pressed, collecting_garbage(), quiet:
             (result,) = execute(
                 self.chosen.plan,
                 self.chosen.project,
                 windows={name: windows},
                 steps={name: parts[name]} if name in parts else None,
+                instance=instance,
                 on_event=lambda _, event: tell(self.session, verdicts, event),
                 checks_only=True,
             )

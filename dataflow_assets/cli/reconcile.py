@@ -13,6 +13,7 @@ import click
 
 from dataflow_assets.cli.choosing import find_pipeline
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed
+from dataflow_assets.cli.lean import collecting_garbage
 from dataflow_assets.cli.ranges import bounds, check_bound, window_of
 from dataflow_assets.cli.terminal import Session, plain, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
@@ -50,6 +51,7 @@ def _names(_ctx: click.Context, _parameter: click.Parameter, value: Sequence[str
 )
 @variable_options
 @click.pass_obj
+@collecting_garbage()
 def command(session: Session, /, name: str, several: tuple[str, ...], single: tuple[str, ...], **given: Any) -> int:
     """Compare what an endpoint has published with its source, and show the rows that differ.
 

@@ -13,6 +13,7 @@ import click
 
 from dataflow_assets.cli.failures import FAILED, describe, explain
 from dataflow_assets.cli.held import Asked, shown_key, unit_options
+from dataflow_assets.cli.lean import collecting_garbage
 from dataflow_assets.cli.outcome import PipelineOutcome
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.verb import VerbCommand
@@ -64,6 +65,7 @@ class _Reruns:
 @click.command("replay", cls=VerbCommand)
 @unit_options
 @click.pass_obj
+@collecting_garbage()
 def replay(session: Session, /, **given: Any) -> int:
     """Publish the rows that pass by now, and leave the others.
 

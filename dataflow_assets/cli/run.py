@@ -6,7 +6,6 @@ Here: the options, the order of pipelines, exit codes. Not here: which windows a
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from contextlib import ExitStack, nullcontext, redirect_stdout
@@ -20,6 +19,7 @@ from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.closing import close
 from dataflow_assets.cli.due import Due, Wish, find_due, refuse_unknown_keys
 from dataflow_assets.cli.interrupts import watching_interrupts
+from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
 from dataflow_assets.cli.outcome import PipelineOutcome
 from dataflow_assets.cli.ranges import range_options
 from dataflow_assets.cli.report import report_for
@@ -74,7 +74,6 @@ class Run:
 
     def go(self) -> int:
         """Run every selected pipeline and return the exit code."""
-        from dataflow_assets.cli.lean import defer_pandas
         from dataflow_assets.cli.logs import log_to_file
 
         defer_pandas()
@@ -91,7 +90,6 @@ class Run:
         finally:
             self.report.close()
             self._open.close()
-            gc.unfreeze()
         return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=time.perf_counter() - started)
 
     def _interrupted(self) -> None:
@@ -129,9 +127,8 @@ class Run:
         if due.pipeline.windows is None and (self.wish.start or self.wish.end):
             self.report.note("has no windows: runs as a whole, whatever --start and --end say")
         started, instance = time.perf_counter(), self.instance
-        gc.freeze()  # what was imported stays: no collection need look at it
-        gc.enable()
-        with watching_interrupts() as pressed, redirect_stdout(sys.stderr) if self.session.json else nullcontext():
+        quiet = redirect_stdout(sys.stderr) if self.session.json else nullcontext()
+        with watching_interrupts() as pressed, collecting_garbage(), quiet:
             (result,) = execute(
                 self.chosen.plan,
                 self.chosen.project,

@@ -12,6 +12,7 @@ import click
 
 from dataflow_assets.cli.choosing import find_pipeline
 from dataflow_assets.cli.failures import OK, UsageFailed
+from dataflow_assets.cli.lean import collecting_garbage
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 )
 @variable_options
 @click.pass_obj
+@collecting_garbage()
 def infer(
     session: Session,
     name: str,

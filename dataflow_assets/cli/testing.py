@@ -5,7 +5,6 @@ Here: which tests, their lines as they end, the totals, JSON and JUnit XML. Not 
 
 from __future__ import annotations
 
-import gc
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import click
 from dataflow_assets.cli import junit
 from dataflow_assets.cli.choosing import selected, selection_options, survey
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed
+from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
@@ -46,8 +46,6 @@ def command(session: Session, /, wanted: tuple[str, ...], **given: Any) -> int:
     is opened: sources give the rows of the test, endpoints publish into a database of its own. Exits with 1 when one does not pass, with
     2 when a test is not well written.
     """
-    from dataflow_assets.cli.lean import defer_pandas
-
     defer_pandas()
     project = session.load(read_variables(given["several"], given["single"]))
     seed = random.randrange(2**32) if given["seed"] is None else given["seed"]
@@ -137,14 +135,12 @@ def _is_selected(case: Case, steps: dict[str, tuple[str, ...]]) -> bool:
 
 def _run(session: Session, cases: Sequence[Case], *, fail_fast: bool) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    gc.freeze()  # what was imported stays: no collection need look at it
-    gc.enable()
-    for case in cases:
-        outcomes.append(case.run())
-        _say(session, outcomes[-1])
-        if fail_fast and not outcomes[-1].ok:
-            break
-    gc.unfreeze()
+    with collecting_garbage():
+        for case in cases:
+            outcomes.append(case.run())
+            _say(session, outcomes[-1])
+            if fail_fast and not outcomes[-1].ok:
+                break
     return outcomes
 
 
