@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from dataflow_assets.errors import Place, Problem, SpecError
 from dataflow_assets.spec import yaml
 from dataflow_assets.spec.contracts import ContractModel, LoadedContract
-from dataflow_assets.spec.problems import problems_of
+from dataflow_assets.spec.problems import validated
 from dataflow_assets.spec.project import LoadFailure
 
 ACCEPTED = "accepted"
@@ -66,11 +64,8 @@ def read_contract_file(file: Path) -> list[LoadedContract]:
     problems = list(parsed.problems)
     loaded: list[LoadedContract] = []
     for document in parsed.documents:
-        data = _without_empty(document.data)
-        try:
-            model = ContractModel.model_validate(data)
-        except ValidationError as error:
-            problems += problems_of(error, model=ContractModel, places=document.places, data=data)
+        model = validated(ContractModel, document.data, document.places, problems)
+        if model is None:
             continue
         if not model.contract:
             if len(parsed.documents) > 1:
@@ -80,11 +75,6 @@ def read_contract_file(file: Path) -> list[LoadedContract]:
     if problems:
         raise SpecError(problems)
     return loaded
-
-
-def _without_empty(data: Any) -> Any:
-    """A key with nothing after it counts as not written."""
-    return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
 def refuse_same_names(contracts: Iterable[LoadedContract]) -> dict[int, Problem]:

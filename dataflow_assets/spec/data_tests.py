@@ -12,12 +12,12 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from dataflow_assets.errors import Problem, SpecError
 from dataflow_assets.spec import yaml
 from dataflow_assets.spec.models import Model, Names
-from dataflow_assets.spec.problems import problems_of
+from dataflow_assets.spec.problems import validated
 from dataflow_assets.spec.project import Places, Project
 
 FORMS = ("rows", "csv", "sql", "parquet")
@@ -199,11 +199,5 @@ def _read(file: Path, problems: list[Problem]) -> list[LoadedTest]:
 
 
 def _made(document: yaml.Document, problems: list[Problem]) -> LoadedTest | None:
-    data = document.data
-    if isinstance(data, Mapping):
-        data = {key: value for key, value in data.items() if value is not None}
-    try:
-        return LoadedTest(DataTestModel.model_validate(data), document.places)
-    except ValidationError as error:
-        problems += problems_of(error, model=DataTestModel, places=document.places, data=data)
-        return None
+    model = validated(DataTestModel, document.data, document.places, problems)
+    return None if model is None else LoadedTest(model, document.places)

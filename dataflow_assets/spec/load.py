@@ -10,9 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.errors import Place, Problem, SpecError
 from dataflow_assets.secrets import looks_secret, register_secret, register_written
@@ -20,15 +18,13 @@ from dataflow_assets.spec import yaml
 from dataflow_assets.spec.acknowledgements import FILE as ACKNOWLEDGED
 from dataflow_assets.spec.acknowledgements import read_acknowledgements
 from dataflow_assets.spec.models import PipelineModel, ProjectModel
-from dataflow_assets.spec.problems import missing_plugins, problems_of
+from dataflow_assets.spec.problems import missing_plugins, validated
 from dataflow_assets.spec.project import LoadedPipeline, LoadFailure, Places, Project
 
 if TYPE_CHECKING:
     from dataflow_assets.spec.contracts import LoadedContract
 
 PROJECT_FILES = ("dataflow_project.yml", "dataflow_project.yaml", "dft_project.yml", "dft_project.yaml")
-
-M = TypeVar("M", bound=BaseModel)
 
 
 def find_project_file(start: Path) -> Path:
@@ -102,7 +98,7 @@ def _read_project_file(file: Path) -> tuple[ProjectModel, Places]:
         problems.append(places.problem((), "a project file holds one document", hint="remove the line --- and what follows it"))
     document = parsed.documents[0] if parsed.documents else yaml.Document({}, Places(str(file)))
     _register_connections(document.data)
-    model = _validated(ProjectModel, document, problems)
+    model = validated(ProjectModel, document.data, document.places, problems)
     if model is None or problems:
         raise SpecError(problems)
     return model, document.places
@@ -144,7 +140,7 @@ def read_pipeline_file(file: Path) -> list[LoadedPipeline]:
     loaded: list[LoadedPipeline] = []
     for document in parsed.documents:
         _register_connections(document.data)
-        model = _validated(PipelineModel, document, problems)
+        model = validated(PipelineModel, document.data, document.places, problems)
         if model is None:
             continue
         problems += missing_plugins(model, document.places)
@@ -158,31 +154,12 @@ def read_pipeline_file(file: Path) -> list[LoadedPipeline]:
     return loaded
 
 
-def _validated(model: type[M], document: yaml.Document, problems: list[Problem]) -> M | None:
-    data = _without_empty(document.data)
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        problems += problems_of(error, model=model, places=document.places, data=data)
-        return None
-
-
 def _register_connections(data: Any) -> None:
     """Secrets that stand in the file itself are masked before anything is said of the file."""
     sections = (data.get(name) for name in ("connections", "sources")) if isinstance(data, Mapping) else ()
     for section in sections:
         if isinstance(section, Mapping):
             register_written(section)
-
-
-def _without_empty(data: Any) -> Any:
-    """A key with nothing after it counts as not written, in the document and in its steps."""
-    if not isinstance(data, dict):
-        return data
-    kept = {key: value for key, value in data.items() if value is not None}
-    if isinstance(steps := kept.get("steps"), list):
-        kept["steps"] = [_without_empty(step) for step in steps]
-    return kept
 
 
 def _without_duplicates(pipelines: list[LoadedPipeline], failures: list[LoadFailure]) -> tuple[list[LoadedPipeline], list[LoadFailure]]:

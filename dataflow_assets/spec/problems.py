@@ -18,6 +18,8 @@ from dataflow_assets.errors import Problem
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, WindowOptions
 from dataflow_assets.spec.project import Path_, Places
 
+M = typing.TypeVar("M", bound=BaseModel)
+
 _TITLES: dict[type[BaseModel], str] = {
     PipelineModel: "a pipeline",
     StepModel: "a step",
@@ -70,6 +72,26 @@ def problems_of(error: ValidationError, *, model: type[BaseModel], places: Place
         problem = places.problem((*at, *written), message, hint=hint, at_key=at_key)
         found.setdefault((problem.place, problem.message), problem)
     return list(found.values())
+
+
+def validated(model: type[M], data: Any, places: Places, problems: list[Problem]) -> M | None:
+    """The document as its model; None, with what is wrong added to `problems`, when it is none."""
+    data = _without_empty(data)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems += problems_of(error, model=model, places=places, data=data)
+        return None
+
+
+def _without_empty(data: Any) -> Any:
+    """A key with nothing after it counts as not written, in the document and in its steps."""
+    if not isinstance(data, dict):
+        return data
+    kept = {key: value for key, value in data.items() if value is not None}
+    if isinstance(steps := kept.get("steps"), list):
+        kept["steps"] = [_without_empty(step) for step in steps]
+    return kept
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
