@@ -19,7 +19,7 @@ from dataflow_assets.anomalies.seasons import Calendar, Clock, Season
 from dataflow_assets.anomalies.settings import Direction, Settings
 from dataflow_assets.checks._measuring import ROW_COUNT, is_additive
 from dataflow_assets.protocols import CheckPromise, Severity
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 from dataflow_assets.windows import parse_duration
 
 _GONE = {

@@ -29,7 +29,7 @@ from dataflow_assets.checks._rules import AGGREGATES, ALONE, COMPARING, OnFailur
 from dataflow_assets.checks._sql import aggregate_condition, row_condition
 from dataflow_assets.checks._types import refuse_bad_type
 from dataflow_assets.protocols import Severity
-from dataflow_assets.spec.models import Model, Names
+from dataflow_assets.spec.base import Model, Names
 from dataflow_assets.windows import parse_duration
 
 CHECK_NAME = re.compile(r"^[A-Za-z0-9_]+$")

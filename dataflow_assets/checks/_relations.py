@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from dataflow_assets.spec.models import Model, Names
+from dataflow_assets.spec.base import Model, Names
 from dataflow_assets.tables import DatasetRef
 
 

@@ -16,9 +16,9 @@ from pydantic import Field, model_validator
 
 from dataflow_assets.checks import validator
 from dataflow_assets.protocols import BrokenRows, CheckPromise, CheckResult, CheckRun, PicksRows, Severity, StagedInput, StepContext
+from dataflow_assets.spec.base import Names
 from dataflow_assets.spec.column_types import ColumnType, holds, satisfies, spoken_type
 from dataflow_assets.spec.contracts import ContractTerms, rule_items
-from dataflow_assets.spec.models import Names
 
 NAME = "contract"
 _ARROW_WORDS = {"float": "float32", "double": "float64"}

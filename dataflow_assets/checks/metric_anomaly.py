@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from dataflow_assets.checks._anomaly import AnomalyOptions
 from dataflow_assets.checks._metric import MetricRun
 from dataflow_assets.protocols import CheckPromise, CheckResult, StagedInput, StepContext
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 
 
 class AnomalyItem(Model):

@@ -18,7 +18,7 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from dataflow_assets.checks._pandera_outline import Asked, Reference, promised
 from dataflow_assets.protocols import CheckPromise, Mistake, Severity, StepContext
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 
 if TYPE_CHECKING:
     from dataflow_assets.checks._pandera_run import PanderaRun

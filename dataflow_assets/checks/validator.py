@@ -28,7 +28,7 @@ from dataflow_assets.checks._rows import RowRun
 from dataflow_assets.checks._rules import AGGREGATES, Rule, RuleKind, distinct_names
 from dataflow_assets.checks._sql import aggregate_condition, row_condition
 from dataflow_assets.protocols import BrokenRows, CheckPromise, CheckResult, Mistake, Reference, StagedInput, StepContext
-from dataflow_assets.spec.models import Model, Names
+from dataflow_assets.spec.base import Model, Names
 
 SHOWN_COLUMNS = 4
 """So many columns of a condition are shown with the values that break it."""

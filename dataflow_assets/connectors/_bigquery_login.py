@@ -15,7 +15,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from dataflow_assets.errors import ConnectionFailed, MissingDriver
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.secrets import register_secret
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 from dataflow_assets.windows import parse_duration
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)

@@ -23,7 +23,7 @@ from dataflow_assets.connectors._object_stores import StorageOptions, is_url, ke
 from dataflow_assets.connectors._object_stores import sources as object_sources
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, ValueRefused
 from dataflow_assets.protocols import ConnectionContext
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 from dataflow_assets.storage import file_rows, files
 from dataflow_assets.storage.file_ledger import Site
 from dataflow_assets.storage.file_writing import Format

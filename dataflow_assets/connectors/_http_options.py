@@ -12,7 +12,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from dataflow_assets.connectors._http_session import Policy
 from dataflow_assets.connectors._json_path import JsonPath
-from dataflow_assets.spec.models import Model, Names, SourceOptions
+from dataflow_assets.spec.base import Model, Names
+from dataflow_assets.spec.models import SourceOptions
 from dataflow_assets.windows import parse_duration
 
 _RATE = re.compile(r"^\s*(?P<count>\d+)\s*/\s*(?P<unit>s|second|min|minute|h|hour)\s*$")

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from pydantic import Field, SecretStr
 
 from dataflow_assets.errors import ConnectionFailed, MissingDriver, ReadFailed
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 from dataflow_assets.storage.objects import ObjectPath, ObjectStore
 
 _MODULES = {"s3": "_objects_s3", "s3a": "_objects_s3", "gs": "_objects_gcs", "gcs": "_objects_gcs", "az": "_objects_azure"}

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from dataflow_assets.errors import ConnectionFailed
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.secrets import register_secret
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 from dataflow_assets.windows import parse_duration
 
 _SECRETS = ("password", "private_key", "private_key_passphrase", "token")

@@ -21,7 +21,8 @@ from dataflow_assets.connectors._bigquery_sql import Script
 from dataflow_assets.connectors._sql import SqlConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
-from dataflow_assets.spec.models import EndpointOptions, Names, SqlSourceOptions
+from dataflow_assets.spec.base import Names
+from dataflow_assets.spec.models import EndpointOptions, SqlSourceOptions
 from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (

@@ -19,7 +19,8 @@ from dataflow_assets.connectors._sql import ComparingConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
-from dataflow_assets.spec.models import EndpointOptions, Model, Names, SqlSourceOptions
+from dataflow_assets.spec.base import Model, Names
+from dataflow_assets.spec.models import EndpointOptions, SqlSourceOptions
 from dataflow_assets.storage import registry
 from dataflow_assets.tables import (
     Claim,

@@ -17,7 +17,8 @@ from dataflow_assets.connectors._csv_format import CsvFormat
 from dataflow_assets.connectors._csv_reading import Dialect, Plan, codec_of, read_rows
 from dataflow_assets.connectors._files import FileConnector, reader_of, require, snapshot
 from dataflow_assets.protocols import Capabilities
-from dataflow_assets.spec.models import EndpointOptions, Names, SourceOptions
+from dataflow_assets.spec.base import Names
+from dataflow_assets.spec.models import EndpointOptions, SourceOptions
 from dataflow_assets.storage.read_ahead import read_ahead
 from dataflow_assets.storage.type_names import column_types
 from dataflow_assets.tables import ReadRequest, WriteMode

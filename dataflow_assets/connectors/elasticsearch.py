@@ -20,7 +20,8 @@ from dataflow_assets.connectors._http_session import Session, shown
 from dataflow_assets.connectors._source_only import SourceOnly
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
-from dataflow_assets.spec.models import Names, SourceOptions
+from dataflow_assets.spec.base import Names
+from dataflow_assets.spec.models import SourceOptions
 from dataflow_assets.tables import ReadRequest, TableName
 from dataflow_assets.windows import parse_duration
 

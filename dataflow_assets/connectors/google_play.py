@@ -20,7 +20,8 @@ from dataflow_assets.connectors._object_stores import StorageOptions, object_pat
 from dataflow_assets.connectors._source_only import SourceOnly
 from dataflow_assets.errors import ConnectionFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
-from dataflow_assets.spec.models import Model, Names, SourceOptions
+from dataflow_assets.spec.base import Model, Names
+from dataflow_assets.spec.models import SourceOptions
 from dataflow_assets.tables import ReadRequest, TableName
 
 if TYPE_CHECKING:

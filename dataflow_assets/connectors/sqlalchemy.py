@@ -19,7 +19,8 @@ from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, is
 from dataflow_assets.errors import ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
-from dataflow_assets.spec.models import EndpointOptions, Model, SqlSourceOptions
+from dataflow_assets.spec.base import Model
+from dataflow_assets.spec.models import EndpointOptions, SqlSourceOptions
 from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (

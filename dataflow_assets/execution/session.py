@@ -16,7 +16,7 @@ from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.connections import open_connector, validated
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.protocols import Connector
-from dataflow_assets.spec.models import sql_fields
+from dataflow_assets.spec.base import sql_fields
 from dataflow_assets.spec.project import Project
 from dataflow_assets.spec.templates import RenderedConfig, TemplateContext, rendered_config
 from dataflow_assets.tables import LedgerEntry, Query, Target, WriteMode

@@ -5,7 +5,7 @@ Here: `load_project`, for a `definitions.py` of one's own. Not here: which proje
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,12 @@ from dataflow_assets.assets.placeholders import Broken
 from dataflow_assets.errors import Problem
 from dataflow_assets.operations.schedules import build_schedules
 from dataflow_assets.plan.build import build_plan_tolerant
+from dataflow_assets.plan.model import ProjectPlan
 from dataflow_assets.spec.load import load
 from dataflow_assets.spec.project import Project
+
+SENSORS: tuple[Callable[[ProjectPlan, Project], Iterable[dg.SensorDefinition]], ...] = ()
+"""What makes sensors of a project, a function for each family of them."""
 
 
 def load_project(path: str | Path | Project, *, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -35,7 +39,13 @@ def load_project(path: str | Path | Project, *, overrides: Mapping[str, Any] | N
         project = load(Path(path), overrides=overrides)
     plan, problems = build_plan_tolerant(project)
     definitions = build_definitions(plan, project, failures=_broken(project, problems))
-    return dg.Definitions.merge(definitions, dg.Definitions(schedules=build_schedules(plan, project)))
+    return dg.Definitions.merge(definitions, _automation(plan, project))
+
+
+def _automation(plan: ProjectPlan, project: Project) -> dg.Definitions:
+    """The schedules and the sensors of each family."""
+    sensors = [sensor for build in SENSORS for sensor in build(plan, project)]
+    return dg.Definitions(schedules=build_schedules(plan, project), sensors=sensors)
 
 
 def _broken(project: Project, problems: Mapping[str, list[Problem]]) -> list[Broken]:

@@ -19,7 +19,8 @@ from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.options import check_options, known_keys, split_block
 from dataflow_assets.plan.rendering import Renderer
 from dataflow_assets.plan.schema_key import schema_check, with_file_promises
-from dataflow_assets.spec.models import PipelineModel, StepModel, sql_fields
+from dataflow_assets.spec.base import sql_fields
+from dataflow_assets.spec.models import PipelineModel, StepModel
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from dataflow_assets.errors import Place, Problem, SpecError
 from dataflow_assets.spec import yaml
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 from dataflow_assets.spec.problems import problems_of
 
 FILE = "acknowledged.yml"

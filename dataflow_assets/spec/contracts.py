@@ -14,8 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from dataflow_assets.spec.base import Model
 from dataflow_assets.spec.column_types import ColumnType, parse_type
-from dataflow_assets.spec.models import Model
 from dataflow_assets.spec.project import Path_, Places
 
 CONTRACT_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")

@@ -16,7 +16,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 
 from dataflow_assets.errors import Problem, SpecError
 from dataflow_assets.spec import yaml
-from dataflow_assets.spec.models import Model, Names
+from dataflow_assets.spec.base import Model, Names
 from dataflow_assets.spec.problems import validated
 from dataflow_assets.spec.project import Places, Project
 

@@ -7,46 +7,14 @@ plugin wants in `config` (its own model, checked in `plan`).
 
 from __future__ import annotations
 
-import re
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
+from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
-
-NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*\Z")
-
-
-class SqlMarker:
-    """Marks a `str` field whose `{{ }}` values are bound as parameters, never pasted."""
-
-
-SqlText = Annotated[str, SqlMarker()]
-
-
-def sql_fields(model: type[BaseModel]) -> frozenset[str]:
-    """The names (and aliases) of a model's `SqlText` fields, also optional ones."""
-    found: set[str] = set()
-    for name, item in model.model_fields.items():
-        if any(isinstance(mark, SqlMarker) for mark in item.metadata) or "SqlMarker" in repr(item.annotation):
-            aliases = item.validation_alias
-            found |= {name, *(map(str, aliases.choices) if isinstance(aliases, AliasChoices) else filter(None, [item.alias]))}
-    return frozenset(found)
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Names = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=list[str] | str)]
-
-
-class Model(BaseModel):
-    """Frozen and strict: unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, validate_default=True)
 
 
 class WindowOptions(Model):
@@ -85,19 +53,6 @@ class WindowOptions(Model):
     def cadence(self) -> Cadence:
         """The validated cadence."""
         return Cadence(self.every, self.timezone)
-
-
-def _as_share(value: Any) -> Any:
-    """`10%` as 0.1; a number as it is."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        try:
-            return float(value.strip().removesuffix("%")) / 100
-        except ValueError:
-            raise ValueError(f"{value!r} is not a share: write a percentage such as 10%, or a number between 0 and 1") from None
-    return value
-
-
-Share = Annotated[float, BeforeValidator(_as_share, json_schema_input_type=float | str), Field(ge=0, le=1)]
 
 
 class QuarantineOptions(Model):

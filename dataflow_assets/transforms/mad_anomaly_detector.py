@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from dataflow_assets.errors import TransformFailed
 from dataflow_assets.protocols import StagedInput, StepContext
-from dataflow_assets.spec.models import Model, Names
+from dataflow_assets.spec.base import Model, Names
 
 if TYPE_CHECKING:
     from dataflow_assets.mad import Scores

@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from dataflow_assets.errors import DataflowError, TransformFailed
 from dataflow_assets.protocols import Mistake, StagedInput, StepContext
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 from dataflow_assets.user_code import importable, load_file, top_level_names
 
 _RESERVED = ("context", "window")

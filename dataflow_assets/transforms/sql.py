@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints
 
 from dataflow_assets.errors import TransformFailed
 from dataflow_assets.protocols import Mistake, StagedInput, StepContext
-from dataflow_assets.spec.models import Model, SqlText
+from dataflow_assets.spec.base import Model, SqlText
 from dataflow_assets.tables import Query
 
 

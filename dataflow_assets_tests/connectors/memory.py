@@ -18,7 +18,8 @@ from pydantic import Field
 from dataflow_assets.batches import resize
 from dataflow_assets.errors import Fenced, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
-from dataflow_assets.spec.models import EndpointOptions, Model, SourceOptions
+from dataflow_assets.spec.base import Model
+from dataflow_assets.spec.models import EndpointOptions, SourceOptions
 from dataflow_assets.tables import (
     Claim,
     LedgerEntry,

@@ -30,7 +30,7 @@ from dataflow_assets import discovery
 from dataflow_assets.cli.app import VERBS, app
 from dataflow_assets.cli.verb import shared_options
 from dataflow_assets.plan.options import known_keys
-from dataflow_assets.spec.models import SqlMarker
+from dataflow_assets.spec.base import SqlMarker
 from dataflow_assets.tables import WriteMode
 from dataflow_assets_tests.connectors import type_results
 from dataflow_assets_tests.connectors.arrow_types import COLUMNS, GROUPS, SPECIAL

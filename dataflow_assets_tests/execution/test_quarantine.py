@@ -16,7 +16,7 @@ from dataflow_assets import discovery, failpoints
 from dataflow_assets.errors import CheckFailed, ReadFailed
 from dataflow_assets.execution.events import CheckEvaluated, StepFinished
 from dataflow_assets.protocols import BrokenRows, CheckPromise, CheckResult, Severity, StepContext
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 from dataflow_assets.storage.row_text import rows_from_text, schema_from_text
 from dataflow_assets_tests.execution.workshop import Workshop, checks, days, failures, finished
 

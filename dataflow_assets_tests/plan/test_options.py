@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from dataflow_assets.plan.options import check_options, has_template, known_keys, main_keys
-from dataflow_assets.spec.models import Model
+from dataflow_assets.spec.base import Model
 from dataflow_assets.tables import WriteMode
 
 

@@ -15,7 +15,7 @@ from pydantic import AliasChoices, Field
 
 from dataflow_assets.errors import TemplateError
 from dataflow_assets.secrets import mask
-from dataflow_assets.spec.models import Model, SqlText, sql_fields
+from dataflow_assets.spec.base import Model, SqlText, sql_fields
 from dataflow_assets.spec.template_values import Day, Identifier
 from dataflow_assets.spec.templates import TemplateContext, list_names, render, render_connection, rendered_config
 from dataflow_assets.windows import Window

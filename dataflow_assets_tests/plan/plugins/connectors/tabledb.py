@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, SecretStr
 
 from dataflow_assets.protocols import Capabilities, ConnectionContext
-from dataflow_assets.spec.models import EndpointOptions, Model, SourceOptions, SqlText
+from dataflow_assets.spec.base import Model, SqlText
+from dataflow_assets.spec.models import EndpointOptions, SourceOptions
 from dataflow_assets.tables import TableName, WriteMode
 
 
