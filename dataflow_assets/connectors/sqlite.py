@@ -24,6 +24,7 @@ from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
+    Horizon,
     LedgerEntry,
     Published,
     PublishRequest,
@@ -33,6 +34,7 @@ from dataflow_assets.tables import (
     Target,
     Unit,
     WriteMode,
+    utc_now,
 )
 from dataflow_assets.windows import parse_duration
 
@@ -132,6 +134,15 @@ steps:
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+    def horizon(self) -> Horizon:
+        """Now, while nobody writes: SQLite has one writer at a time, and does not say since when."""
+        from dataflow_assets.connectors._sqlite_session import is_written, translated
+
+        now = utc_now()
+        with translated(f"connection {self._name!r}: looking for an open transaction", ReadFailed):
+            held = is_written(self._settings)
+        return Horizon(now, held="a transaction writes into it, and nobody knows since when" if held else "")
 
     def _table(self, options: Any) -> TableName:
         return TableName(options.table)

@@ -6,7 +6,7 @@ Here: caches that live as long as a run. Not here: anything of a single window (
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from dataflow_assets.protocols import Connector
 from dataflow_assets.spec.base import sql_fields
 from dataflow_assets.spec.project import Project
 from dataflow_assets.spec.templates import RenderedConfig, TemplateContext, rendered_config
-from dataflow_assets.tables import LedgerEntry, Query, Target, WriteMode
+from dataflow_assets.tables import LedgerEntry, Query, SourceFile, Target, WriteMode
 from dataflow_assets.windows import Window
 
 
@@ -38,6 +38,8 @@ class RunRequest:
     batch: str = ""
     replay: bool = False
     """Whether it is for the sake of quarantined rows: then a source that holds fewer rows than it did is refused."""
+    files: Mapping[str, tuple[SourceFile, ...]] = field(default_factory=dict)
+    """Source step -> the files that it takes in place of all that it has."""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ def read_request(session: Session, step: StepPlan, window: Window | None, render
     if window is not None and step.window_column and plan.windows is not None:
         filtered = WindowFilter(step.window_column, window, plan.windows.cadence.timezone)
     columns = tuple(options.columns) if getattr(options, "columns", None) else None
-    return ReadRequest(options, query=rendered.queries.get("query"), columns=columns, window=filtered)
+    files = session.request.files.get(step.id)
+    return ReadRequest(options, query=rendered.queries.get("query"), columns=columns, window=filtered, files=files)
 
 
 def _resume(work: Work, step: StepPlan, fingerprint: str) -> Stage | None:
@@ -119,7 +120,9 @@ def _write(
 def _fingerprint(work: Work, step: StepPlan, rendered: Rendered, plugin: Any) -> str:
     """What the stage is made from; any difference means that an earlier attempt's stage cannot serve."""
     version = ""
-    if isinstance(plugin, TellsSourceVersion):
+    if files := work.session.request.files.get(step.id):
+        version = repr(files)
+    elif isinstance(plugin, TellsSourceVersion):
         version = plugin.source_version(rendered.options)
     elif isinstance(plugin, TellsCodeVersion):
         version = plugin.code_version(work.session.project.root)

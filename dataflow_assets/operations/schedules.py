@@ -15,6 +15,7 @@ import dagster as dg
 from dataflow_assets.assets.names import PIPELINE_TAG, job_name, plain_name, tag_value
 from dataflow_assets.assets.partitions import range_tags
 from dataflow_assets.execution.status import window_status
+from dataflow_assets.operations.waiting import reason_to_wait
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, WindowPlan
 from dataflow_assets.spec.project import Project
 
@@ -29,13 +30,6 @@ _SHORTHANDS = {
     "@annually": "0 0 1 1 *",
 }
 _NUMBER = re.compile(r"^\d+$")
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 Tick = Callable[[dg.ScheduleEvaluationContext], dg.RunRequest | dg.SkipReason]
 
@@ -82,9 +76,8 @@ def _after_each_window(windows: WindowPlan) -> str:
 
 def _tick(pipeline: PipelinePlan, project: Project) -> Tick:
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        running = context.instance.get_run_ids(dg.RunsFilter(tags={PIPELINE_TAG: tag_value(pipeline.name)}, statuses=_UNFINISHED), limit=1)
-        if running:
-            return dg.SkipReason(f"run {running[0]} of {pipeline.name} has not ended; what it leaves is asked for at the next tick")
+        if reason := reason_to_wait(context.instance, pipeline.name):
+            return dg.SkipReason(reason)
         return request_of(pipeline, project, now=context.scheduled_execution_time)
 
     return evaluate

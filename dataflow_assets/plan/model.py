@@ -14,6 +14,7 @@ from typing import Any, Literal
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise, Reference
 from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions, RetryOptions
+from dataflow_assets.spec.sensors import SensorOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
 
@@ -122,6 +123,25 @@ class WindowPlan:
 
 
 @dataclass(frozen=True)
+class SensorPlan:
+    """One sensor of a pipeline, resolved. `name` is unique in the project."""
+
+    name: str
+    options: SensorOptions
+    place: Place
+    step: str | None = None
+    """The source step that it is about."""
+    cursor: str | None = None
+    """The column that tells new rows."""
+    upstream: tuple[str, ...] = ()
+    """The pipelines that it waits for."""
+    assets: tuple[AssetPath, ...] = ()
+    """The assets outside the project that it waits for."""
+    exact: bool = False
+    """Whether a run takes exactly the files that were found, and not all that its source has."""
+
+
+@dataclass(frozen=True)
 class PipelinePlan:
     """One pipeline, resolved; `steps` are in the order they run, endpoints as late as their dependents allow."""
 
@@ -138,6 +158,7 @@ class PipelinePlan:
     group: str = "default"
     description: str = ""
     schedule: str | None = None
+    sensors: tuple[SensorPlan, ...] = ()
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
     upstream: tuple[str, ...] = ()

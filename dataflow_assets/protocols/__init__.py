@@ -26,7 +26,10 @@ from dataflow_assets.protocols.connectors import (
     ConnectionContext,
     Connector,
     KeepsSchemas,
+    ListsFiles,
     Reconciles,
+    TakesFiles,
+    TellsHorizon,
     TellsSourceVersion,
 )
 from dataflow_assets.protocols.steps import Mistake, StagedInput, StepContext, TellsCodeVersion, TellsMistakes, Transform
@@ -42,6 +45,7 @@ __all__ = [
     "ConnectionContext",
     "Connector",
     "KeepsSchemas",
+    "ListsFiles",
     "Mistake",
     "PicksRows",
     "Picture",
@@ -53,7 +57,9 @@ __all__ = [
     "Severity",
     "StagedInput",
     "StepContext",
+    "TakesFiles",
     "TellsCodeVersion",
+    "TellsHorizon",
     "TellsMistakes",
     "TellsSourceVersion",
     "Transform",

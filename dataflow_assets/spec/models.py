@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
+from dataflow_assets.spec.sensors import SensorOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
 
@@ -151,6 +152,9 @@ class PipelineModel(Model):
     windows: WindowOptions | None = Field(None, description="how it is cut into windows; without it the pipeline runs whole")
     event_time_column: str | None = Field(None, description="source filter and target partition column, said once")
     schedule: str | None = Field(None, description="a cron expression, @hourly, @daily, @weekly, @monthly, or windows")
+    sensors: list[SensorOptions] = Field(
+        default_factory=list, description="what else asks for runs: new files, new rows, upstream pipelines, a dataset that is too old"
+    )
     owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
