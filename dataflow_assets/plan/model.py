@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise, Reference
-from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions, RetryOptions
+from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions
+from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
 

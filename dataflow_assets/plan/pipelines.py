@@ -23,6 +23,7 @@ from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_los
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
 from dataflow_assets.spec.models import PipelineModel, QuarantineOptions, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
+from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import as_utc, parse_duration
 
@@ -47,6 +48,8 @@ class PipelineDraft:
     """The project's."""
     looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
     """The tables of connections that the checks of each step look at."""
+    default_retries: RetryOptions | None = None
+    """The project's."""
 
     @property
     def name(self) -> str:
@@ -132,7 +135,10 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     targets = {name: written_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "endpoint"}
     writes = {name: table for name, table in targets.items() if table is not None}
     looked_up = looked_up_tables(steps, connections, project.root)
-    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, project.model.schema_policy, looked_up)
+    defaults = project.model
+    return PipelineDraft(
+        loaded, findings, connections, windows, steps, writings, reads, writes, defaults.schema_policy, looked_up, defaults.retries
+    )
 
 
 def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:
@@ -185,9 +191,9 @@ def _refuse_bad_words(model: PipelineModel, findings: Findings) -> None:
 
 
 def _refuse_bad_times(model: PipelineModel, findings: Findings) -> None:
-    durations = {("retries", "delay"): model.retries.delay, ("retries", "max_delay"): model.retries.max_delay}
+    durations = {}
     if model.freshness is not None:
-        durations |= {
+        durations = {
             ("freshness", "fail_after"): model.freshness.fail_after,
             ("freshness", "warn_after"): model.freshness.warn_after or "1s",
         }
