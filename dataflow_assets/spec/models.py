@@ -157,7 +157,7 @@ class PipelineModel(Model):
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
     retries: RetryOptions = Field(default_factory=RetryOptions, description="how often it tries again after a transient failure")
     alerts: PipelineAlerts = Field(
-        None, description="who is told when something goes wrong: names of channels, or a block; false: nobody; default: as the project says"
+        None, description="who is told of what goes wrong: names of channels, or a block; false: nobody; default: as the project says"
     )
     schema_policy: SchemaPolicy | None = Field(
         None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
@@ -233,7 +233,7 @@ class ProjectModel(Model):
     )
     state: StateOptions = Field(default_factory=StateOptions, description="what becomes of the folder .dataflow in git")
     logging: LoggingOptions = Field(default_factory=LoggingOptions, description="where the log files lie and what is written to them")
-    alerts: AlertsOptions = Field(default_factory=AlertsOptions, description="who is told when something goes wrong, by e-mail, Slack or webhook")
+    alerts: AlertsOptions = Field(default_factory=AlertsOptions, description="who is told of what goes wrong: e-mail, Slack, webhooks")
     schema_policy: SchemaPolicy | None = Field(
         None, description="what endpoints do with columns that their target has not: evolve, freeze or discard; default: freeze"
     )

@@ -16,7 +16,7 @@ from dataflow_assets.spec.load import load
 SHOP = """\
 project_name: shop
 alerts:
-  smtp_config: {host: mail.example.org, port: 2525, user: "{{ env_var('U') }}", password: "${P}", use_tls: false, from_email: "D <d@example.org>"}
+  smtp_config: {host: mail.example.org, port: 2525, user: "{{ env_var('U') }}", password: "${P}", use_tls: false, from_email: "D <d@x.org>"}
   channels:
     mail: {type: email, to: ops@example.org, tls: ssl, port: "${PORT}"}
     chat: {type: slack, webhook_url: "https://hooks.example.org/services/T0/B0/plantedsecretpath"}
@@ -32,7 +32,7 @@ def test_what_may_be_written(folder):
     alerts = load(folder.root).model.alerts
     assert (alerts.smtp.security, alerts.smtp.port, alerts.duration_multiplier, alerts.default) == ("none", 2525, 3.0, ["chat"])
     assert [type(channel).__name__ for channel in alerts.channels.values()] == ["EmailChannel", "SlackChannel", "WebhookChannel"]
-    assert sender_of(alerts.channels["mail"], alerts.smtp) == "D <d@example.org>"
+    assert sender_of(alerts.channels["mail"], alerts.smtp) == "D <d@x.org>"
     assert "plantedsecretpath" not in repr(alerts)
     assert "plantedsecretpath" not in mask("POST https://hooks.example.org/services/T0/B0/plantedsecretpath failed")
     jsonschema.validate(yaml.safe_load(SHOP), project_schema())
