@@ -39,7 +39,7 @@ def alert_plan(project: AlertsOptions, model: PipelineModel) -> AlertPlan:
 
 def _events(project: AlertsOptions, own: PipelineAlertOptions) -> frozenset[str]:
     """The pipeline's list, else the project's, else all; the words that switch single events off are obeyed wherever they stand."""
-    wanted = set(own.events if own.events is not None else project.events if project.events is not None else EVENTS)
+    wanted: set[str] = set(own.events if own.events is not None else project.events if project.events is not None else EVENTS)
     for event, words in (("failure", "alert_on_failure"), ("stale_run", "alert_on_failure"), ("duration", "alert_on_duration_exceed")):
         said = getattr(own, words) if getattr(own, words) is not None else getattr(project, words)
         if said is False:
