@@ -180,9 +180,7 @@ class _Rules(Model):
         description="what is told: failure, check_failure, check_warning, anomaly, late_window, duration, gap, stale_run, overdue, "
         "recovery; default: all of them",
     )
-    owners: bool | None = Field(
-        None, description="whether those of a pipeline's owners that are e-mail addresses are told; default: no"
-    )
+    owners: bool | None = Field(None, description="whether those of a pipeline's owners that are e-mail addresses are told; default: no")
     alert_on_failure: bool | None = Field(None, description="false leaves out failure and stale_run; Drive's word")
     alert_on_duration_exceed: bool | None = Field(None, description="false leaves out duration; Drive's word")
     duration_multiplier: float | None = Field(
