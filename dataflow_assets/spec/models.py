@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
+from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
+from dataflow_assets.spec.drive import DriveOptions
 from dataflow_assets.spec.retries import RetryChoice
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
@@ -150,6 +152,9 @@ class PipelineModel(Model):
     retries: RetryChoice | None = Field(
         None, description="how a window is tried again after a transient failure; a number is max_retries; default: the project's"
     )
+    alerts: PipelineAlerts = Field(
+        None, description="who is told of what goes wrong: names of channels, or a block; false: nobody; default: as the project says"
+    )
     schema_policy: SchemaPolicy | None = Field(
         None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
     )
@@ -224,12 +229,14 @@ class ProjectModel(Model):
     )
     state: StateOptions = Field(default_factory=StateOptions, description="what becomes of the folder .dataflow in git")
     logging: LoggingOptions = Field(default_factory=LoggingOptions, description="where the log files lie and what is written to them")
+    alerts: AlertsOptions = Field(default_factory=AlertsOptions, description="who is told of what goes wrong: e-mail, Slack, webhooks")
     schema_policy: SchemaPolicy | None = Field(
         None, description="what endpoints do with columns that their target has not: evolve, freeze or discard; default: freeze"
     )
     retries: RetryChoice | None = Field(
         None, description="how windows are tried again after a transient failure, where a pipeline does not say otherwise"
     )
+    drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process", description="how Dagster runs a job: in the run's own process, or each op in a process of its own"
     )
