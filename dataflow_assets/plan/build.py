@@ -286,4 +286,5 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         freshness=model.freshness,
         retries=model.retries,
         upstream=tuple(edges.upstream[draft.name]),
+        pools=draft.pools,
     )

@@ -122,6 +122,15 @@ class WindowPlan:
 
 
 @dataclass(frozen=True)
+class PoolPlan:
+    """A pool of Dagster that runs draw from. `limit` None: nobody says one in the project."""
+
+    name: str
+    limit: int | None = None
+    connections: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PipelinePlan:
     """One pipeline, resolved; `steps` are in the order they run, endpoints as late as their dependents allow."""
 
@@ -144,6 +153,8 @@ class PipelinePlan:
     """Pipelines that come first: `depends_on`, those found in the SQL, and those that checks look at."""
     looks_at: Mapping[str, PipelinePlan] = field(default_factory=dict)
     """Pipelines whose published rows its checks look at, by name."""
+    pools: tuple[PoolPlan, ...] = ()
+    """The pools of its connections, first the one that its runs draw from."""
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:

@@ -14,8 +14,9 @@ from dataflow_assets.cron import parse_cron
 from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
-from dataflow_assets.plan.model import AssetPath, StepPlan, WindowPlan
+from dataflow_assets.plan.model import AssetPath, PoolPlan, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
+from dataflow_assets.plan.pools import pools_of
 from dataflow_assets.plan.quarantine import asides, refuse_bad_quarantines
 from dataflow_assets.plan.references import looked_up_tables, refuse_bad_references
 from dataflow_assets.plan.rendering import Renderer
@@ -47,6 +48,7 @@ class PipelineDraft:
     """The project's."""
     looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
     """The tables of connections that the checks of each step look at."""
+    pools: tuple[PoolPlan, ...] = ()
 
     @property
     def name(self) -> str:
@@ -132,7 +134,8 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     targets = {name: written_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "endpoint"}
     writes = {name: table for name, table in targets.items() if table is not None}
     looked_up = looked_up_tables(steps, connections, project.root)
-    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, project.model.schema_policy, looked_up)
+    pools, policy = pools_of(steps, connections, findings), project.model.schema_policy
+    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, policy, looked_up, pools)
 
 
 def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:
