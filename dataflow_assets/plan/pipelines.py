@@ -15,8 +15,9 @@ from dataflow_assets.plan.alerts import alert_plan, refuse_bad_alerts
 from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
-from dataflow_assets.plan.model import AlertPlan, AssetPath, StepPlan, WindowPlan
+from dataflow_assets.plan.model import AlertPlan, AssetPath, PoolPlan, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
+from dataflow_assets.plan.pools import pools_of
 from dataflow_assets.plan.quarantine import asides, refuse_bad_quarantines
 from dataflow_assets.plan.references import looked_up_tables, refuse_bad_references
 from dataflow_assets.plan.rendering import Renderer
@@ -49,6 +50,7 @@ class PipelineDraft:
     """The project's."""
     looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
     """The tables of connections that the checks of each step look at."""
+    pools: tuple[PoolPlan, ...] = ()
     default_retries: RetryOptions | None = None
     """The project's."""
     alerts: AlertPlan = field(default_factory=AlertPlan)
@@ -151,6 +153,7 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
         looked_up=looked_up,
         default_retries=project.model.retries,
         alerts=alert_plan(project.model.alerts, model),
+        pools=pools_of(steps, connections, findings),
     )
 
 
