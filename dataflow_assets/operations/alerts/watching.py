@@ -18,6 +18,7 @@ from dataflow_assets.assets.names import PIPELINE_TAG, tag_value
 from dataflow_assets.assets.partitions import windows_of_run
 from dataflow_assets.operations.alerts.incidents import Fact, Incident
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, StepPlan
+from dataflow_assets.spec.alerts import AlertEvent
 
 if TYPE_CHECKING:
     from dagster import RunRecord
@@ -26,7 +27,8 @@ WILL_RETRY = "dagster/will_retry"
 _PAGE = 1000
 _DIFFERS = re.compile(r"0x[0-9a-fA-F]+|[0-9a-f]{8}-[0-9a-f-]{27}|'[^']*'|\"[^\"]*\"|\d+")
 _UNTOLD = {"checked", "failed", "window", "rule", "offending_rows"}
-_SHOWN_FACTS = 4
+_SHOWN_FACTS = 5
+_NAMED_WINDOWS = 3
 
 
 @dataclass
@@ -70,7 +72,8 @@ class Runs:
         seen.published = self._published(run.run_id, pipeline)
         checks = list(self._checks(run.run_id, pipeline)) if any(step.checks for step in pipeline.steps) else []
         seen.passed = _passed(checks)
-        seen.incidents += [_check_incident(pipeline, found, run.run_id, seen.published) for found in checks if not found.passed]
+        for failed in _together([found for found in checks if not found.passed]):
+            seen.incidents.append(_check_incident(pipeline, failed, run.run_id, seen.published))
         blocked = any(item.event == "check_failure" for item in seen.incidents)
         if run.status is dg.DagsterRunStatus.FAILURE:
             seen.incidents += [item for item in self._failures(record, pipeline, seen.published) if not (blocked and item.facts.get("Error") == "CheckFailed")]
@@ -138,7 +141,7 @@ class _Check:
         return {name: value.value for name, value in self.said.metadata.items()}
 
     @property
-    def event(self) -> str:
+    def event(self) -> AlertEvent:
         if self.metadata.get("rule") == "anomaly":
             return "anomaly"
         return "check_failure" if self.said.blocking and self.said.severity is dg.AssetCheckSeverity.ERROR else "check_warning"
@@ -153,57 +156,70 @@ def _passed(checks: Sequence[_Check]) -> dict[str, frozenset[str | None]]:
     return {identity: frozenset(windows) for identity, windows in found.items()}
 
 
-def _check_incident(pipeline: PipelinePlan, check: _Check, run_id: str, published: frozenset[str | None]) -> Incident:
-    said, name = check.said, check.said.check_name
-    told, event = check.metadata, check.event
-    facts: dict[str, Fact] = {}
-    if told.get("failed"):
-        facts["Rows"] = f"{told['failed']:,} of {told.get('checked', 0):,} broke the rule"
-    elif told.get("checked"):
-        facts["Rows checked"] = told["checked"]
-    for key, value in told.items():
-        if key not in _UNTOLD and isinstance(value, str | int | float) and not isinstance(value, bool) and "/" not in key:
-            facts[key.replace("_", " ").capitalize()] = value
-            if len(facts) > _SHOWN_FACTS:
-                break
-    window = said.partition
-    selector = f"{pipeline.name}.{check.step.id}"
-    chosen = ["--window", window] if window else []
-    commands = [shlex.join(["dataflow", "show", selector])]
-    if event == "anomaly":
-        commands = [shlex.join(["dataflow", "anomalies", "list", pipeline.name])]
-        commands += [shlex.join(["dataflow", "anomalies", "ack", selector, str(told.get("metric", name)), *chosen, "--expected"])]
-    elif "quarantined_rows" in told:
-        commands = [str(told["quarantined_rows"])]
-    if event == "check_failure":
-        commands += [shlex.join(["dataflow", "run", "--select", pipeline.name, *chosen])]
+def _together(failed: Sequence[_Check]) -> Iterator[list[_Check]]:
+    """The failed evaluations of each check, those of all windows in one list; of anomalies each window is one by itself."""
+    found: dict[tuple[str, ...], list[_Check]] = {}
+    for check in failed:
+        own = str(check.said.partition) if check.event == "anomaly" else ""
+        found.setdefault((check.event, check.step.id, check.said.check_name, own), []).append(check)
+    yield from found.values()
+
+
+def _check_incident(pipeline: PipelinePlan, failed: Sequence[_Check], run_id: str, published: frozenset[str | None]) -> Incident:
+    check = failed[-1]
+    said, name, event = check.said, check.said.check_name, check.event
+    windows = tuple(item.said.partition for item in failed if item.said.partition)
     return Incident(
-        event,  # type: ignore[arg-type]
+        event,
         pipeline.name,
         f"{name}: {said.description}" if said.description else f"{name} did not pass",
         cause=f"{check.step.id}.{name}",
-        change=str(window) if event == "anomaly" else "",
+        change=windows[0] if event == "anomaly" and windows else "",
         step=check.step.id,
-        windows=(window,) if window else (),
-        facts=facts,
-        unaffected=_unaffected(pipeline, check.step.id, window, published, before_publishing=True) if event == "check_failure" else "",
-        next_step=tuple(commands),
+        windows=windows,
+        facts=_facts(failed),
+        unaffected=_unaffected(pipeline, check.step.id, windows, published, before_publishing=True) if event == "check_failure" else "",
+        next_step=tuple(_commands(pipeline, check, windows)),
         run_id=run_id,
     )
 
 
+def _facts(failed: Sequence[_Check]) -> dict[str, Fact]:
+    """The rows of all windows, and the values of the last one: what was observed, what was expected."""
+    told = failed[-1].metadata
+    broke, checked = (sum(int(item.metadata.get(key) or 0) for item in failed) for key in ("failed", "checked"))
+    facts: dict[str, Fact] = {"Rows": f"{broke:,} of {checked:,} broke the rule"} if broke else {"Rows checked": checked} if checked else {}
+    for key, value in told.items():
+        if key not in _UNTOLD and isinstance(value, str | int | float) and not isinstance(value, bool) and "/" not in key:
+            facts[key.replace("_", " ").capitalize()] = value
+    return dict(list(facts.items())[:_SHOWN_FACTS])
+
+
+def _commands(pipeline: PipelinePlan, check: _Check, windows: Sequence[str]) -> Iterator[str]:
+    selector, told = f"{pipeline.name}.{check.step.id}", check.metadata
+    chosen = [word for key in windows for word in ("--window", key)] if len(windows) <= _NAMED_WINDOWS else []
+    if check.event == "anomaly":
+        yield shlex.join(["dataflow", "anomalies", "list", pipeline.name])
+        metric = str(told.get("metric", check.said.check_name))
+        yield shlex.join(["dataflow", "anomalies", "ack", selector, metric, *chosen, "--expected"])
+    else:
+        yield str(told["quarantined_rows"]) if "quarantined_rows" in told else shlex.join(["dataflow", "show", selector])
+    if check.event == "check_failure":
+        yield shlex.join(["dataflow", "run", "--select", pipeline.name, *chosen])
+
+
 def _unaffected(
-    pipeline: PipelinePlan, step: str, window: str | None, published: frozenset[str | None], *, before_publishing: bool = False
+    pipeline: PipelinePlan, step: str, windows: Sequence[str], published: frozenset[str | None], *, before_publishing: bool = False
 ) -> str:
     """What is as it was. Once an endpoint was at work, its answer may be lost, so no more is said than its publish promises."""
     targets = [step.table or step.id for step in pipeline.endpoints]
-    named, what = ", ".join(targets), f"window {window}" if window else "this run"
+    named = ", ".join(targets)
+    what = f"these {len(windows)} windows" if len(windows) > 1 else f"window {windows[0]}" if windows else "this run"
     if not targets:
         return ""
-    if window in published:
-        return f"nothing: {what} was published to {named} before this was found"
-    endpoint = step in pipeline.by_id and pipeline.by_id[step].role == "endpoint"
-    if endpoint and not before_publishing:
+    if any(window in published for window in windows or (None,)):
+        return f"nothing: of {what} rows were published to {named} before this was found"
+    if not before_publishing and step in pipeline.by_id and pipeline.by_id[step].role == "endpoint":
         return f"{named} holds of {what} the rows of before or all of the new ones, never a part: dataflow status says which"
     return f"{named} {'is as it was' if len(targets) == 1 else 'are as they were'}: nothing of {what} was published"
 
@@ -234,7 +250,7 @@ def _failure(event: dg.DagsterEvent, run: dg.DagsterRun, pipeline: PipelinePlan,
         place=str(told.get("written_at", "")),
         detail=said if said.strip() != first else "",
         facts=facts,
-        unaffected=_unaffected(pipeline, step, windows[0] if windows else None, published),
+        unaffected=_unaffected(pipeline, step, windows, published),
         run_id=run.run_id,
     )
 
