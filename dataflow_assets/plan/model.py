@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise, Reference
+from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions, RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
@@ -122,6 +123,14 @@ class WindowPlan:
 
 
 @dataclass(frozen=True)
+class Followed:
+    """A pipeline that comes before, and those of its endpoints that matter: the ones that are read, or all where none is."""
+
+    pipeline: PipelinePlan
+    endpoints: tuple[StepPlan, ...]
+
+
+@dataclass(frozen=True)
 class PipelinePlan:
     """One pipeline, resolved; `steps` are in the order they run, endpoints as late as their dependents allow."""
 
@@ -144,6 +153,10 @@ class PipelinePlan:
     """Pipelines that come first: `depends_on`, those found in the SQL, and those that checks look at."""
     looks_at: Mapping[str, PipelinePlan] = field(default_factory=dict)
     """Pipelines whose published rows its checks look at, by name."""
+    late_data: LateDataOptions | None = None
+    """With `sources` filled in: the steps that are looked at."""
+    follows: tuple[Followed, ...] = ()
+    """The pipelines before it whose windows may be reopened for late data, so that its own follow."""
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:

@@ -13,6 +13,7 @@ from typing import Any
 from dataflow_assets.cron import parse_cron
 from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
+from dataflow_assets.plan.late_data import planned_late_data
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
 from dataflow_assets.plan.model import AssetPath, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
@@ -21,6 +22,7 @@ from dataflow_assets.plan.references import looked_up_tables, refuse_bad_referen
 from dataflow_assets.plan.rendering import Renderer
 from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_lost_inputs, refuse_metrics_without_home
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
+from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import PipelineModel, QuarantineOptions, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
 from dataflow_assets.tables import SchemaPolicy, WriteMode
@@ -47,6 +49,7 @@ class PipelineDraft:
     """The project's."""
     looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
     """The tables of connections that the checks of each step look at."""
+    late_data: LateDataOptions | None = None
 
     @property
     def name(self) -> str:
@@ -132,7 +135,9 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     targets = {name: written_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "endpoint"}
     writes = {name: table for name, table in targets.items() if table is not None}
     looked_up = looked_up_tables(steps, connections, project.root)
-    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, project.model.schema_policy, looked_up)
+    late_data = planned_late_data(model, steps, writings, findings)
+    policy = project.model.schema_policy
+    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, policy, looked_up, late_data)
 
 
 def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:

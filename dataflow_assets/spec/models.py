@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
+from dataflow_assets.spec.late_data import LateData
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
 
@@ -155,6 +156,9 @@ class PipelineModel(Model):
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
     retries: RetryOptions = Field(default_factory=RetryOptions, description="how often it tries again after a transient failure")
+    late_data: LateData = Field(
+        None, description="look again at the sources of published windows, and reopen those that have changed; true for the defaults"
+    )
     schema_policy: SchemaPolicy | None = Field(
         None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
     )
