@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
+from dataflow_assets.spec.drive import DriveOptions
 from dataflow_assets.spec.late_data import LateData
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
@@ -236,6 +237,7 @@ class ProjectModel(Model):
     schema_policy: SchemaPolicy | None = Field(
         None, description="what endpoints do with columns that their target has not: evolve, freeze or discard; default: freeze"
     )
+    drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process", description="how Dagster runs a job: in the run's own process, or each op in a process of its own"
     )
