@@ -91,7 +91,8 @@ def _of_stage(work: Work, name: str) -> Fingerprint:
         work.fingerprints[name] = Fingerprint(
             _tally(stage, columns), {column.name: column.family for column in columns}, stage.receipt.source_version, read_at
         )
-    return work.fingerprints[name]
+    found: Fingerprint = work.fingerprints[name]
+    return found
 
 
 def _tally(stage: Stage, columns: Sequence[CanonicalColumn]) -> Tally:

@@ -19,6 +19,7 @@ from dataflow_assets.errors import StageCorrupt
 from dataflow_assets.execution.attempts import adopt_stage
 from dataflow_assets.execution.checking import begin_checks, finish_checks
 from dataflow_assets.execution.events import Event, Progress
+from dataflow_assets.execution.fingerprints import short_version
 from dataflow_assets.execution.session import Rendered, Session
 from dataflow_assets.execution.splitting import judge_published, set_aside
 from dataflow_assets.execution.work import Work, step_context

@@ -35,12 +35,16 @@ def planned_late_data(
         findings.add((*_SECTION, "sources"), f"late_data: there is no source step {name!r}", hint=hint)
     chosen = list(options.sources) or [name for name, draft in sources.items() if _reads_a_window(model, draft, writings[name])]
     if sources and not chosen:
-        hint = "give the pipeline event_time_column:, or name the steps in late_data: {sources: [...]}: then any change reopens every window"
-        findings.add(_SECTION, "late_data: no source reads the rows of a window alone, so none can tell which window a row is late for", hint=hint)
+        hint = (
+            "give the pipeline event_time_column:, or name the steps in late_data: {sources: [...]}: then any change reopens every window"
+        )
+        findings.add(
+            _SECTION, "late_data: no source reads the rows of a window alone, so none can tell which window a row is late for", hint=hint
+        )
     _refuse_appends(model, steps, writings, findings)
     for name in chosen:
         if name not in unknown and options.compare == "checksum" and sources[name].plugin.implementation.capabilities.costly_reads:
-            findings.add(*_too_costly(name, sources[name].plugin.kind))
+            _refuse_costly(sources[name], findings)
     return options.model_copy(update={"sources": chosen})
 
 
@@ -68,10 +72,12 @@ def _refuse_appends(model: PipelineModel, steps: Mapping[str, Draft], writings: 
             findings.add(_SECTION, message, hint="give the pipeline windows:, or the endpoint mode: replace")
 
 
-def _too_costly(name: str, kind: str) -> tuple[tuple[str, ...], str, str]:
-    message = f"late_data: {kind} source {name!r} cannot sum up its rows by itself, and would be read again for every look"
+def _refuse_costly(source: Draft, findings: Findings) -> None:
+    message = (
+        f"late_data: {source.plugin.kind} source {source.id!r} cannot sum up its rows by itself, and would be read again for every look"
+    )
     hint = "write late_data: {compare: count}, which still reads the rows to count them, or re-run windows with windows: {lookback: 7}"
-    return _SECTION, message, hint
+    findings.add(_SECTION, message, hint=hint)
 
 
 def follow(plans: dict[str, PipelinePlan], order: Sequence[str]) -> None:
@@ -95,3 +101,8 @@ def is_followed(plan: PipelinePlan) -> bool:
     """Whether the pipelines after this one run again when its windows were reopened."""
     own = plan.late_data
     return bool(plan.follows) or (own is not None and own.reopen and own.downstream)
+
+
+def may_be_reopened(plan: PipelinePlan) -> bool:
+    """Whether anything can reopen its windows."""
+    return bool(plan.follows) or (plan.late_data is not None and plan.late_data.reopen)

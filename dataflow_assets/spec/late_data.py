@@ -61,6 +61,4 @@ def _defaults_when_true(value: Any) -> Any:
     return {} if value is True else None if value is False else value
 
 
-LateData = Annotated[
-    LateDataOptions | None, BeforeValidator(_defaults_when_true, json_schema_input_type=LateDataOptions | bool | None)
-]
+LateData = Annotated[LateDataOptions | None, BeforeValidator(_defaults_when_true, json_schema_input_type=LateDataOptions | bool | None)]

@@ -161,9 +161,7 @@ class SqlRows:
             self._ask(columns, lambda inner: tally_query(self.dialect, inner, columns, keys=keys, depth=depth, within=within))
         )
 
-    def tallies_between(
-        self, columns: Columns, *, by: CanonicalColumn, edges: Sequence[int], checksum: bool = True
-    ) -> dict[int, Tally]:
+    def tallies_between(self, columns: Columns, *, by: CanonicalColumn, edges: Sequence[int], checksum: bool = True) -> dict[int, Tally]:
         """Count and checksum of the rows in each interval."""
         wanted = (*(columns if checksum else ()), by)
         return read_intervals(self._ask(wanted, lambda inner: between_query(self.dialect, inner, wanted, edges=edges, checksum=checksum)))
