@@ -25,6 +25,7 @@ from dataflow_assets.plan.rendering import is_enabled
 from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.writes import clashes
 from dataflow_assets.spec.project import Project
+from dataflow_assets.spec.retries import joined
 
 if TYPE_CHECKING:
     from dataflow_assets.plan.contracts import Bound
@@ -289,7 +290,9 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         description=model.description,
         schedule=model.schedule.strip() if model.schedule and model.schedule.strip() else None,
         freshness=model.freshness,
-        retries=model.retries,
+        retries=joined(model.retries, draft.default_retries),
         upstream=tuple(edges.upstream[draft.name]),
         late_data=draft.late_data,
+        pools=draft.pools,
+        alerts=draft.alerts,
     )

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise, Reference
 from dataflow_assets.spec.late_data import LateDataOptions
-from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions, RetryOptions
+from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions
+from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
 
@@ -131,6 +132,29 @@ class Followed:
 
 
 @dataclass(frozen=True)
+class PoolPlan:
+    """A pool of Dagster that runs draw from. `limit` None: nobody says one in the project."""
+
+    name: str
+    limit: int | None = None
+    connections: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AlertPlan:
+    """Who is told what of a pipeline. Times in seconds; `overdue_after` None: windows that are not published in time are not told."""
+
+    channels: tuple[str, ...] = ()
+    mail_to: tuple[str, ...] = ()
+    """Addresses beside the channels: owners, and `notify_email`."""
+    events: frozenset[str] = frozenset()
+    duration_multiplier: float = 2.0
+    duration_at_least: float = 60.0
+    overdue_after: float | None = None
+    repeat_after: float = 86400.0
+
+
+@dataclass(frozen=True)
 class PipelinePlan:
     """One pipeline, resolved; `steps` are in the order they run, endpoints as late as their dependents allow."""
 
@@ -157,6 +181,9 @@ class PipelinePlan:
     """With `sources` filled in: the steps that are looked at."""
     follows: tuple[Followed, ...] = ()
     """The pipelines before it whose windows may be reopened for late data, so that its own follow."""
+    pools: tuple[PoolPlan, ...] = ()
+    """The pools of its connections, first the one that its runs draw from."""
+    alerts: AlertPlan = field(default_factory=AlertPlan)
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:
