@@ -12,6 +12,11 @@ WINDOWS_TAG = "dataflow/windows"
 FULL_REFRESH_TAG = "dataflow/full_refresh"
 REPLAY_TAG = "dataflow/replay"
 OVERRIDES_TAG = "dataflow/vars"
+FOLLOWS_TAG = "dataflow/follows"
+"""The run key of the run that must have succeeded before this one."""
+SLOT_TAG = "dataflow/slot"
+WAITING_TAG = "dataflow/waiting"
+"""How many due windows a tick left for the next one."""
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_]+")
 _NOT_GROUP = re.compile(r"[^A-Za-z0-9_/]+")

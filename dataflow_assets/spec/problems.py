@@ -158,7 +158,8 @@ def _describe(item: Any, model: type[BaseModel], data: Any) -> tuple[str, str, b
         choices = item["ctx"]["expected"]
         return f"{_found(value)} is none of {choices}", near(value, _quoted_words(choices)), False
     if kind == "value_error":
-        return str(item["ctx"]["error"]), "", False
+        message, found, meant = str(item["ctx"]["error"]).partition("; did you mean")
+        return message, f"did you mean{meant}" if found else "", False
     if kind in _EXPECTED:
         name = f"{loc[-1]!r} " if loc and isinstance(loc[-1], str) else ""
         return f"{name}must be {_EXPECTED[kind]}, found {_found(value)}", _shape_hint(kind, value), False
