@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_assets.plan.alerts import alert_plan, refuse_bad_alerts
 from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
-from dataflow_assets.plan.model import AssetPath, SchedulePlan, StepPlan, WindowPlan
+from dataflow_assets.plan.model import AlertPlan, AssetPath, SchedulePlan, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
 from dataflow_assets.plan.quarantine import asides, refuse_bad_quarantines
 from dataflow_assets.plan.references import looked_up_tables, refuse_bad_references
@@ -22,6 +23,7 @@ from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_los
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
 from dataflow_assets.spec.models import PipelineModel, QuarantineOptions, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
+from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import as_utc, parse_duration
 
@@ -43,6 +45,9 @@ class PipelineDraft:
     looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
     """The tables of connections that the checks of each step look at."""
     schedule: SchedulePlan | None = None
+    default_retries: RetryOptions | None = None
+    """The project's."""
+    alerts: AlertPlan = field(default_factory=AlertPlan)
 
     @property
     def name(self) -> str:
@@ -129,8 +134,22 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     targets = {name: written_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "endpoint"}
     writes = {name: table for name, table in targets.items() if table is not None}
     looked_up = looked_up_tables(steps, connections, project.root)
-    policy = project.model.schema_policy
-    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, policy, looked_up, schedule)
+    refuse_bad_alerts(model, project.model.alerts, findings)
+    return PipelineDraft(
+        loaded,
+        findings,
+        connections,
+        windows,
+        steps,
+        writings,
+        reads,
+        writes,
+        default_policy=project.model.schema_policy,
+        looked_up=looked_up,
+        default_retries=project.model.retries,
+        schedule=schedule,
+        alerts=alert_plan(project.model.alerts, model),
+    )
 
 
 def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:
@@ -183,9 +202,9 @@ def _refuse_bad_words(model: PipelineModel, findings: Findings) -> None:
 
 
 def _refuse_bad_times(model: PipelineModel, findings: Findings) -> None:
-    durations = {("retries", "delay"): model.retries.delay, ("retries", "max_delay"): model.retries.max_delay}
+    durations = {}
     if model.freshness is not None:
-        durations |= {
+        durations = {
             ("freshness", "fail_after"): model.freshness.fail_after,
             ("freshness", "warn_after"): model.freshness.warn_after or "1s",
         }

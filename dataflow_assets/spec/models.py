@@ -12,7 +12,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
+from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
+from dataflow_assets.spec.drive import DriveOptions
+from dataflow_assets.spec.retries import RetryChoice
 from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
@@ -122,14 +125,6 @@ class FreshnessOptions(Model):
     warn_after: str | None = Field(None, description="a warning when nothing was published for so long")
 
 
-class RetryOptions(Model):
-    """How often a pipeline tries again after a transient failure; exponential backoff with jitter."""
-
-    max_retries: int = Field(2, ge=0, description="how often a run tries again after a transient failure")
-    delay: str = Field("5s", description="wait before the first retry; it doubles each time")
-    max_delay: str = Field("5min", description="longest wait")
-
-
 class PipelineModel(Model):
     """One pipeline document."""
 
@@ -156,7 +151,12 @@ class PipelineModel(Model):
     owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
-    retries: RetryOptions = Field(default_factory=RetryOptions, description="how often it tries again after a transient failure")
+    retries: RetryChoice | None = Field(
+        None, description="how a window is tried again after a transient failure; a number is max_retries; default: the project's"
+    )
+    alerts: PipelineAlerts = Field(
+        None, description="who is told of what goes wrong: names of channels, or a block; false: nobody; default: as the project says"
+    )
     schema_policy: SchemaPolicy | None = Field(
         None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
     )
@@ -232,9 +232,14 @@ class ProjectModel(Model):
     )
     state: StateOptions = Field(default_factory=StateOptions, description="what becomes of the folder .dataflow in git")
     logging: LoggingOptions = Field(default_factory=LoggingOptions, description="where the log files lie and what is written to them")
+    alerts: AlertsOptions = Field(default_factory=AlertsOptions, description="who is told of what goes wrong: e-mail, Slack, webhooks")
     schema_policy: SchemaPolicy | None = Field(
         None, description="what endpoints do with columns that their target has not: evolve, freeze or discard; default: freeze"
     )
+    retries: RetryChoice | None = Field(
+        None, description="how windows are tried again after a transient failure, where a pipeline does not say otherwise"
+    )
+    drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process", description="how Dagster runs a job: in the run's own process, or each op in a process of its own"
     )

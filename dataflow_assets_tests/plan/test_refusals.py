@@ -119,7 +119,6 @@ HEADS = [
     ("owners: [bob]\n", "p.yml:1 'bob' is not an owner -> write an email address, or team:name"),
     ("pipeline_name: my pipeline\n", "p.yml:1 'my pipeline' is not a pipeline name"),
     ("depends_on: [q]\n", "p.yml:1 pipeline 'p' depends on 'q', which does not exist"),
-    ("retries: {delay: soon}\n", "retries.delay: 'soon' is not a duration"),
     ("freshness: {fail_after: late}\n", "freshness.fail_after: 'late' is not a duration"),
 ]
 
