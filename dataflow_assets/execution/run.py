@@ -43,15 +43,16 @@ def run(request: RunRequest, *, patience: Patience | None = None) -> Iterator[Ev
             key = request.pipeline.windows.cadence.key(window) if window is not None and request.pipeline.windows else WHOLE
             for event in _tried(session, window, key=key, patience=patience):
                 yield event
-                stopped = isinstance(event, WindowFailed) and event.again is None
-                if stopped and not may_go_on(request.pipeline, event, checks_only=request.checks_only):
+                if isinstance(event, WindowFailed) and not may_go_on(request.pipeline, event, checks_only=request.checks_only):
                     return
     finally:
         session.close()
 
 
 def may_go_on(pipeline: PipelinePlan, event: WindowFailed, *, checks_only: bool = False) -> bool:
-    """Whether later windows may run although this one failed."""
+    """Whether the next try of this window, or later windows, may run although it failed."""
+    if event.again is not None:
+        return True
     return isinstance(event.error, CheckFailed) and (checks_only or not is_ordered(pipeline))
 
 

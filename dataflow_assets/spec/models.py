@@ -226,7 +226,7 @@ class ProjectModel(Model):
         default_factory=dict, description="name -> type and the keys of that connector; sources is an older name"
     )
     timezone: str = Field("UTC", description="whose clock schedules of pipelines without windows and date functions follow")
-    calendars: dict[str, Calendar] = Field(default_factory=dict, description="times in which nothing is to run, named in `blackout`")
+    calendars: dict[str, Calendar] = Field(default_factory=dict, description="times in which nothing is to run, named under blackout")
     stages: StageOptions = Field(
         default_factory=StageOptions, description="where stages live and how long those of failed windows are kept"
     )
