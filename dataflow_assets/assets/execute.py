@@ -17,11 +17,12 @@ from dataflow_assets.assets.build import pipeline_job
 from dataflow_assets.assets.instance import open_instance, provision_pools
 from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, REPLAY_TAG, job_name, tag_value
 from dataflow_assets.assets.partitions import partitions_of, pieces, range_tags
-from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets, pool_of
+from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
 from dataflow_assets.errors import DataflowError, Interrupted, RunFailed
 from dataflow_assets.execution.events import Event, WindowFailed, WindowFinished
 from dataflow_assets.execution.run import may_go_on
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
+from dataflow_assets.plan.pools import project_pools
 from dataflow_assets.secrets import looks_secret, mask
 from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import Window
@@ -90,7 +91,7 @@ def execute(
     """
     opened = instance or open_instance(project)
     results: dict[str, PipelineResult] = {}
-    provision_pools(opened, filter(None, map(pool_of, plan.pipelines)))
+    provision_pools(opened, project_pools(plan).values())
     try:
         for pipeline in plan.pipelines:
             if pipeline.name in windows:

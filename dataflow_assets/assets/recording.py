@@ -15,6 +15,7 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as RECORDED_ALREADY
 
 from dataflow_assets.assets import metadata
+from dataflow_assets.assets.instance import provision_pools
 from dataflow_assets.assets.names import NO_RUN_RETRY_TAG
 from dataflow_assets.assets.requests import PipelineOp, asked_of, requests_of
 from dataflow_assets.assets.shown_errors import masked
@@ -34,6 +35,8 @@ Yielded = dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckEva
 def record(context: dg.AssetExecutionContext, op: PipelineOp) -> Iterator[Yielded]:
     """Run what this Dagster run asks for, and record it. Raises dg.Failure when a window failed in the end."""
     recorder = _Recorder(context, op)
+    if op.listen is None:  # launched by Dagster: limits that were changed in the project count from here on
+        provision_pools(context.instance, op.pipeline.pools)
     try:
         requests = requests_of(context, op, recorder.asked)
     except DataflowError as error:

@@ -290,5 +290,6 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         freshness=model.freshness,
         retries=joined(model.retries, draft.default_retries),
         upstream=tuple(edges.upstream[draft.name]),
+        pools=draft.pools,
         alerts=draft.alerts,
     )

@@ -143,6 +143,15 @@ class SchedulePlan:
 
 
 @dataclass(frozen=True)
+class PoolPlan:
+    """A pool of Dagster that runs draw from. `limit` None: nobody says one in the project."""
+
+    name: str
+    limit: int | None = None
+    connections: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class AlertPlan:
     """Who is told what of a pipeline. Times in seconds; `overdue_after` None: windows that are not published in time are not told."""
 
@@ -179,6 +188,8 @@ class PipelinePlan:
     """Pipelines that come first: `depends_on`, those found in the SQL, and those that checks look at."""
     looks_at: Mapping[str, PipelinePlan] = field(default_factory=dict)
     """Pipelines whose published rows its checks look at, by name."""
+    pools: tuple[PoolPlan, ...] = ()
+    """The pools of its connections, first the one that its runs draw from."""
     alerts: AlertPlan = field(default_factory=AlertPlan)
 
     @cached_property

@@ -13,8 +13,9 @@ from dataflow_assets.plan.alerts import alert_plan, refuse_bad_alerts
 from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
-from dataflow_assets.plan.model import AlertPlan, AssetPath, SchedulePlan, StepPlan, WindowPlan
+from dataflow_assets.plan.model import AlertPlan, AssetPath, PoolPlan, SchedulePlan, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
+from dataflow_assets.plan.pools import pools_of
 from dataflow_assets.plan.quarantine import asides, refuse_bad_quarantines
 from dataflow_assets.plan.references import looked_up_tables, refuse_bad_references
 from dataflow_assets.plan.rendering import Renderer
@@ -45,6 +46,7 @@ class PipelineDraft:
     looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
     """The tables of connections that the checks of each step look at."""
     schedule: SchedulePlan | None = None
+    pools: tuple[PoolPlan, ...] = ()
     default_retries: RetryOptions | None = None
     """The project's."""
     alerts: AlertPlan = field(default_factory=AlertPlan)
@@ -149,6 +151,7 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
         default_retries=project.model.retries,
         schedule=schedule,
         alerts=alert_plan(project.model.alerts, model),
+        pools=pools_of(steps, connections, findings),
     )
 
 

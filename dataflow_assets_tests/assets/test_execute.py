@@ -16,6 +16,7 @@ from dataflow_assets.assets.execute import LOCATION, PipelineResult, execute
 from dataflow_assets.assets.instance import FOLDER, HOME, dagster_home, open_instance, provision_pools
 from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.events import StepFinished, WindowFinished
+from dataflow_assets.plan.model import PoolPlan
 from dataflow_assets.windows import Window
 from dataflow_assets_tests.assets import shop
 from dataflow_assets_tests.assets.shop import DAYS
@@ -169,9 +170,9 @@ def test_dagster_home_wins(project: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_pools_get_a_limit_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(HOME, raising=False)
     instance = open_instance(shop.planned(project)[1])
-    assert provision_pools(instance, ["connection/b", "connection/a"]) == ["connection/a", "connection/b"]
+    assert provision_pools(instance, [PoolPlan("connection/b"), PoolPlan("connection/a")]) == ["connection/a", "connection/b"]
     instance.event_log_storage.set_concurrency_slots("connection/a", 7)
-    assert provision_pools(instance, ["connection/a", "connection/c"]) == ["connection/c"]
+    assert provision_pools(instance, [PoolPlan("connection/a"), PoolPlan("connection/c")]) == ["connection/c"]
     limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
     assert limits == {"connection/a": 7, "connection/b": 1, "connection/c": 1}
     instance.dispose()
@@ -182,7 +183,7 @@ def test_no_pool_is_made_where_a_killed_process_would_hold_it(project: Path, tmp
     (tmp_path / "elsewhere" / "dagster.yaml").write_text("concurrency: {pools: {granularity: op}}\n")
     monkeypatch.setenv(HOME, str(tmp_path / "elsewhere"))
     instance = open_instance(shop.planned(project)[1])
-    assert provision_pools(instance, ["connection/a"]) == []
+    assert provision_pools(instance, [PoolPlan("connection/a")]) == []
     instance.dispose()
 
 
