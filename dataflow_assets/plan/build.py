@@ -288,7 +288,7 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         owners=tuple(model.owners),
         group=legal(model.group or draft.name),
         description=model.description,
-        schedule=model.schedule.strip() if model.schedule and model.schedule.strip() else None,
+        schedule=draft.schedule,
         freshness=model.freshness,
         retries=joined(model.retries, draft.default_retries),
         upstream=tuple(edges.upstream[draft.name]),

@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from dataflow_assets.calendars import Calendar
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise, Reference
 from dataflow_assets.spec.late_data import LateDataOptions
@@ -132,6 +133,25 @@ class Followed:
 
 
 @dataclass(frozen=True)
+class SchedulePlan:
+    """When a pipeline runs by itself, and what a tick asks for. `text` is the schedule as written."""
+
+    text: str
+    crons: tuple[str, ...]
+    timezone: str = "UTC"
+    slot_minutes: int = 0
+    """Above 0: cron cannot say the period; the first tick in each slot of so many minutes acts (`plan.periods`)."""
+    after_windows: bool = False
+    catch_up: Literal["all", "latest"] = "all"
+    paused_until: datetime | None = None
+    blackout: tuple[Calendar, ...] = ()
+    running: bool = False
+    """Whether it ticks before anybody starts it."""
+    max_windows: int | None = None
+    order: Literal["oldest", "newest"] = "oldest"
+
+
+@dataclass(frozen=True)
 class PoolPlan:
     """A pool of Dagster that runs draw from. `limit` None: nobody says one in the project."""
 
@@ -170,7 +190,7 @@ class PipelinePlan:
     owners: tuple[str, ...] = ()
     group: str = "default"
     description: str = ""
-    schedule: str | None = None
+    schedule: SchedulePlan | None = None
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
     upstream: tuple[str, ...] = ()
