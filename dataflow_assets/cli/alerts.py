@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dataflow_assets.cli.alerting import tell
 from dataflow_assets.cli.choosing import find_pipeline, survey
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, explain
 from dataflow_assets.cli.terminal import Session, plural, table
@@ -45,7 +46,9 @@ def test(session: Session, channels: tuple[str, ...]) -> int:
     project = session.load()
     names = list(channels) or list(project.model.alerts.channels)
     if not names:
-        raise UsageFailed("the project has no channel for alerts", hint="add alerts: {channels: {...}} to the project file; see docs/alerts.md")
+        raise UsageFailed(
+            "the project has no channel for alerts", hint="add alerts: {channels: {...}} to the project file; see docs/alerts.md"
+        )
     results = []
     for name in names:
         error: Exception | None = None
@@ -57,7 +60,9 @@ def test(session: Session, channels: tuple[str, ...]) -> int:
         mark = click.style("OK   ", fg="green") if error is None else click.style("FAIL ", fg="red")
         session.say(f"{mark} {name}" + (f": {explain(error)}" if error else ""))
     failed = [result for result in results if not result["ok"]]
-    session.say("Next: " + ("mend the channel in the project file and type dataflow alerts test again" if failed else "dataflow alerts list"))
+    session.say(
+        "Next: " + ("mend the channel in the project file and type dataflow alerts test again" if failed else "dataflow alerts list")
+    )
     code = FAILED if failed else OK
     session.emit({"ok": not failed, "exit_code": code, "channels": results})
     return code
@@ -123,11 +128,18 @@ def _print(session: Session, document: Mapping[str, Any]) -> None:
     for line in table(rows, header=("PIPELINE", "OPEN", "SINCE", "SEEN", "TOLD", "WHAT")) if rows else ["Nothing is open."]:
         session.say(line)
     for item in document["waiting"]:
-        why = f" after {plural(item['tries'], 'try')[:-1] + 'ies' if item['tries'] > 1 else '1 try'}: {item['error']}" if item["tries"] else ""
+        why = (
+            f" after {plural(item['tries'], 'try')[:-1] + 'ies' if item['tries'] > 1 else '1 try'}: {item['error']}"
+            if item["tries"]
+            else ""
+        )
         session.say(f"waits for {item['channel']}{why}: {item['title']}")
     for name, until in document["muted"].items():
         session.say(f"{name} is muted until {_moment(until)} UTC: dataflow alerts mute {name} --for 0s ends it")
-    sent = [(_moment(item["at"]), item["channel"].removeprefix("mail:"), item["title"], item["error"]) for item in document["sent"][:_SHOWN_SENT]]
+    sent = [
+        (_moment(item["at"]), item["channel"].removeprefix("mail:"), item["title"], item["error"])
+        for item in document["sent"][:_SHOWN_SENT]
+    ]
     if sent:
         session.say("")
         for line in table(sent, header=("SENT", "TO", "WHAT", "")):
@@ -147,29 +159,16 @@ def send(session: Session) -> int:
 
     Exits with 1 when a channel did not take a message; it is kept, and tried again the next time.
     """
+    from dataflow_assets.assets.instance import open_instance
+
     project = session.load()
-    swept = tell(session, project)
+    with open_instance(project) as instance:
+        swept = tell(session, project, instance)
     waiting = dict(swept.delivered.waiting)
     code = FAILED if waiting else OK
     session.emit({"ok": not waiting, "exit_code": code, **swept_data(swept)})
     session.say("Next: dataflow alerts list")
     return code
-
-
-def tell(session: Session, project: Project, instance: Any = None) -> Swept:
-    """One sweep over the whole project, with a line for each thing that it did."""
-    from contextlib import nullcontext
-
-    from dataflow_assets.assets.instance import open_instance
-    from dataflow_assets.operations.alerts.sweep import summary, sweep
-    from dataflow_assets.plan.build import build_plan_tolerant
-
-    plan, _ = build_plan_tolerant(project, external=False)
-    with open_instance(project) if instance is None else nullcontext(instance) as opened:
-        swept = sweep(plan, project, opened, now=utc_now())
-    for line in list(summary(swept)) or ["nothing to tell"]:
-        session.say(f"Alerts: {line}")
-    return swept
 
 
 def swept_data(swept: Swept) -> dict[str, Any]:

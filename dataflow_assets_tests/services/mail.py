@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
-from aiosmtpd.smtp import SMTP as Server
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 USER, PASSWORD = "loader", "planted pass/word@mail"
 
@@ -99,8 +98,8 @@ class _Controller(Controller):
             self._settings |= {"auth_required": required, "auth_require_tls": required, "authenticator": handler.authenticate}
         super().__init__(handler, hostname="127.0.0.1", port=0, ssl_context=context if tls == "ssl" else None)
 
-    def factory(self) -> Server:
-        return Server(self.handler, **self._settings)
+    def factory(self) -> SMTP:
+        return SMTP(self.handler, **self._settings)
 
     def _trigger_server(self) -> None:
         self.port = self.server.sockets[0].getsockname()[1]  # asked for port 0, it knows its own once it listens

@@ -32,8 +32,7 @@ class Telling:
 
 def note(memory: PipelineMemory, incidents: Iterable[Incident], plan: AlertPlan, *, now: datetime, muted: bool = False) -> list[Telling]:
     """Take up what was found of a pipeline, and say what of it is to be told. Changes `memory`."""
-    found = [telling for incident in joined(incidents) if (telling := _noted(memory, incident, plan, now=now, muted=muted))]
-    return found
+    return [telling for incident in joined(incidents) if (telling := _noted(memory, incident, plan, now=now, muted=muted))]
 
 
 def joined(incidents: Iterable[Incident]) -> list[Incident]:
@@ -101,7 +100,9 @@ def end(
     return Telling("over", over, replace(known, last=now))
 
 
-def published(memory: PipelineMemory, windows: Collection[str | None], plan: AlertPlan, *, now: datetime, muted: bool, run_id: str) -> list[Telling]:
+def published(
+    memory: PipelineMemory, windows: Collection[str | None], plan: AlertPlan, *, now: datetime, muted: bool, run_id: str
+) -> list[Telling]:
     """Windows were published (None: a pipeline without windows): incidents that were about them alone are over."""
     return list(_ended(memory, ENDED_BY_RUNS, windows, plan, now=now, muted=muted, run_id=run_id))
 

@@ -63,7 +63,9 @@ def digest(messages: Sequence[Message]) -> Message:
         tone="bad" if bad else first.tone,
         pipeline=pipelines[0] if len(pipelines) == 1 else "",
         title=f"{len(messages)} alerts of {first.project}: {', '.join(f'{count} {event}' for event, count in counts.items())}",
-        facts=(("Pipelines", ", ".join(pipelines[:_LISTED]) + (f" and {len(pipelines) - _LISTED} more" if len(pipelines) > _LISTED else "")),),
+        facts=(
+            ("Pipelines", ", ".join(pipelines[:_LISTED]) + (f" and {len(pipelines) - _LISTED} more" if len(pipelines) > _LISTED else "")),
+        ),
         detail="",
         commands=("dataflow alerts list", "dataflow status"),
         link="",

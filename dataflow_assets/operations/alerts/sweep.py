@@ -21,7 +21,7 @@ from dataflow_assets.operations.alerts import deciding
 from dataflow_assets.operations.alerts.deciding import Telling
 from dataflow_assets.operations.alerts.drive_watch import DriveWatch
 from dataflow_assets.operations.alerts.incidents import Incident, reported
-from dataflow_assets.operations.alerts.memory import Memory, PipelineMemory, Position
+from dataflow_assets.operations.alerts.memory import Memory, Position
 from dataflow_assets.operations.alerts.sending import Delivered, deliver, destinations, enqueue
 from dataflow_assets.operations.alerts.watching import Runs, Seen
 from dataflow_assets.operations.alerts.wording import message_of
@@ -79,7 +79,8 @@ class _Sweep:
         position = self._drive(replace(position, reports=cursor))
         self._each(lambda name, plan: deciding.remind(self.known[name], plan.alerts, now=self.now, muted=name in self.muted))
         messages = [
-            (message_of(telling, pipeline, self.project, now=self.now), destinations(pipeline.alerts)) for pipeline, telling in self.tellings
+            (message_of(telling, pipeline, self.project, now=self.now), destinations(pipeline.alerts))
+            for pipeline, telling in self.tellings
         ]
         enqueue(self.memory, messages, now=self.now)
         for name, memory in self.known.items():

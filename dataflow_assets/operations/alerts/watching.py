@@ -76,7 +76,11 @@ class Runs:
             seen.incidents.append(_check_incident(pipeline, failed, run.run_id, seen.published))
         blocked = any(item.event == "check_failure" for item in seen.incidents)
         if run.status is dg.DagsterRunStatus.FAILURE:
-            seen.incidents += [item for item in self._failures(record, pipeline, seen.published) if not (blocked and item.facts.get("Error") == "CheckFailed")]
+            seen.incidents += [
+                item
+                for item in self._failures(record, pipeline, seen.published)
+                if not (blocked and item.facts.get("Error") == "CheckFailed")
+            ]
         return seen
 
     def _published(self, run_id: str, pipeline: PipelinePlan) -> frozenset[str | None]:
@@ -227,7 +231,11 @@ def _unaffected(
 def _failure(event: dg.DagsterEvent, run: dg.DagsterRun, pipeline: PipelinePlan, published: frozenset[str | None]) -> Incident:
     data = event.step_failure_data
     told = {name: value.value for name, value in data.user_failure_data.metadata.items()} if data.user_failure_data else {}
-    said = (data.user_failure_data.description if data.user_failure_data else None) or (data.error.message if data.error else event.message) or ""
+    said = (
+        (data.user_failure_data.description if data.user_failure_data else None)
+        or (data.error.message if data.error else event.message)
+        or ""
+    )
     error = data.error.cause.cls_name if data.error and data.error.cause else data.error.cls_name if data.error else None
     kind = str(told.get("error_type") or error or "error")
     step = str(told.get("step", "")).removeprefix(pipeline.name).removeprefix(".")

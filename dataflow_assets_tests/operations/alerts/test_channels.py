@@ -87,7 +87,10 @@ def test_what_a_mail_server_refuses_is_said_without_the_password(tmp_path, certi
         assert send(ca_file=None)[1] is False
         assert "CERTIFICATE_VERIFY_FAILED" in send(ca_file=None)[0]
         assert "530" in send(tls="none", user=None)[0]
-        assert send(to=["ann@example.org", "nobody@example.org"]) == ("the mail server refuses nobody@example.org: 550 no such user here", False)
+        assert send(to=["ann@example.org", "nobody@example.org"]) == (
+            "the mail server refuses nobody@example.org: 550 no such user here",
+            False,
+        )
         assert len(server.letters) == 1
         assert send(to="nobody@example.org")[1] is False
         server.faults += ["451 busy", "552 too big"]
@@ -118,7 +121,11 @@ def test_slack_gets_blocks_in_which_a_value_is_only_text(tmp_path):
         project = project_with(tmp_path, alerts, HOOK=f"{server.url}/services/T0/B0/plantedtoken99")
         channel = open_channel(project, "ops")
         channel.send(MESSAGE)
-        server.faults += [Answer("invalid_blocks", status=400), Answer("no_service", status=404), Answer("slow down", 429, {"Retry-After": "30"})]
+        server.faults += [
+            Answer("invalid_blocks", status=400),
+            Answer("no_service", status=404),
+            Answer("slow down", 429, {"Retry-After": "30"}),
+        ]
         server.faults += [Answer("not ok"), Answer(drop=True), Answer("", 302, {"Location": "/elsewhere"}), Answer("x" * 5000, 500)]
         said = []
         for _ in range(7):
@@ -174,7 +181,7 @@ def test_a_server_that_does_not_answer_costs_no_more_than_the_time_limit(tmp_pat
     monkeypatch.setattr(http, "TIMEOUT_SECONDS", 0.05)
     with served(lambda _: Answer("ok", delay=0.3)) as server:
         project = project_with(tmp_path, {"channels": {"ops": {"type": "slack", "url": server.url}}})
-        with pytest.raises(ChannelFailed, match="gives no answer: .*[Tt]ime") as raised:
+        with pytest.raises(ChannelFailed, match=r"gives no answer: .*[Tt]ime") as raised:
             open_channel(project, "ops").send(MESSAGE)
     assert raised.value.transient
 
@@ -192,7 +199,9 @@ def test_values_that_cannot_be_used_are_said_when_the_channel_is_opened(tmp_path
         open_channel(project_with(tmp_path, alerts, HOOK="nonsense"), "ops")
 
 
-WORDS = st.text(st.characters(blacklist_categories=("Cs",)), max_size=100) | st.sampled_from(["`" * 3000, "&" * 3000, "<" * 200, "*_~" * 99])
+WORDS = st.text(st.characters(blacklist_categories=("Cs",)), max_size=100) | st.sampled_from(
+    ["`" * 3000, "&" * 3000, "<" * 200, "*_~" * 99]
+)
 
 
 @settings(max_examples=25, deadline=None)

@@ -66,7 +66,10 @@ def test_nobody_is_told_twice_and_nobody_is_left_without_a_word(course):
 
 
 def test_windows_of_one_cause_are_one_and_a_gap_of_events_that_nobody_wants_is_silent():
-    found = [Incident("failure", "p", "first", cause="run", windows=("1",), since=START), Incident("failure", "p", "last", cause="run", windows=("2", "1"))]
+    found = [
+        Incident("failure", "p", "first", cause="run", windows=("1",), since=START),
+        Incident("failure", "p", "last", cause="run", windows=("2", "1")),
+    ]
     (one,) = deciding.joined(found)
     assert (one.summary, one.windows, one.since) == ("last", ("1", "2"), START)
     quiet = AlertPlan(channels=("ops",), events=frozenset({"gap"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
-import pytest
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from dataflow_assets.assets.names import PIPELINE_TAG
 from dataflow_assets.execution.drive import DriveRow, open_drive
@@ -45,7 +46,9 @@ class House:
         shop.write_shop(self.folder, bad_days=bad_days, **pipelines)
         self.loaded = None
         channel = f"channels: {{ops: {{type: slack, webhook_url: '{self.slack.url}{HOOK}'}}}}"
-        (self.folder / "dataflow_project.yml").write_text(f"project_name: shop\nalerts:\n  {channel}\n  ui_url: http://ui.example.org/\n{alerts}")
+        (self.folder / "dataflow_project.yml").write_text(
+            f"project_name: shop\nalerts:\n  {channel}\n  ui_url: http://ui.example.org/\n{alerts}"
+        )
 
     def planned(self) -> tuple[ProjectPlan, Project]:
         self.loaded = self.loaded or shop.planned(self.folder)
@@ -205,10 +208,8 @@ def test_a_sweep_that_is_killed_anywhere_loses_nothing_and_its_messages_keep_the
             writes(self, key, document)
 
         monkeypatch.setattr(Memory, "_write", write)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             house.sweep()
-        except KeyboardInterrupt:
-            pass
     monkeypatch.setattr(Memory, "_write", writes)
     house.sweep()
     told = [asked.json for asked in house.slack.log]
@@ -255,7 +256,10 @@ def test_slow_attempts_gaps_and_overdue_windows_are_read_from_the_drive(house: H
 def test_a_drive_that_cannot_be_asked_stops_no_alert(house: House):
     house.write()
     file = house.folder / "dataflow_project.yml"
-    file.write_text(file.read_text() + "connections: {away: {type: postgres, host: 127.0.0.1, port: 1, user: u, password: planted-pw-12}}\ndrive: {connection: away}\n")
+    file.write_text(
+        file.read_text()
+        + "connections: {away: {type: postgres, host: 127.0.0.1, port: 1, user: u, password: planted-pw-12}}\ndrive: {connection: away}\n"
+    )
     report(house.instance, "shop", [Incident("gap", "orders", "a gap")])
     assert len(house.sweep()) == 1
     assert any("the drive table cannot be asked" in line for line in summary(house.last))

@@ -43,7 +43,9 @@ def open_channel(project: Project, name: str) -> Channel:
     """
     alerts = project.model.alerts
     if name.startswith(MAIL):
-        written: spec.EmailChannel | spec.SlackChannel | spec.WebhookChannel = spec.EmailChannel(type="email", to=name[len(MAIL) :].split(","))
+        written: spec.EmailChannel | spec.SlackChannel | spec.WebhookChannel = spec.EmailChannel(
+            type="email", to=name[len(MAIL) :].split(",")
+        )
     elif name in alerts.channels:
         written = alerts.channels[name]
     else:
@@ -55,6 +57,8 @@ def _made(options: Any, project: Project) -> Channel:
     if isinstance(options, spec.EmailChannel):
         from dataflow_assets.operations.alerts.channels.email import EmailChannel
 
+        if spec.sender_of(options, options) is None:
+            raise DataflowError("nobody says whom messages are from", hint="add alerts: {smtp: {host: ..., from: ...}} to the project file")
         return EmailChannel(options, root=project.root)
     if isinstance(options, spec.SlackChannel):
         from dataflow_assets.operations.alerts.channels.slack import SlackChannel
@@ -81,7 +85,8 @@ def _rendered(project: Project, name: str, written: BaseModel) -> Any:
         options = TypeAdapter(spec.Channel).validate_python(shown)
     except ValidationError as error:
         details = "; ".join(
-            f"{'.'.join(map(str, item['loc'][1:])) or 'value'}: {item['msg']}" for item in error.errors(include_input=False, include_url=False)
+            f"{'.'.join(map(str, item['loc'][1:])) or 'value'}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
         )
         raise DataflowError(f"channel {name!r}: {details}", hint="these are the values after templates were rendered") from None
     _register(options)

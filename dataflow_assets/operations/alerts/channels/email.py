@@ -20,7 +20,8 @@ from pathlib import Path
 from dataflow_assets.operations.alerts.channels import TIMEOUT_SECONDS, ChannelFailed
 from dataflow_assets.operations.alerts.messages import Message
 from dataflow_assets.secrets import mask
-from dataflow_assets.spec.alerts import PORTS, EmailChannel as Options, bare_address, sender_of
+from dataflow_assets.spec.alerts import PORTS, bare_address, sender_of
+from dataflow_assets.spec.alerts import EmailChannel as Options
 from dataflow_assets.tables import utc_now
 
 _COLORS = {"bad": "#b00020", "warning": "#9a6700", "good": "#1a7f37"}

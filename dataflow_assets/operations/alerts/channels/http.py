@@ -44,7 +44,9 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> str:
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         certificate = isinstance(reason, ssl.SSLCertVerificationError) or isinstance(error, ValueError)
-        raise ChannelFailed(f"the address gives no answer: {type(reason).__name__}: {mask(str(reason))}", transient=not certificate) from None
+        raise ChannelFailed(
+            f"the address gives no answer: {type(reason).__name__}: {mask(str(reason))}", transient=not certificate
+        ) from None
 
 
 def _first_words(error: urllib.error.HTTPError) -> str:
