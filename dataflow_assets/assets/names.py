@@ -12,6 +12,8 @@ WINDOWS_TAG = "dataflow/windows"
 FULL_REFRESH_TAG = "dataflow/full_refresh"
 REPLAY_TAG = "dataflow/replay"
 OVERRIDES_TAG = "dataflow/vars"
+BACKFILL_TAG = "dataflow/backfill"
+DRIVER_TAG = "dataflow/driver"
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_]+")
 _NOT_GROUP = re.compile(r"[^A-Za-z0-9_/]+")
