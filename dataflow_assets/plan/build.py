@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataflow_assets.errors import PlanError, Problem, TemplateError
+from dataflow_assets.plan.drive import refuse_bad_drive
 from dataflow_assets.plan.graph import find_cycles, topological
 from dataflow_assets.plan.lineage import TableRef, mentions, tables_of
 from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan
@@ -37,6 +38,7 @@ def build_plan(project: Project, *, external: bool = True) -> ProjectPlan:
     `external`: also name the source tables that no pipeline publishes; without it only SQL that mentions a published table is
     parsed, which is enough to order and run pipelines.
     """
+    refuse_bad_drive(project)
     drafts = _drafts(project)
     edges = _resolve_together(project, drafts, external=external)
     problems = [problem for failure in project.failures for problem in failure.problems]
@@ -52,8 +54,9 @@ def build_plan_tolerant(project: Project, *, external: bool = True) -> tuple[Pro
     """Resolve what can be: the plan of the sound pipelines, and the problems of those left out, by pipeline name.
 
     A pipeline that depends on one left out is left out too, with that as its problem. Files that could not be loaded are in
-    `project.failures`, not here.
+    `project.failures`, not here. Raises PlanError for what the project file itself says wrong.
     """
+    refuse_bad_drive(project)
     drafts = _drafts(project)
     edges = _resolve_together(project, drafts, external=external)
     broken: dict[str, list[Problem]] = {}
@@ -286,4 +289,5 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         freshness=model.freshness,
         retries=model.retries,
         upstream=tuple(edges.upstream[draft.name]),
+        alerts=draft.alerts,
     )

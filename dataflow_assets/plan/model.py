@@ -122,6 +122,20 @@ class WindowPlan:
 
 
 @dataclass(frozen=True)
+class AlertPlan:
+    """Who is told what of a pipeline. Times in seconds; `overdue_after` None: windows that are not published in time are not told."""
+
+    channels: tuple[str, ...] = ()
+    mail_to: tuple[str, ...] = ()
+    """Addresses beside the channels: owners, and `notify_email`."""
+    events: frozenset[str] = frozenset()
+    duration_multiplier: float = 2.0
+    duration_at_least: float = 60.0
+    overdue_after: float | None = None
+    repeat_after: float = 86400.0
+
+
+@dataclass(frozen=True)
 class PipelinePlan:
     """One pipeline, resolved; `steps` are in the order they run, endpoints as late as their dependents allow."""
 
@@ -144,6 +158,7 @@ class PipelinePlan:
     """Pipelines that come first: `depends_on`, those found in the SQL, and those that checks look at."""
     looks_at: Mapping[str, PipelinePlan] = field(default_factory=dict)
     """Pipelines whose published rows its checks look at, by name."""
+    alerts: AlertPlan = field(default_factory=AlertPlan)
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_assets.cron import parse_cron
+from dataflow_assets.plan.alerts import alert_plan, refuse_bad_alerts
 from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
-from dataflow_assets.plan.model import AssetPath, StepPlan, WindowPlan
+from dataflow_assets.plan.model import AlertPlan, AssetPath, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
 from dataflow_assets.plan.quarantine import asides, refuse_bad_quarantines
 from dataflow_assets.plan.references import looked_up_tables, refuse_bad_references
@@ -47,6 +48,7 @@ class PipelineDraft:
     """The project's."""
     looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
     """The tables of connections that the checks of each step look at."""
+    alerts: AlertPlan = field(default_factory=AlertPlan)
 
     @property
     def name(self) -> str:
@@ -132,7 +134,20 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     targets = {name: written_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "endpoint"}
     writes = {name: table for name, table in targets.items() if table is not None}
     looked_up = looked_up_tables(steps, connections, project.root)
-    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, project.model.schema_policy, looked_up)
+    refuse_bad_alerts(model, project.model.alerts, findings)
+    return PipelineDraft(
+        loaded,
+        findings,
+        connections,
+        windows,
+        steps,
+        writings,
+        reads,
+        writes,
+        default_policy=project.model.schema_policy,
+        looked_up=looked_up,
+        alerts=alert_plan(project.model.alerts, model),
+    )
 
 
 def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dataflow_assets.canonical import CanonicalColumn, Tally
+    from dataflow_assets.storage.records import RecordForms
+    from dataflow_assets.storage.sql import Statement
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,23 @@ class KeepsSchemas(Protocol):
 
     def schemas(self, target: Target) -> list[SchemaVersion]:
         """The versions, oldest first; empty when none is known. Raises ReadFailed."""
+        ...
+
+
+@runtime_checkable
+class KeepsRecords(Protocol):
+    """A connector whose system adds and changes single rows, so that attempts can be recorded in it. Safe to share between threads."""
+
+    def record_forms(self) -> RecordForms:
+        """How it writes statements about records."""
+        ...
+
+    def read_records(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """The rows of a query. Raises ReadFailed, also when the table is missing, or ConnectionFailed."""
+        ...
+
+    def write_records(self, statements: Sequence[Statement]) -> None:
+        """Run the statements, all of them or none where the system can undo. Raises WriteFailed, ValueRefused or ConnectionFailed."""
         ...
 
 

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
+from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
+from dataflow_assets.spec.drive import DriveOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
 
@@ -155,6 +157,9 @@ class PipelineModel(Model):
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
     retries: RetryOptions = Field(default_factory=RetryOptions, description="how often it tries again after a transient failure")
+    alerts: PipelineAlerts = Field(
+        None, description="who is told of what goes wrong: names of channels, or a block; false: nobody; default: as the project says"
+    )
     schema_policy: SchemaPolicy | None = Field(
         None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
     )
@@ -229,9 +234,11 @@ class ProjectModel(Model):
     )
     state: StateOptions = Field(default_factory=StateOptions, description="what becomes of the folder .dataflow in git")
     logging: LoggingOptions = Field(default_factory=LoggingOptions, description="where the log files lie and what is written to them")
+    alerts: AlertsOptions = Field(default_factory=AlertsOptions, description="who is told of what goes wrong: e-mail, Slack, webhooks")
     schema_policy: SchemaPolicy | None = Field(
         None, description="what endpoints do with columns that their target has not: evolve, freeze or discard; default: freeze"
     )
+    drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process", description="how Dagster runs a job: in the run's own process, or each op in a process of its own"
     )
