@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 
 from dataflow_assets.assets.build import pipeline_job
+from dataflow_assets.assets.drivers import this_driver
 from dataflow_assets.assets.instance import open_instance, provision_pools
-from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, REPLAY_TAG, job_name, tag_value
+from dataflow_assets.assets.names import DRIVER_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, REPLAY_TAG, job_name, tag_value
 from dataflow_assets.assets.partitions import partitions_of, range_tags
 from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets, pool_of
 from dataflow_assets.errors import DataflowError, Interrupted, RunFailed
@@ -23,6 +24,7 @@ from dataflow_assets.execution.events import Event, WindowFailed, WindowFinished
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
 from dataflow_assets.secrets import looks_secret, mask
 from dataflow_assets.spec.project import Project
+from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import Window
 
 if TYPE_CHECKING:
@@ -80,12 +82,13 @@ def execute(
     """Run pipelines, upstream ones first: `windows` names each pipeline and what to run of it, `(None,)` without windows.
 
     `steps` narrows a pipeline to some of its steps; with `checks_only` just their checks run, and nothing is materialized.
-    `replay`: for the sake of quarantined rows, see `RunRequest`. `tags`: further ones for each run. A pipeline whose upstream failed is skipped, the others go on.
-    Each run is in the instance with its events, and can be re-executed from the UI of this code location. An interrupt ends the
-    run and gives the status `interrupted` to it and `skipped` to the rest.
+    `replay`: for the sake of quarantined rows, see `RunRequest`. `tags`: further ones for each run. A pipeline whose upstream failed is
+    skipped, the others go on. Each run is in the instance with its events, and can be re-executed from the UI of this code location.
+    An interrupt ends the run and gives the status `interrupted` to it and `skipped` to the rest.
     """
     opened = instance or open_instance(project)
     results: dict[str, PipelineResult] = {}
+    driver = this_driver(now=utc_now()).tag
     provision_pools(opened, filter(None, map(pool_of, plan.pipelines)))
     try:
         for pipeline in plan.pipelines:
@@ -95,7 +98,7 @@ def execute(
                     results[pipeline.name] = PipelineResult(pipeline.name, "skipped", reason=reason)
                     continue
                 chosen = (steps or {}).get(pipeline.name)
-                marks = {**(tags or {}), **_marks(full_refresh=full_refresh, replay=replay)}
+                marks = {**(tags or {}), DRIVER_TAG: driver, **_marks(full_refresh=full_refresh, replay=replay)}
                 task = _Task(project, pipeline, windows[pipeline.name], chosen, checks_only, marks)
                 results[pipeline.name] = _run_pipeline(plan, task, opened, _Watch(on_event))
     finally:

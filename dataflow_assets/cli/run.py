@@ -152,4 +152,3 @@ class Run:
         from dataflow_assets.assets.instance import open_instance
 
         return self._open.enter_context(open_instance(self.chosen.project))
-

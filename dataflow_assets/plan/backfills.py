@@ -161,8 +161,4 @@ def windows_in(pipeline: PipelinePlan, spans: Sequence[Span]) -> list[Window | N
     if pipeline.windows is None:
         return [None]
     cadence = pipeline.windows.cadence
-    return [
-        window
-        for span in spans
-        for window in cadence.between(cadence.window(span.first).start, cadence.window(span.last).end)
-    ]
+    return [window for span in spans for window in cadence.between(cadence.window(span.first).start, cadence.window(span.last).end)]

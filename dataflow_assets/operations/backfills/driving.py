@@ -52,10 +52,11 @@ class Driving:
         fail_fast: bool = False,
         pause: Callable[[float], None] = time.sleep,
         look: Callable[[], None] = lambda: None,
+        running: Sequence[Piece] = (),
     ) -> None:
         self._by_name: Mapping[str, PipelinePlan] = {pipeline.name: pipeline for pipeline in pipelines}
         self._above = ancestors(pipelines)
-        self._pending, self._running = list(pieces), list[Piece]()
+        self._pending, self._running = list(pieces), list(running)
         self._runner, self._listener, self._pools = runner, listener, pools
         self._fail_fast, self._pause, self._look = fail_fast, pause, look
         self._bad: dict[str, set[Window | None]] = {}

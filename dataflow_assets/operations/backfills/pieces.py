@@ -14,9 +14,9 @@ from typing import Literal, Protocol
 import dagster as dg
 
 from dataflow_assets.assets.execute import execute, was_interrupted
-from dataflow_assets.assets.names import BACKFILL_TAG, DRIVER_TAG
+from dataflow_assets.assets.names import BACKFILL_TAG
 from dataflow_assets.execution.events import Event, StepFinished, WindowFinished
-from dataflow_assets.operations.backfills.records import Backfill, Driver
+from dataflow_assets.operations.backfills.records import Backfill
 from dataflow_assets.plan.backfills import Piece
 from dataflow_assets.plan.model import ProjectPlan
 from dataflow_assets.secrets import mask
@@ -95,13 +95,12 @@ class Around:
     plan: ProjectPlan
     instance: dg.DagsterInstance
     backfill: Backfill
-    driver: Driver
     look: Callable[[], None] = lambda: None
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """The tags of its runs: the backfill, and the process by whose death the run is known to be dead."""
-        return {BACKFILL_TAG: self.backfill.id, DRIVER_TAG: self.driver.tag}
+        """The tags by which the UI shows its runs together."""
+        return {BACKFILL_TAG: self.backfill.id}
 
     def steps(self, pipeline: str) -> frozenset[str] | None:
         """The steps of a pipeline that were selected; None for all."""

@@ -12,9 +12,10 @@ from typing import Literal
 
 import dagster as dg
 
+from dataflow_assets.assets.drivers import Driver
 from dataflow_assets.assets.names import BACKFILL_TAG, DRIVER_TAG
 from dataflow_assets.execution.status import ledger_entries, window_status
-from dataflow_assets.operations.backfills.records import Backfill, Driver, Records
+from dataflow_assets.operations.backfills.records import Backfill, Records
 from dataflow_assets.plan.backfills import windows_in
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, WindowTodo
 from dataflow_assets.spec.project import Project
@@ -58,6 +59,8 @@ class Course:
     runs: tuple[dg.DagsterRun, ...]
     driver: Driver | None
     """The living process that works on it."""
+    broken_off: bool = False
+    """Whether the last process that worked on it was killed or interrupted."""
 
     @property
     def left(self) -> int:
@@ -78,7 +81,7 @@ class Course:
             return "cancelled"
         if not self.left:
             return "finished"
-        return "incomplete" if self.runs and not self.active and any(item.failed for item in self.pipelines) else "interrupted"
+        return "interrupted" if self.broken_off else "incomplete"
 
 
 def course_of(project: Project, plan: ProjectPlan, backfill: Backfill, instance: dg.DagsterInstance, *, now: datetime) -> Course:
@@ -87,10 +90,13 @@ def course_of(project: Project, plan: ProjectPlan, backfill: Backfill, instance:
     driver = Records(instance).driver(backfill)
     ids = frozenset(run.run_id for run in runs)
     found = tuple(_pipeline(project, plan, backfill, name, ids, now=now) for name in backfill.windows)
-    return Course(backfill, found, runs, driver if driver and driver.alive(now=now) else None)
+    alive = driver is not None and driver.alive(now=now)
+    return Course(backfill, found, runs, driver if alive else None, broken_off=driver is not None and not alive)
 
 
-def _pipeline(project: Project, plan: ProjectPlan, backfill: Backfill, name: str, runs: frozenset[str], *, now: datetime) -> PipelineProgress:
+def _pipeline(
+    project: Project, plan: ProjectPlan, backfill: Backfill, name: str, runs: frozenset[str], *, now: datetime
+) -> PipelineProgress:
     total, pipeline = backfill.counts[name], plan.by_name.get(name)
     if pipeline is None:
         return PipelineProgress(name, total, gone="the project has no such pipeline any more")

@@ -7,16 +7,15 @@ Here: the request and the windows it was for, who drives it now, whether it was 
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
+from dataflow_assets.assets.drivers import Driver
 from dataflow_assets.assets.names import BACKFILL_TAG
 from dataflow_assets.errors import SelectionError
 from dataflow_assets.plan.backfills import UNFINISHED, Only, Order, Span
@@ -26,8 +25,6 @@ _PREFIX = "dataflow/backfill/"
 _INDEX = "dataflow/backfills"
 _KEPT = 500
 _TRIES = 5
-SILENCE = timedelta(minutes=5)
-"""A driver of another host that has not been heard of for so long is taken for dead."""
 
 
 @dataclass(frozen=True)
@@ -72,62 +69,9 @@ class Backfill:
         return sum(self.counts.values())
 
 
-@dataclass(frozen=True)
-class Driver:
-    """The process that works on a backfill."""
-
-    host: str
-    process_id: int
-    started: str
-    """What tells it from a later process with its number."""
-    at: datetime
-
-    @property
-    def tag(self) -> str:
-        """The process, as a run's tag."""
-        return f"{self.host}:{self.process_id}:{self.started}"
-
-    def alive(self, *, now: datetime) -> bool:
-        """Whether it still runs: asked of this host's processes, of another host's judged by its last word."""
-        if self.host == socket.gethostname():
-            return _process_started(self.process_id) == self.started
-        return now - self.at < SILENCE
-
-
-def driver_of(run_tag: str, *, at: datetime) -> Driver | None:
-    """The process that a run's tag names, last heard of at `at`; None for a text that is no such tag."""
-    host, _, rest = run_tag.partition(":")
-    number, _, started = rest.partition(":")
-    return Driver(host, int(number), started, at) if number.isdigit() else None
-
-
 def new_id() -> str:
     """A short name that no other backfill has."""
     return secrets.token_hex(4)
-
-
-def this_driver(*, now: datetime) -> Driver:
-    """This process."""
-    return Driver(socket.gethostname(), os.getpid(), _process_started(os.getpid()), now)
-
-
-def _process_started(process_id: int) -> str:
-    """When a process began, in the kernel's ticks; empty when there is none, or the system does not tell."""
-    try:
-        with open(f"/proc/{process_id}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return _exists(process_id)
-
-
-def _exists(process_id: int) -> str:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return ""
-    except OSError:
-        return "unknown"
-    return "unknown"
 
 
 class Records:
@@ -155,6 +99,12 @@ class Records:
         self.save(cancelled)
         return cancelled
 
+    def uncancel(self, backfill: Backfill) -> Backfill:
+        """Take the mark away: somebody goes on with it."""
+        again = replace(backfill, cancelled_at=None)
+        self.save(again)
+        return again
+
     def all(self) -> list[Backfill]:
         """Those that are known, newest first; also one that only its runs tell of, if its record is there."""
         names = dict.fromkeys([*self._names(), *self._tagged()])
@@ -176,9 +126,12 @@ class Records:
         """Say that `driver` works on it."""
         self._write(f"{_PREFIX}{backfill.id}/driver", json.dumps(asdict(driver), default=_moment))
 
-    def leave(self, backfill: Backfill) -> None:
-        """Say that nobody works on it any more."""
-        self._write(f"{_PREFIX}{backfill.id}/driver", "")
+    def leave(self, backfill: Backfill, driver: Driver, *, interrupted: bool) -> None:
+        """Say that nobody works on it any more; of one that was interrupted, who did last."""
+        if interrupted:
+            self.beat(backfill, replace(driver, process_id=0))
+        else:
+            self._write(f"{_PREFIX}{backfill.id}/driver", "")
 
     def driver(self, backfill: Backfill) -> Driver | None:
         """Who said last that it works on it, alive or not."""
@@ -212,7 +165,7 @@ def _moment(value: Any) -> str:
 
 def _backfill(text: str) -> Backfill:
     known = json.loads(text)
-    request = {name: tuple(value) if isinstance(value, list) else value for name, value in known["request"].items()}
+    request: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known["request"].items()}
     windows = {name: tuple(Span(**span) for span in spans) for name, spans in known["windows"].items()}
     cancelled = known["cancelled_at"]
     return Backfill(

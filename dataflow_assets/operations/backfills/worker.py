@@ -17,12 +17,11 @@ from typing import Any
 
 from dataflow_assets.assets.instance import open_instance
 from dataflow_assets.operations.backfills.pieces import Around, Done, Outcome, run_piece
-from dataflow_assets.operations.backfills.records import Records, this_driver
+from dataflow_assets.operations.backfills.records import Records
 from dataflow_assets.plan.backfills import Piece
 from dataflow_assets.plan.build import build_plan_tolerant
 from dataflow_assets.secrets import mask
 from dataflow_assets.spec.load import load
-from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import Window
 
 Line = dict[str, Any]
@@ -43,7 +42,7 @@ def main() -> int:
     plan, _ = build_plan_tolerant(project, external=False)
     with open_instance(project) as instance:
         backfill = Records(instance).get(first["backfill"])
-        around = Around(project, plan, instance, backfill, this_driver(now=utc_now()))
+        around = Around(project, plan, instance, backfill)
         while (line := told.get()) is not None:
             busy.set()
             outcome = _run(around, Piece(line["pipeline"], tuple(map(_window, line["windows"]))), out)

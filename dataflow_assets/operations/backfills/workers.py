@@ -8,19 +8,21 @@ and it interrupts itself.
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from typing import IO, Any
 
 import dagster as dg
 
-from dataflow_assets.assets.names import BACKFILL_TAG, DRIVER_TAG
+from dataflow_assets.assets.drivers import driver_of
+from dataflow_assets.assets.names import BACKFILL_TAG
 from dataflow_assets.operations.backfills.pieces import Around, Done, Outcome
-from dataflow_assets.operations.backfills.records import driver_of
 from dataflow_assets.plan.backfills import Piece
 from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import Window
@@ -63,8 +65,6 @@ class _Worker:
 
     def lines(self) -> Iterator[dict[str, Any]] | None:
         """What it has said since, None when it is gone."""
-        import os
-
         received = os.read(self.out.fileno(), 65536)
         if not received:
             return None
@@ -160,7 +160,7 @@ def end_dead_runs(instance: dg.DagsterInstance, backfill: str) -> list[str]:
     active = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     for record in instance.get_run_records(dg.RunsFilter(tags={BACKFILL_TAG: backfill}, statuses=active)):
         run = record.dagster_run
-        driver = driver_of(run.tags.get(DRIVER_TAG, ""), at=record.update_timestamp)
+        driver = driver_of(run, at=record.update_timestamp)
         if driver is not None and not driver.alive(now=utc_now()):
             instance.report_run_failed(run, f"its process, {driver.process_id} on {driver.host}, is gone")
             ended.append(run.run_id)
@@ -168,6 +168,4 @@ def end_dead_runs(instance: dg.DagsterInstance, backfill: str) -> list[str]:
 
 
 def _window(pair: list[str] | None) -> Window | None:
-    from datetime import datetime
-
     return Window(*map(datetime.fromisoformat, pair)) if pair else None
