@@ -69,9 +69,8 @@ def pipeline_assets(pipeline: PipelinePlan, around: Surroundings, *, listen: Lis
 
 
 def pool_of(pipeline: PipelinePlan) -> str | None:
-    """The pool that a pipeline's runs draw from: the connection that it publishes to."""
-    names = [step.connection for step in pipeline.endpoints if step.connection]
-    return f"connection/{tag_value(names[0])}" if names else None
+    """The pool that a pipeline's runs draw from."""
+    return pipeline.pools[0].name if pipeline.pools else None
 
 
 def _asset_spec(pipeline: PipelinePlan, step: StepPlan, around: Surroundings, partitions: Partitions | None) -> dg.AssetSpec:

@@ -6,6 +6,7 @@ Here: caches that live as long as a run. Not here: anything of a single window (
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,6 +19,7 @@ from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.protocols import Connector
 from dataflow_assets.spec.base import sql_fields
 from dataflow_assets.spec.project import Project
+from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.spec.templates import RenderedConfig, TemplateContext, rendered_config
 from dataflow_assets.tables import LedgerEntry, Query, Target, WriteMode
 from dataflow_assets.windows import Window
@@ -38,6 +40,8 @@ class RunRequest:
     batch: str = ""
     replay: bool = False
     """Whether it is for the sake of quarantined rows: then a source that holds fewer rows than it did is refused."""
+    retries: RetryOptions | None = None
+    """How windows are tried again; default: as the pipeline says."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,14 @@ class Session:
         for connector in self._connectors.values():
             connector.close()
         self._connectors.clear()
+
+    def renew(self) -> None:
+        """Forget what was opened and read before a failure: a connection may be broken, and a publish may have been recorded."""
+        with suppress(Exception):
+            self.close()
+        self._connectors.clear()
+        self._ledgers.clear()
+        self.state = LedgerState(self)
 
     def context(self, window: Window | None, *, steps: Mapping[str, Any] | None = None) -> TemplateContext:
         """The values that templates see in one window."""

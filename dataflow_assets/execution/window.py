@@ -25,12 +25,16 @@ from dataflow_assets.secrets import mask
 from dataflow_assets.windows import Window
 
 
-def run_window(session: Session, window: Window | None, *, key: str) -> Iterator[Event]:
-    """Run one window; ends with WindowFinished or WindowFailed. Only what is no error of the window is raised."""
+def run_window(session: Session, window: Window | None, *, key: str, name: str = "") -> Iterator[Event]:
+    """Run one window; ends with WindowFinished or WindowFailed. Only what is no error of the window is raised.
+
+    `name` is that of the attempt, where the run tries the window again; default: the request's.
+    """
     started = time.perf_counter()
     request = session.request
     unit = unit_folder(session.project.stages_dir, session.pipeline.name, key)
-    attempt = Attempt(unit / request.attempt, AttemptRecord(request.attempt, request.batch or request.attempt, key))
+    name = name or request.attempt
+    attempt = Attempt(unit / name, AttemptRecord(name, request.batch or request.attempt, key))
     chosen = request.steps if request.steps is not None else frozenset(session.pipeline.by_id)
     work = Work(session, window, key, attempt, chosen, _needed(session, chosen))
     yield WindowStarted(key, window)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Literal
 
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
@@ -89,7 +88,7 @@ def wanted(pipeline: PipelinePlan, todos: Sequence[WindowTodo], *, only: Collect
 
 
 def pieces(chosen: Sequence[tuple[PipelinePlan, Sequence[Window | None]]], *, chunk: int, order: Order = "oldest") -> list[Piece]:
-    """The windows of each pipeline (upstream pipelines first) in runs of at most `chunk`, in the order to begin them.
+    """The windows of each pipeline (upstream pipelines first) in runs of at most `chunk` without a gap, in the order to begin them.
 
     Pipelines take turns in time, so that a downstream window is ready soon after the upstream one; which piece must wait for which
     is `waits_for`. With `newest` the newest piece comes first, and within it the oldest window.
@@ -105,9 +104,19 @@ def _cut(name: str, windows: Sequence[Window | None], *, chunk: int, newest: boo
     if list(windows) == [None]:
         yield Piece(name, (None,))
         return
-    ordered = iter(sorted((window for window in windows if window is not None), reverse=newest))
-    while part := tuple(islice(ordered, chunk)):
+    ordered = sorted((window for window in windows if window is not None), reverse=newest)
+    part: list[Window] = []
+    for window in ordered:
+        if part and (len(part) == chunk or not _touch(part[-1], window)):
+            yield Piece(name, tuple(sorted(part)))
+            part = []
+        part.append(window)
+    if part:
         yield Piece(name, tuple(sorted(part)))
+
+
+def _touch(one: Window, other: Window) -> bool:
+    return one.end == other.start or other.end == one.start
 
 
 def _when(piece: Piece, *, newest: bool, upstream: bool) -> float:

@@ -24,6 +24,7 @@ from dataflow_assets.plan.rendering import is_enabled
 from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.writes import clashes
 from dataflow_assets.spec.project import Project
+from dataflow_assets.spec.retries import joined
 
 if TYPE_CHECKING:
     from dataflow_assets.plan.contracts import Bound
@@ -285,9 +286,10 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         owners=tuple(model.owners),
         group=legal(model.group or draft.name),
         description=model.description,
-        schedule=model.schedule.strip() if model.schedule and model.schedule.strip() else None,
+        schedule=draft.schedule,
         freshness=model.freshness,
-        retries=model.retries,
+        retries=joined(model.retries, draft.default_retries),
         upstream=tuple(edges.upstream[draft.name]),
+        pools=draft.pools,
         alerts=draft.alerts,
     )

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.protocols import Mistake
+from dataflow_assets.spec.pools import POOL_KEYS
 
 Path = tuple[str | int, ...]
 _ALLOWED = re.compile(r"'([^']*)'")
@@ -24,6 +25,7 @@ _TEMPLATE_SIGNS = ("{{", "{%", "${")
 _PROBES: tuple[Any, ...] = (1, "x", True, ["x"], {"x": "x"}, datetime(2000, 1, 1, tzinfo=UTC), "2000-01-01", "1h")
 _PROBES += ("x:x", "count(*) > 0", "text")  # a function, a condition, a type
 """Values that stand in for a template until one of them has the type the field wants."""
+_OF_ANY_CONNECTION = POOL_KEYS | {"type"}
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,11 @@ def known_keys(model: type[BaseModel]) -> dict[str, str]:
 
 
 def split_block(implementation: Any, block: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A connection block without `type`, as the connection's own keys and those meant for the `config` of its steps.
+    """A connection block without the keys of any connection, as the connection's own keys and those meant for the `config` of its steps.
 
     DFT names a file in its connection. Only connectors without SQL take that: a `table` in a database's connection is a mistake.
     """
-    own = {key: value for key, value in block.items() if key != "type"}
+    own = {key: value for key, value in block.items() if key not in _OF_ANY_CONNECTION}
     if implementation.capabilities.dialect is not None:
         return own, {}
     of_steps = {**known_keys(implementation.Source), **known_keys(implementation.Endpoint)}.keys() - known_keys(

@@ -18,7 +18,6 @@ import dagster as dg
 from dataflow_assets.assets.drivers import Driver, driver_of, this_driver
 from dataflow_assets.assets.instance import provision_pools
 from dataflow_assets.assets.names import BACKFILL_TAG, DRIVER_TAG
-from dataflow_assets.assets.pipelines import pool_of
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.status import ledger_entries, window_status
 from dataflow_assets.operations.backfills.driving import Driving, Totals
@@ -32,6 +31,7 @@ from dataflow_assets.operations.backfills.workers import InWorkers, end_dead_run
 from dataflow_assets.plan.backfills import CHUNK, Only, Order, Piece, pieces, spans_of, wanted
 from dataflow_assets.plan.estimates import Estimate
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, WindowTodo
+from dataflow_assets.plan.pools import project_pools
 from dataflow_assets.secrets import looks_secret
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
@@ -160,7 +160,7 @@ def work_on(
     """
     end_dead_runs(instance, backfill.id)
     pipelines = [pipeline for pipeline in plan.pipelines if pipeline.name in left]
-    provision_pools(instance, filter(None, map(pool_of, pipelines)))
+    provision_pools(instance, project_pools(plan).values())
     watch = _Watch(Records(instance), backfill, this_driver(now=utc_now()))
     around = Around(project, plan, instance, backfill, watch.look)
     runner, taken = _runner(around, listener, manner, pipelines, [run for run in active if DRIVER_TAG not in run.tags])
