@@ -77,6 +77,12 @@ def open_drive(project: Project) -> Drive:
     Nothing is reached yet; the table is made by the first row that is written.
     """
     options = project.model.drive
+    return Drive(open_drive_connector(project), TableName(options.table, options.table_schema), spool=project.root / SPOOL)
+
+
+def open_drive_connector(project: Project) -> Connector:
+    """The connector of the drive's database, for what else all workers must know. Nothing is reached yet."""
+    options = project.model.drive
     block: Mapping[str, Any] = {"type": "sqlite", "database": str(FILE), "lock_timeout": "5s"}
     if options.connection is not None:
         block = project.model.connections[options.connection]
@@ -88,8 +94,7 @@ def open_drive(project: Project) -> Drive:
         timezone=project.model.timezone,
     )
     discovery.find("connectors", kind)
-    connector = open_block(project, block, name=options.connection or "drive", kind=kind, context=context)
-    return Drive(connector, TableName(options.table, options.table_schema), spool=project.root / SPOOL)
+    return open_block(project, block, name=options.connection or "drive", kind=kind, context=context)
 
 
 class Drive:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
+from dataflow_assets.execution.following import note_upstream
 from dataflow_assets.execution.publishing import claim_early, publish
 from dataflow_assets.execution.reconciling import reconcile_published, reconcile_sources
 from dataflow_assets.execution.reporting import finished, refuse_beyond_budget, refuse_broken, report_checks
@@ -83,6 +84,7 @@ def _claim(work: Work) -> None:
         for step in work.steps:
             if step.role == "endpoint" and step.id in work.chosen:
                 claim_early(work, step)
+        note_upstream(work)
     failpoint("window.claimed")
 
 

@@ -86,6 +86,10 @@ class Work:
     """Steps whose rules would set more rows aside than their budget allows."""
     reconciled: set[str] = field(default_factory=set)
     """Endpoints whose sources were compared with their stages."""
+    fingerprints: dict[str, Any] = field(default_factory=dict)
+    """What each source held, as far as it was asked for."""
+    upstream: Mapping[str, str] | None = None
+    """What was rewritten of the pipelines that this one follows, before its rows were read; None where that was not asked."""
 
     @property
     def pipeline(self) -> PipelinePlan:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dataflow_assets.errors import PlanError, Problem, TemplateError
 from dataflow_assets.plan.drive import refuse_bad_drive
 from dataflow_assets.plan.graph import find_cycles, topological
+from dataflow_assets.plan.late_data import follow
 from dataflow_assets.plan.lineage import TableRef, mentions, tables_of
 from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan
 from dataflow_assets.plan.names import legal, suggest
@@ -256,6 +257,7 @@ def _assemble(project: Project, drafts: Iterable[PipelineDraft], edges: _Edges, 
         if name in plans:
             plans[name] = replace(plans[name], looks_at={other: plans[other] for other in others if other in plans})
     order = topological({name: plan.upstream for name, plan in plans.items()})
+    follow(plans, order)
     used = {key for plan in plans.values() for step in plan.steps for key in step.reads}
     return ProjectPlan(
         project.model.project_name, tuple(plans[name] for name in order), tuple(key for key in edges.external if key in used)
@@ -290,6 +292,7 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         freshness=model.freshness,
         retries=joined(model.retries, draft.default_retries),
         upstream=tuple(edges.upstream[draft.name]),
+        late_data=draft.late_data,
         pools=draft.pools,
         alerts=draft.alerts,
     )
