@@ -14,7 +14,8 @@ import dagster as dg
 
 from dataflow_assets.assets.drivers import Driver
 from dataflow_assets.assets.names import BACKFILL_TAG, DRIVER_TAG
-from dataflow_assets.execution.status import ledger_entries, window_status
+from dataflow_assets.execution.ledgers import ledger_entries
+from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.backfills.records import Backfill, Records
 from dataflow_assets.plan.backfills import windows_in
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, WindowTodo

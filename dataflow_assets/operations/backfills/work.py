@@ -19,7 +19,8 @@ from dataflow_assets.assets.drivers import Driver, driver_of, this_driver
 from dataflow_assets.assets.instance import provision_pools
 from dataflow_assets.assets.names import BACKFILL_TAG, DRIVER_TAG
 from dataflow_assets.errors import DataflowError
-from dataflow_assets.execution.status import ledger_entries, window_status
+from dataflow_assets.execution.ledgers import ledger_entries
+from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.backfills.driving import Driving, Totals
 from dataflow_assets.operations.backfills.history import History
 from dataflow_assets.operations.backfills.pieces import Around, InThisProcess, Listener, Runner
