@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
-from dataflow_assets.assets.build import pipeline_job
 from dataflow_assets.assets.drivers import this_driver
 from dataflow_assets.assets.instance import open_instance, provision_pools
+from dataflow_assets.assets.jobs import pipeline_job
 from dataflow_assets.assets.names import DRIVER_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, REPLAY_TAG, job_name, tag_value
 from dataflow_assets.assets.partitions import partitions_of, pieces, range_tags
 from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
