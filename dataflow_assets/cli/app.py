@@ -32,6 +32,7 @@ VERBS = {
     "init": Verb("init", "Write a new project that runs at once."),
     "run": Verb("run", "Run pipelines: load, check and publish what is missing."),
     "plan": Verb("plan", "Print what a run would do, without doing it."),
+    "backfill": Verb("backfill", "Load many windows in pieces: plan, progress, resume, cancel."),
     "check": Verb("check", "Run checks alone on what is published, for a CI."),
     "validate": Verb("validate", "Check the whole project and show every problem."),
     "test": Verb("testing", "Run the unit tests for data: given rows in, expected rows out."),

@@ -31,7 +31,6 @@ from dataflow_assets.tables import utc_now
 if TYPE_CHECKING:
     import dagster as dg
 
-    from dataflow_assets.assets.execute import PipelineResult
     from dataflow_assets.plan.model import PipelinePlan
 
 
@@ -127,7 +126,7 @@ class Run:
         return next((other.name for other in self.outcomes if other.name in pipeline.upstream and other.status != "ok"), None)
 
     def _execute(self, due: Due, outcome: PipelineOutcome) -> None:
-        from dataflow_assets.assets.execute import execute
+        from dataflow_assets.assets.execute import execute, was_interrupted
 
         outcome.planned = due.now
         self.report.begin(due.pipeline, due.now)
@@ -160,8 +159,3 @@ class Run:
         from dataflow_assets.assets.instance import open_instance
 
         return self._open.enter_context(open_instance(self.chosen.project))
-
-
-def was_interrupted(result: PipelineResult) -> bool:
-    """Whether Ctrl-C ended the run; Dagster records a step that it stopped as failed, with an error of this name."""
-    return result.status == "interrupted" or (result.status == "failed" and "DagsterExecutionInterruptedError" in str(result.error))
