@@ -47,6 +47,7 @@ VERBS = {
     "contract": Verb("contract", "List, compare and accept the contracts of datasets."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
     "instance": Verb("instance", "Show and choose Dagster's storage, launcher and limits; make it ready."),
+    "worker": Verb("worker", "Start a Celery worker, for runs on several hosts."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),
 }
 
