@@ -54,7 +54,7 @@ class Resumable(Task):  # type: ignore[misc] # Celery has no types
         """Run it, unless somebody else still does: then come back later."""
         with DagsterInstance.get() as instance:
             run = instance.get_run_by_id(_run_id(kwargs))
-            if run is not None and run.status is DagsterRunStatus.STARTED and self.request.delivery_info.get("redelivered"):
+            if run is not None and run.status is DagsterRunStatus.STARTED and (self.request.delivery_info or {}).get("redelivered"):
                 self._wait_for_the_living(run)
         return super().__call__(*args, **kwargs)
 
