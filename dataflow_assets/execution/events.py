@@ -17,6 +17,8 @@ from dataflow_assets.windows import Window
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dataflow_assets.execution.phases import Phase
+
 
 @dataclass(frozen=True)
 class WindowStarted:
@@ -89,6 +91,7 @@ class WindowFinished:
     key: str
     window: Window | None
     seconds: float
+    phases: Mapping[str, Phase] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class WindowFailed:
     window: Window | None
     step: str
     error: Exception
+    phases: Mapping[str, Phase] = field(default_factory=dict)
+    """Those that were entered; the others are still to come."""
 
 
 Event = WindowStarted | StepStarted | Progress | CheckEvaluated | StepFinished | WindowFinished | WindowFailed

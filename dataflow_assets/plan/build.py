@@ -24,6 +24,7 @@ from dataflow_assets.plan.rendering import is_enabled
 from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.writes import clashes
 from dataflow_assets.spec.project import Project
+from dataflow_assets.windows import parse_duration
 
 if TYPE_CHECKING:
     from dataflow_assets.plan.contracts import Bound
@@ -288,5 +289,6 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         schedule=model.schedule.strip() if model.schedule and model.schedule.strip() else None,
         freshness=model.freshness,
         retries=model.retries,
+        expected_seconds={name: parse_duration(phase.expected_run_duration).total_seconds() for name, phase in model.phases.items()},
         upstream=tuple(edges.upstream[draft.name]),
     )

@@ -140,6 +140,8 @@ class PipelinePlan:
     schedule: str | None = None
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
+    expected_seconds: Mapping[str, float] = field(default_factory=dict)
+    """How long phases of a window should take, where the pipeline says so."""
     upstream: tuple[str, ...] = ()
     """Pipelines that come first: `depends_on`, those found in the SQL, and those that checks look at."""
     looks_at: Mapping[str, PipelinePlan] = field(default_factory=dict)

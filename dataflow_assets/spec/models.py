@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
-from dataflow_assets.spec.drive import DriveOptions
+from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
 
@@ -158,6 +158,9 @@ class PipelineModel(Model):
     retries: RetryOptions = Field(default_factory=RetryOptions, description="how often it tries again after a transient failure")
     schema_policy: SchemaPolicy | None = Field(
         None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
+    )
+    phases: dict[PhaseName, PhaseOptions] = Field(
+        default_factory=dict, description="phase -> how long it should take, shown beside how long it took; default: as usual"
     )
     steps: list[StepModel] = Field(default_factory=list, description="what it reads, computes, checks and writes")
 
