@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
-from dataflow_assets.assets.build import pipeline_job
 from dataflow_assets.assets.instance import open_instance, provision_pools
+from dataflow_assets.assets.jobs import pipeline_job
 from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, REPLAY_TAG, job_name, tag_value
-from dataflow_assets.assets.partitions import partitions_of, range_tags
-from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets, pool_of
+from dataflow_assets.assets.partitions import partitions_of, pieces, range_tags
+from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
 from dataflow_assets.errors import DataflowError, Interrupted, RunFailed
 from dataflow_assets.execution.events import Event, WindowFailed, WindowFinished
+from dataflow_assets.execution.run import may_go_on
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
+from dataflow_assets.plan.pools import project_pools
 from dataflow_assets.secrets import looks_secret, mask
 from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import Window
@@ -38,7 +40,10 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What became of one pipeline. `failed` are the windows that failed in the end; `error` is the first of their errors."""
+    """What became of one pipeline. `failed` are the windows that failed in the end; `error` is the first of their errors.
+
+    `run_id` is the run that failed, else the last one; `run_ids` are all: windows with gaps between them run piece by piece.
+    """
 
     name: str
     status: Status
@@ -46,6 +51,7 @@ class PipelineResult:
     failed: tuple[WindowFailed, ...] = ()
     error: Exception | None = None
     reason: str = ""
+    run_ids: tuple[str, ...] = ()
 
 
 @dataclass
@@ -85,7 +91,7 @@ def execute(
     """
     opened = instance or open_instance(project)
     results: dict[str, PipelineResult] = {}
-    provision_pools(opened, filter(None, map(pool_of, plan.pipelines)))
+    provision_pools(opened, project_pools(plan).values())
     try:
         for pipeline in plan.pipelines:
             if pipeline.name in windows:
@@ -138,13 +144,35 @@ class _Task:
 
 
 def _run_pipeline(plan: ProjectPlan, task: _Task, instance: dg.DagsterInstance, watch: _Watch) -> PipelineResult:
+    """One run for each piece of the windows; after a failure the later pieces run where later windows would."""
+    if task.pipeline.windows is None:
+        return _run_piece(plan, task, instance, watch)
+    results: list[PipelineResult] = []
+    for piece in pieces(task.chosen):
+        watch.failed.clear()
+        results.append(_run_piece(plan, replace(task, windows=piece), instance, watch))
+        failed = results[-1].failed
+        goes_on = bool(failed) and all(may_go_on(task.pipeline, event, checks_only=task.checks_only) for event in failed)
+        if results[-1].status != "ok" and not (results[-1].status == "failed" and goes_on):
+            break
+    return _joined(task.pipeline.name, results)
+
+
+def _joined(name: str, results: Sequence[PipelineResult]) -> PipelineResult:
+    if not results:
+        return PipelineResult(name, "ok", reason="nothing to do")
+    worst = next((result for result in results if result.status == "interrupted"), None)
+    worst = worst or next((result for result in results if result.status != "ok"), results[-1])
+    failed = tuple(event for result in results for event in result.failed)
+    return replace(worst, failed=failed, run_ids=tuple(result.run_id for result in results if result.run_id))
+
+
+def _run_piece(plan: ProjectPlan, task: _Task, instance: dg.DagsterInstance, watch: _Watch) -> PipelineResult:
     from dagster._core.definitions.job_base import InMemoryJob
     from dagster._core.errors import DagsterExecutionInterruptedError
     from dagster._core.execution.api import execute_run_iterator
 
     name = task.pipeline.name
-    if task.pipeline.windows and not task.chosen:
-        return PipelineResult(name, "ok", reason="nothing to do")
     run = _create_run(job := _job(plan, task, watch), task, instance)
     message = ""
     try:

@@ -42,10 +42,12 @@ VERBS = {
     "status": Verb("status", "Show what is published, missing and failed."),
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
     "reconcile": Verb("reconcile", "Compare targets with their sources, and show the rows that differ."),
+    "late": Verb("late", "Look for rows that came late, changed or vanished at the sources; run their windows again."),
     "schema": Verb("schema", "Print the JSON Schema of project files; show, diff and infer the columns of targets."),
     "anomalies": Verb("anomalies", "List and acknowledge what metric checks flagged; try settings on the past."),
     "contract": Verb("contract", "List, compare and accept the contracts of datasets."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
+    "instance": Verb("instance", "Show and choose Dagster's storage, launcher and limits; make it ready."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),
 }
 

@@ -77,11 +77,14 @@ def open_drive(project: Project, *, warn: Callable[[str], object] | None = None)
     """
     options = project.model.drive
     table = TableName(options.table, options.table_schema)
-    return Drive(lambda: _connector(project), table, spool=project.root / SPOOL, warn=warn or _log.warning)
+    return Drive(lambda: open_drive_connector(project), table, spool=project.root / SPOOL, warn=warn or _log.warning)
 
 
-def _connector(project: Project) -> Connector:
-    """The connector of the drive. Raises DataflowError when its connection is written wrong."""
+def open_drive_connector(project: Project) -> Connector:
+    """The connector of the drive's database, for what else all workers must know. Nothing is reached yet.
+
+    Raises DataflowError when its connection is written wrong.
+    """
     named = project.model.drive.connection
     block: Mapping[str, Any] = {"type": "sqlite", "database": str(FILE), "lock_timeout": "5s"}
     if named is not None:

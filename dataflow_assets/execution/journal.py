@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.drive import FAILED, GAP_DETECTED, PHASES, SUCCESS, Drive, DriveRow
 from dataflow_assets.execution.events import Event, StepFinished, StepStarted, WindowFailed, WindowFinished, WindowStarted
@@ -43,7 +44,7 @@ class Journal:
 
     def __init__(self, drive: Drive, request: RunRequest, *, run_id: str | None = None) -> None:
         self._drive, self._request, self._run_id = drive, request, run_id
-        self._failures: Mapping[str, int] | None = None
+        self._failures: dict[str, int] | None = None
         self._usual: Mapping[str, float] = {}
         self._open: dict[str, DriveRow] = {}
         self._published: dict[str, int] = {}
@@ -80,7 +81,7 @@ class Journal:
         self._open[event.key] = row
         self._drive.begin(row)
 
-    def _look_back(self) -> tuple[Mapping[str, int], Mapping[str, float]]:
+    def _look_back(self) -> tuple[dict[str, int], Mapping[str, float]]:
         """What the drive knows of earlier attempts; nothing while it is away, which the first row that is written will say."""
         name = self._request.pipeline.name
         try:
@@ -101,6 +102,8 @@ class Journal:
         }
         if error is not None:
             said |= {"error_class": type(error).__name__, "error_message": mask(str(error))}
+        if self._failures is not None:
+            self._failures[key] = self._failures.get(key, 0) + 1 if status == FAILED else 0
         self._finish(key, status, said)
 
     def _finish(self, key: str, status: str, said: Mapping[str, Any]) -> None:
@@ -115,16 +118,16 @@ class Journal:
 
 def attempt_row(request: RunRequest, event: WindowStarted, *, run_id: str | None, retry: int) -> DriveRow:
     """The row of an attempt that begins now, in this process."""
-    now = utc_now()
+    now, attempt = utc_now(), event.attempt or request.attempt
     return DriveRow(
-        pipeline_id=row_id(request.pipeline.name, event.key, request.attempt),
+        pipeline_id=row_id(request.pipeline.name, event.key, attempt),
         pipeline_name=request.pipeline.name,
         pipeline_retry_number=retry,
         pipeline_start_timestamp=now,
         **_window(request.pipeline, event.window),
         phases_pending=PHASES,
         unit_key=event.key,
-        attempt=request.attempt,
+        attempt=attempt,
         run_id=run_id,
         host=_host(),
         process_id=os.getpid(),
@@ -191,7 +194,7 @@ def described(phase: Phase, expected: float | None) -> dict[str, Any]:
     if phase.skipped and phase.error is None:
         found["reason"] = phase.skipped
     if phase.error is not None:
-        found |= {"error_type": type(phase.error).__name__, "error_message": mask(str(phase.error))}
+        found |= {"error_type": kind_of(phase.error), "error_class": type(phase.error).__name__, "error_message": mask(str(phase.error))}
     return found
 
 

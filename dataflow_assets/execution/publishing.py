@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from dataflow_assets.errors import AuditFailed
 from dataflow_assets.execution.events import Event
+from dataflow_assets.execution.fingerprints import fingerprint_state
+from dataflow_assets.execution.following import following_state
 from dataflow_assets.execution.phases import AUDIT, PUBLISH
 from dataflow_assets.execution.quarantine import HELD, TABLE, claim_quarantine, publish_quarantine
 from dataflow_assets.execution.reconciling import options_of, reconcile_target
@@ -86,7 +88,13 @@ def _request(work: Work, step: StepPlan, stage: Stage, claim: Claim, aside: Mapp
         open_reader=stage.open_reader,
         paths=stage.paths,
         metrics=dict(work.metrics),
-        state={**_state(work, stage), FINGERPRINT: step.fingerprint, **aside},
+        state={
+            **_state(work, stage),
+            FINGERPRINT: step.fingerprint,
+            **aside,
+            **fingerprint_state(work, step),
+            **following_state(work, step, claim, stage.receipt.checksum),
+        },
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
+from dataflow_assets.execution.following import note_upstream
 from dataflow_assets.execution.outcome import ended
 from dataflow_assets.execution.phases import CHECK, CLAIM, STAGE, SWEEP
 from dataflow_assets.execution.publishing import claim_early, publish
@@ -27,15 +28,19 @@ from dataflow_assets.secrets import mask
 from dataflow_assets.windows import Window
 
 
-def run_window(session: Session, window: Window | None, *, key: str) -> Iterator[Event]:
-    """Run one window; ends with WindowFinished or WindowFailed. Only what is no error of the window is raised."""
+def run_window(session: Session, window: Window | None, *, key: str, name: str = "") -> Iterator[Event]:
+    """Run one window; ends with WindowFinished or WindowFailed. Only what is no error of the window is raised.
+
+    `name` is that of the attempt, where the run tries the window again; default: the request's.
+    """
     started = time.perf_counter()
     request = session.request
     unit = unit_folder(session.project.stages_dir, session.pipeline.name, key)
-    attempt = Attempt(unit / request.attempt, AttemptRecord(request.attempt, request.batch or request.attempt, key))
+    name = name or request.attempt
+    attempt = Attempt(unit / name, AttemptRecord(name, request.batch or request.attempt, key))
     chosen = request.steps if request.steps is not None else frozenset(session.pipeline.by_id)
     work = Work(session, window, key, attempt, chosen, _needed(session, chosen))
-    yield WindowStarted(key, window)
+    yield WindowStarted(key, window, name)
     current = ""
     try:
         with work.phases.during(CLAIM):
@@ -49,7 +54,7 @@ def run_window(session: Session, window: Window | None, *, key: str) -> Iterator
         failpoint("window.before_sweep")
     except Exception as error:  # noqa: BLE001 -- the boundary: whatever stops a window is reported as its failure
         _leave(work, current, error)
-        yield WindowFailed(key, window, current, error, ended(work, failed=True))
+        yield WindowFailed(key, window, current, error, phases=ended(work, failed=True))
         return
     except BaseException:
         _leave(work, current, None)
@@ -83,6 +88,7 @@ def _claim(work: Work) -> None:
         for step in work.steps:
             if step.role == "endpoint" and step.id in work.chosen:
                 claim_early(work, step)
+        note_upstream(work)
     failpoint("window.claimed")
 
 

@@ -90,6 +90,10 @@ class Work:
     published: dict[str, Published] = field(default_factory=dict)
     """What each endpoint's connector said of its publish."""
     phases: Phases = field(default_factory=Phases)
+    fingerprints: dict[str, Any] = field(default_factory=dict)
+    """What each source held, as far as it was asked for."""
+    upstream: Mapping[str, str] | None = None
+    """What was rewritten of the pipelines that this one follows, before its rows were read; None where that was not asked."""
 
     @property
     def pipeline(self) -> PipelinePlan:

@@ -17,6 +17,7 @@ from dataflow_assets.secrets import looks_secret, register_secret, register_writ
 from dataflow_assets.spec import yaml
 from dataflow_assets.spec.acknowledgements import FILE as ACKNOWLEDGED
 from dataflow_assets.spec.acknowledgements import read_acknowledgements
+from dataflow_assets.spec.alerts import register_alerts
 from dataflow_assets.spec.models import PipelineModel, ProjectModel
 from dataflow_assets.spec.problems import missing_plugins, validated
 from dataflow_assets.spec.project import LoadedPipeline, LoadFailure, Places, Project
@@ -160,6 +161,8 @@ def _register_connections(data: Any) -> None:
     for section in sections:
         if isinstance(section, Mapping):
             register_written(section)
+    if isinstance(data, Mapping) and isinstance(alerts := data.get("alerts"), Mapping):
+        register_alerts(alerts)
 
 
 def _without_duplicates(pipelines: list[LoadedPipeline], failures: list[LoadFailure]) -> tuple[list[LoadedPipeline], list[LoadFailure]]:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataflow_assets.errors import ConnectionFailed
 from dataflow_assets.execution.drive import FAILED, GAP_DETECTED, PHASES, RUNNING, SUCCESS, open_drive
 from dataflow_assets.execution.journal import Journal, duration_text, record_gaps, row_id
 from dataflow_assets.execution.run import RunRequest, run
@@ -128,6 +129,23 @@ def test_tries_are_counted_until_one_succeeds(workshop):
     tries = [(row.pipeline_retry_number, row.pipeline_status) for row in rows(workshop, keys=["2024-01-02"])]
     assert tries == [(2, SUCCESS), (1, FAILED), (0, FAILED)]
     assert {row.pipeline_retry_number for row in rows(workshop, keys=["2024-01-01", "2024-01-03"])} == {0}
+
+
+def test_tries_within_a_run_are_attempts_of_their_own(workshop, monkeypatch):
+    import dataflow_assets.execution.publishing as publishing
+
+    workshop.pipeline("retries: {max_retries: 2, delay: 1ms}\n" + PIPELINE)
+    left = [ConnectionFailed("the line is busy"), ConnectionFailed("the line is busy")]
+
+    def audit(*_):
+        if left:
+            raise left.pop()
+
+    monkeypatch.setattr(publishing, "_audit", audit)
+    found = [row for row in journaled(workshop) if row.unit_key == "2024-01-01"]
+    assert [(row.pipeline_retry_number, row.pipeline_status) for row in found] == [(2, SUCCESS), (1, FAILED), (0, FAILED)]
+    assert len({row.attempt for row in found}) == 3
+    assert (found[1].phases["audit"]["error_type"], found[1].phases["audit"]["error_class"]) == ("transient", "ConnectionFailed")
 
 
 def test_what_is_resumed_is_shown_as_skipped(workshop, monkeypatch):
