@@ -53,7 +53,7 @@ def _out_of_reach(plan: WindowPlan, todos: Sequence[WindowTodo]) -> list[WindowT
     for todo in todos:
         begun = begun or todo.state != "missing"
         if todo.state == "reopened":
-            todo = replace(todo, state="published", run=False, reason="")
+            todo = replace(todo, state="published", run=False, reason=f"out of reach ({why}): {todo.reason}")
         elif todo.state in _OPEN:
             ended = ", and the last attempt failed" if todo.state == "failed" else ""
             reason = f"out of reach ({why}) and never published{ended}" if begun else f"out of reach ({why}) before the first load"

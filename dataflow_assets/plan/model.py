@@ -14,6 +14,7 @@ from typing import Any, Literal
 from dataflow_assets.calendars import Calendar
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise, Reference
+from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions
 from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
@@ -132,6 +133,14 @@ class WindowPlan:
 
 
 @dataclass(frozen=True)
+class Followed:
+    """A pipeline that comes before, and those of its endpoints that matter: the ones that are read, or all where none is."""
+
+    pipeline: PipelinePlan
+    endpoints: tuple[StepPlan, ...]
+
+
+@dataclass(frozen=True)
 class SchedulePlan:
     """When a pipeline runs by itself, and what a tick asks for. `text` is the schedule as written."""
 
@@ -192,10 +201,16 @@ class PipelinePlan:
     schedule: SchedulePlan | None = None
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
+    expected_seconds: Mapping[str, float] = field(default_factory=dict)
+    """How long phases of a window should take, where the pipeline says so."""
     upstream: tuple[str, ...] = ()
     """Pipelines that come first: `depends_on`, those found in the SQL, and those that checks look at."""
     looks_at: Mapping[str, PipelinePlan] = field(default_factory=dict)
     """Pipelines whose published rows its checks look at, by name."""
+    late_data: LateDataOptions | None = None
+    """With `sources` filled in: the steps that are looked at."""
+    follows: tuple[Followed, ...] = ()
+    """The pipelines before it whose windows may be reopened for late data, so that its own follow."""
     pools: tuple[PoolPlan, ...] = ()
     """The pools of its connections, first the one that its runs draw from."""
     alerts: AlertPlan = field(default_factory=AlertPlan)

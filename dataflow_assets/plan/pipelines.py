@@ -12,6 +12,7 @@ from typing import Any
 from dataflow_assets.plan.alerts import alert_plan, refuse_bad_alerts
 from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
+from dataflow_assets.plan.late_data import planned_late_data
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
 from dataflow_assets.plan.model import AlertPlan, AssetPath, PoolPlan, SchedulePlan, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
@@ -23,6 +24,7 @@ from dataflow_assets.plan.schedules import schedule_plan
 from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_lost_inputs, refuse_metrics_without_home
 from dataflow_assets.plan.window_bounds import window_plan
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
+from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import PipelineModel, QuarantineOptions, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
 from dataflow_assets.spec.retries import RetryOptions
@@ -46,6 +48,7 @@ class PipelineDraft:
     """The project's."""
     looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
     """The tables of connections that the checks of each step look at."""
+    late_data: LateDataOptions | None = None
     schedule: SchedulePlan | None = None
     pools: tuple[PoolPlan, ...] = ()
     default_retries: RetryOptions | None = None
@@ -153,6 +156,7 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
         schedule=schedule,
         alerts=alert_plan(project.model.alerts, model),
         pools=pools_of(steps, connections, findings),
+        late_data=planned_late_data(model, steps, writings, findings),
     )
 
 

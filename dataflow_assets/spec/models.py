@@ -13,7 +13,8 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 
 from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
-from dataflow_assets.spec.drive import DriveOptions
+from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
+from dataflow_assets.spec.late_data import LateData
 from dataflow_assets.spec.query_windows import WindowOptions
 from dataflow_assets.spec.retries import RetryChoice
 from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
@@ -114,6 +115,9 @@ class PipelineModel(Model):
     owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
+    late_data: LateData = Field(
+        None, description="look again at the sources of published windows, and reopen those that have changed; true for the defaults"
+    )
     retries: RetryChoice | None = Field(
         None, description="how a window is tried again after a transient failure; a number is max_retries; default: the project's"
     )
@@ -122,6 +126,9 @@ class PipelineModel(Model):
     )
     schema_policy: SchemaPolicy | None = Field(
         None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
+    )
+    phases: dict[PhaseName, PhaseOptions] = Field(
+        default_factory=dict, description="phase -> how long it should take, shown beside how long it took; default: as usual"
     )
     steps: list[StepModel] = Field(default_factory=list, description="what it reads, computes, checks and writes")
 
