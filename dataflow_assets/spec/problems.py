@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from dataflow_assets.errors import Problem
-from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, WindowOptions
+from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel
 from dataflow_assets.spec.project import Path_, Places
+from dataflow_assets.spec.query_windows import WindowOptions
 
 M = typing.TypeVar("M", bound=BaseModel)
 
@@ -173,7 +174,8 @@ def _describe(item: Any, model: type[BaseModel], data: Any) -> tuple[str, str, b
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         return _wrong_tag(item)
     if kind == "value_error":
-        return str(item["ctx"]["error"]), "", False
+        message, found, meant = str(item["ctx"]["error"]).partition("; did you mean")
+        return message, f"did you mean{meant}" if found else "", False
     if kind in _EXPECTED:
         name = f"{loc[-1]!r} " if loc and isinstance(loc[-1], str) else ""
         return f"{name}must be {_EXPECTED[kind]}, found {_found(value)}", _shape_hint(kind, value), False
