@@ -14,7 +14,6 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
 from dataflow_assets.spec.celery import CeleryOptions
-from dataflow_assets.spec.drive import DriveOptions
 from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
 from dataflow_assets.spec.late_data import LateData
 from dataflow_assets.spec.query_windows import WindowOptions
