@@ -41,6 +41,7 @@ VERBS = {
     "list": Verb("listing", "List pipelines, steps, tags or kinds."),
     "show": Verb("show", "Show one pipeline or step, resolved, with a sample of its rows."),
     "status": Verb("status", "Show what is published, missing and failed."),
+    "gaps": Verb("gaps", "List windows that were never loaded: out of reach, or between published ones."),
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
     "reconcile": Verb("reconcile", "Compare targets with their sources, and show the rows that differ."),
     "late": Verb("late", "Look for rows that came late, changed or vanished at the sources; run their windows again."),
@@ -51,6 +52,7 @@ VERBS = {
     "alerts": Verb("alerts", "Try the channels of alerts; see what was told and what is open; mute a pipeline."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
     "instance": Verb("instance", "Show and choose Dagster's storage, launcher and limits; make it ready."),
+    "worker": Verb("worker", "Start a Celery worker, for runs on several hosts."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),
 }
 

@@ -20,7 +20,15 @@ from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.tables import utc_now
 
-_COLORS = {"missing": "cyan", "stale": "yellow", "failed": "red", "reopened": "yellow", "published": "green"}
+_COLORS = {
+    "missing": "cyan",
+    "stale": "yellow",
+    "failed": "red",
+    "reopened": "yellow",
+    "published": "green",
+    "gap": "red",
+    "skipped": "bright_black",
+}
 
 
 @click.command("plan", cls=VerbCommand)
@@ -34,7 +42,7 @@ def command(session: Session, /, **given: Any) -> int:
 
     For each pipeline: its windows that are missing, stale, failed or published, the write mode and the target. --json has every window.
     """
-    chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]))
+    chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]), near=True)
     wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"])
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)

@@ -26,6 +26,7 @@ from dataflow_assets.cli.report import report_for
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
+from dataflow_assets.plan.gaps import gaps_of
 from dataflow_assets.tables import utc_now
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def command(session: Session, /, **given: Any) -> int:
     """
     session.json = session.json or given["json_lines"]
     variables = read_variables(given["several"], given["single"])
-    chosen = choose(session, given["select"], given["exclude"], variables)
+    chosen = choose(session, given["select"], given["exclude"], variables, near=True)
     wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"])
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)
@@ -117,10 +118,20 @@ class Run:
         if due.error:
             outcome.status, outcome.error = "failed", due.error
             return self.report.nothing(outcome)
+        self._note_gaps(due)
         if not due.now:
             outcome.reason = "nothing to do" if due.todos or not self.wish.keys else "no such window"
             return self.report.nothing(outcome)
         return self._execute(due, outcome)
+
+    def _note_gaps(self, due: Due) -> None:
+        """Record gaps that nobody has recorded yet, where every window was looked at."""
+        if self.wish.start or self.wish.end or self.wish.keys or not gaps_of(due.todos):
+            return
+        from dataflow_assets.operations.gaps import note_gaps
+
+        if new := note_gaps(self.instance, self.chosen.project, due.pipeline, due.todos, now=self.now):
+            self.report.note(f"{plural(len(new), 'new gap')} in {due.pipeline.name}: dataflow gaps {due.pipeline.name}")
 
     def _failed_upstream(self, pipeline: PipelinePlan) -> str | None:
         return next((other.name for other in self.outcomes if other.name in pipeline.upstream and other.status != "ok"), None)
