@@ -53,6 +53,7 @@ VERBS = {
     "alerts": Verb("alerts", "Try the channels of alerts; see what was told and what is open; mute a pipeline."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
     "instance": Verb("instance", "Show and choose Dagster's storage, launcher and limits; make it ready."),
+    "worker": Verb("worker", "Start a Celery worker, for runs on several hosts."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),
 }
 

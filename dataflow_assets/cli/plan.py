@@ -43,7 +43,7 @@ def command(session: Session, /, **given: Any) -> int:
 
     For each pipeline: its windows that are missing, stale, failed or published, the write mode and the target. --json has every window.
     """
-    chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]))
+    chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]), near=True)
     wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"], given["even_if_paused"])
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)

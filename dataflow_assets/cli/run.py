@@ -56,7 +56,7 @@ def command(session: Session, /, **given: Any) -> int:
     """
     session.json = session.json or given["json_lines"]
     variables = read_variables(given["several"], given["single"])
-    chosen = choose(session, given["select"], given["exclude"], variables)
+    chosen = choose(session, given["select"], given["exclude"], variables, near=True)
     wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"], given["even_if_paused"])
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)
