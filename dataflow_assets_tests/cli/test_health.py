@@ -45,7 +45,7 @@ def test_the_service_answers_and_ends_on_a_signal(project: ProjectFolder):
         with urllib.request.urlopen(f"{url}/metrics") as metrics:
             assert b"dataflow_build_info{" in metrics.read()
         os.kill(process.pid, signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
     finally:
         process.kill()
