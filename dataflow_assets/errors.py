@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 from dataflow_assets.secrets import mask, mask_line
+
+ErrorKind = Literal["transient", "permanent", "configuration"]
+"""What has to happen before another try can succeed: time has to pass, the query or the rows have to change, a setting has to change."""
 
 
 class DataflowError(Exception):
@@ -17,16 +21,27 @@ class DataflowError(Exception):
 
     Attributes:
         hint: what to type or change next; empty when the message already says it.
-        transient: whether the same attempt may succeed later without anybody changing anything.
+        kind: whether time, a change of the query or rows, or a change of settings can help.
+        retry_after: seconds that the system asks to be left alone, None when it does not say.
     """
 
-    transient: bool = False
+    kind: ErrorKind = "permanent"
+    lasting: ErrorKind = "permanent"
+    """The kind of an error of this class that is said not to be transient."""
+    retry_after: float | None = None
 
-    def __init__(self, message: str, *, hint: str = "", transient: bool | None = None) -> None:
+    def __init__(self, message: str, *, hint: str = "", transient: bool | None = None, kind: ErrorKind | None = None) -> None:
         self.hint = mask(hint)
-        if transient is not None:
-            self.transient = transient
+        if kind is None and transient is not None:
+            kind = "transient" if transient else self.lasting
+        if kind is not None:
+            self.kind = kind
         super().__init__(mask(message))
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same attempt may succeed later without anybody changing anything."""
+        return self.kind == "transient"
 
     @property
     def message(self) -> str:
@@ -86,6 +101,8 @@ class Problem:
 class SpecError(DataflowError):
     """What the user wrote cannot be used; carries every problem found in one pass."""
 
+    kind = "configuration"
+
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(problems, key=lambda problem: problem.place)
         super().__init__("\n".join(str(problem) for problem in self.problems))
@@ -98,16 +115,22 @@ class PlanError(SpecError):
 class SelectionError(DataflowError):
     """A selector is malformed or matches nothing."""
 
+    kind = "configuration"
+
 
 class TemplateError(DataflowError):
     """A template names something unknown or uses what the sandbox forbids."""
+
+    kind = "configuration"
 
 
 class MissingDriver(DataflowError):
     """A connector's driver is not installed."""
 
+    kind = "configuration"
+
     def __init__(self, *, kind: str, module: str, package: str = "") -> None:
-        self.kind, self.module = kind, module
+        self.connector, self.module = kind, module
         super().__init__(
             f"the {kind} connector needs the Python module {module!r}, which is not installed",
             hint=f'pip install "{package or f"dataflow-assets[{kind}]"}"',
@@ -117,7 +140,8 @@ class MissingDriver(DataflowError):
 class ConnectionFailed(DataflowError):
     """The system could not be reached or refused the credentials."""
 
-    transient = True
+    kind = "transient"
+    lasting = "configuration"
 
 
 class ReadFailed(DataflowError):
@@ -143,7 +167,7 @@ class CheckFailed(DataflowError):
 class StageCorrupt(DataflowError):
     """A stage does not match its receipt (it is discarded and made anew)."""
 
-    transient = True
+    kind = "transient"
 
 
 class Fenced(DataflowError):

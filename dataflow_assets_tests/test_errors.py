@@ -38,12 +38,15 @@ def test_whether_a_retry_can_help() -> None:
     assert WriteFailed("x", transient=True).transient
     assert ConnectionFailed("x").transient
     assert not ConnectionFailed("x", transient=False).transient
-    assert not WriteFailed.transient
+    assert WriteFailed("x").kind == "permanent"
+    assert ConnectionFailed("x", transient=False).kind == "configuration"
+    assert ConnectionFailed("x", kind="permanent").kind == "permanent"
+    assert SpecError([]).kind == "configuration"
 
 
 def test_a_missing_driver_says_what_to_install() -> None:
     error = MissingDriver(kind="postgres", module="psycopg")
-    assert (error.kind, error.module) == ("postgres", "psycopg")
+    assert (error.connector, error.module, error.kind) == ("postgres", "psycopg", "configuration")
     assert 'pip install "dataflow-assets[postgres]"' in str(error)
 
 

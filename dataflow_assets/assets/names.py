@@ -14,6 +14,17 @@ REPLAY_TAG = "dataflow/replay"
 OVERRIDES_TAG = "dataflow/vars"
 FILES_TAG = "dataflow/files"
 WHY_TAG = "dataflow/why"
+BACKFILL_TAG = "dataflow/backfill"
+DRIVER_TAG = "dataflow/driver"
+"""The process that runs it, when it was started from a terminal."""
+FOLLOWS_TAG = "dataflow/follows"
+"""The run key of the run that must have succeeded before this one."""
+SLOT_TAG = "dataflow/slot"
+WAITING_TAG = "dataflow/waiting"
+"""How many due windows a tick left for the next one."""
+IDEMPOTENCY_TAG = "dataflow/idempotency_key"
+NO_RUN_RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
+"""Dagster's own: "false" keeps its run retries to runs whose process died."""
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_]+")
 _NOT_GROUP = re.compile(r"[^A-Za-z0-9_/]+")

@@ -1,12 +1,13 @@
 """The body of a pipeline's op: it runs the windows and records each of them as it happens.
 
-Here: events into materializations and check evaluations, and how the run ends (published, to be tried again, failed). Not here:
-which windows and steps (`assets.requests`), the work (`execution.run`), what is shown beside an asset (`assets.metadata`).
+Here: events into materializations and check evaluations, and how the run ends. Not here: which windows and steps
+(`assets.requests`), the work and its retries (`execution.run`), what is shown beside an asset (`assets.metadata`).
 """
 
 from __future__ import annotations
 
-import random
+import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,23 +17,31 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as RECORDED_ALREADY
 
 from dataflow_assets.assets import metadata
+from dataflow_assets.assets.instance import provision_pools
+from dataflow_assets.assets.names import NO_RUN_RETRY_TAG
 from dataflow_assets.assets.requests import PipelineOp, asked_of, requests_of
 from dataflow_assets.assets.shown_errors import masked
+from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import DataflowError, Place
+from dataflow_assets.execution.drive import open_drive
 from dataflow_assets.execution.events import CheckEvaluated, StepFinished, WindowFailed
+from dataflow_assets.execution.journal import Journal
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.protocols import Severity
 from dataflow_assets.secrets import mask
-from dataflow_assets.windows import Window, parse_duration
+from dataflow_assets.windows import Window
 
+_log = logging.getLogger(__name__)
 _SHOWN_FAILURES = 50
 
 Yielded = dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
 
 
 def record(context: dg.AssetExecutionContext, op: PipelineOp) -> Iterator[Yielded]:
-    """Run what this Dagster run asks for, and record it. Raises dg.Failure or dg.RetryRequested when a window failed."""
+    """Run what this Dagster run asks for, and record it. Raises dg.Failure when a window failed in the end."""
     recorder = _Recorder(context, op)
+    if op.listen is None:  # launched by Dagster: limits that were changed in the project count from here on
+        provision_pools(context.instance, op.pipeline.pools)
     try:
         requests = requests_of(context, op, recorder.asked)
     except DataflowError as error:
@@ -44,6 +53,8 @@ def record(context: dg.AssetExecutionContext, op: PipelineOp) -> Iterator[Yielde
         if op.listen is not None:  # somebody at a terminal pressed Ctrl-C: a cancelled run, not a failed one
             context.instance.report_run_canceling(context.run)
         raise
+    finally:
+        recorder.drive.close()
     yield from recorder.close()
 
 
@@ -54,11 +65,24 @@ class _Recorder:
         self.windows: dict[str, Window | None] = {}
         self.failures: list[WindowFailed] = []
         self.evaluated: dict[dg.AssetCheckKey, None] = {}
+        self.recorded: set[dg.AssetKey] = set()
+        self.drive = open_drive(op.project, warn=self._warn)
+
+    def _warn(self, message: str) -> None:
+        """Say it in the run's log and in the terminal's, for they are not the same."""
+        self.context.log.warning(message)
+        _log.warning(message)
 
     def follow(self, request: RunRequest) -> Iterator[Yielded]:
-        """Run a request and record its events."""
+        """Run a request and record its events, in the drive table too when it loads anything."""
+        with contextlib.closing(Journal(self.drive, request, run_id=self.context.run.run_id)) as journal:
+            yield from self._follow(request, None if request.checks_only else journal)
+
+    def _follow(self, request: RunRequest, journal: Journal | None) -> Iterator[Yielded]:
         self.windows |= {self.op.key_of(window): window for window in request.windows}
         for event in run(request):
+            if journal:
+                journal.hear(event)
             if self.op.listen:
                 self.op.listen(self.op.pipeline.name, event)
             if isinstance(event, CheckEvaluated):
@@ -66,8 +90,15 @@ class _Recorder:
             elif isinstance(event, StepFinished) and not request.checks_only:
                 yield from self._step(event)
             elif isinstance(event, WindowFailed):
-                self.failures.append(event)
-                self.context.log.error(f"{event.window or event.key}: {event.step}: {mask(str(event.error))}")
+                self._failed(event)
+
+    def _failed(self, event: WindowFailed) -> None:
+        said = mask(f"{event.window or event.key}: {event.step}: {kind_of(event.error)} error: {event.error}")
+        if event.again is None:
+            self.failures.append(event)
+            self.context.log.error(f"{said}\n{event.given_up}" if event.given_up else said)
+        else:
+            self.context.log.warning(f"{said}\n{event.again}")
 
     def _check(self, event: CheckEvaluated) -> Iterator[Yielded]:
         result, window = event.result, self.windows.get(event.key)
@@ -102,13 +133,20 @@ class _Recorder:
         if self.asked.is_range:
             # recorded at once, not when the run ends: what is published stays recorded if the process is killed
             yield dg.AssetMaterialization(key, partition=event.key, metadata=shown, tags={"dagster/data_version": event.checksum})
+        elif key in self.recorded:
+            # a retry of the window: an output may come once only, so rows that were read anew are recorded beside it
+            partition = event.key if window is not None else None
+            tags = {"dagster/data_version": event.checksum}
+            if not event.resumed:
+                yield dg.AssetMaterialization(key, partition=partition, metadata=shown, tags=tags)
         else:
+            self.recorded.add(key)
             yield dg.MaterializeResult(asset_key=key, metadata=shown, data_version=dg.DataVersion(event.checksum))
 
     def close(self) -> Iterator[Yielded]:
         """End the run: outputs when every window is published, else the failure."""
         if self.failures:
-            raise self._verdict()
+            raise self._verdict() from None
         if self.asked.is_range:
             for step in self.op.pipeline.steps:
                 if (key := dg.AssetKey(step.asset_key)) in self.asked.selected:
@@ -120,37 +158,27 @@ class _Recorder:
         is_asset = isinstance(key, dg.AssetKey)
         return dg.Output(None, output_name=self.op.outputs[key], metadata={RECORDED_ALREADY: True} if is_asset else None)
 
-    def _verdict(self) -> dg.Failure | dg.RetryRequested:
+    def _verdict(self) -> dg.Failure:
         first = self.failures[0]
-        retries = self.op.pipeline.retries
-        may_help = any(is_transient(failure.error) for failure in self.failures)
-        # not a RetryPolicy: that one tries again after an interrupt too, and knows no longest delay
-        if may_help and self.context.retry_number < retries.max_retries:
-            wait = retry_delay(self.context.retry_number, delay=retries.delay, longest=retries.max_delay)
-            request = dg.RetryRequested(max_retries=retries.max_retries, seconds_to_wait=wait)
-            request.__cause__ = self.failure(first.error, step=first.step)
-            return request
-        return self.failure(first.error, step=first.step)
+        return self.failure(first.error, step=first.step, tries=first.tries, given_up=first.given_up)
 
-    def failure(self, error: Exception, *, step: str = "") -> dg.Failure:
-        """The failure of the run, with where the step is written and which windows failed."""
+    def failure(self, error: Exception, *, step: str = "", tries: int = 1, given_up: str = "") -> dg.Failure:
+        """The failure of the run: what kind of error, where the step is written, which windows failed, after how many tries."""
         plan = self.op.pipeline
         place: Place = plan.by_id[step].place if step in plan.by_id else plan.place
         shown: dict[str, Any] = {"step": f"{plan.name}.{step}" if step else plan.name, "written_at": str(place)}
+        shown |= {"error_kind": kind_of(error), "error_type": type(error).__name__, "tries": tries}
+        if given_up:
+            shown["not_tried_again"] = given_up
+        self._leave_run_retries_to_dead_workers()
         count = f" ({len(self.failures)} of {len(self.windows)} windows failed)" if len(self.failures) > 1 else ""
         if any(failure.window for failure in self.failures):
             shown["failed_windows"] = ", ".join(failure.key for failure in self.failures[:_SHOWN_FAILURES])
-        failed = dg.Failure(description=mask(f"{error}{count}"), metadata=shown, allow_retries=is_transient(error))
+        failed = dg.Failure(description=mask(f"{error}{count}"), metadata=shown, allow_retries=False)
         failed.__cause__ = masked(error) if isinstance(error, DataflowError) else None
         return failed
 
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same attempt may succeed later."""
-    return bool(getattr(error, "transient", False))
-
-
-def retry_delay(tries: int, *, delay: str, longest: str) -> float:
-    """Seconds to wait before the next try: doubled each time up to `longest`, spread by half so that many do not return at once."""
-    base = parse_duration(delay).total_seconds() * 2.0**tries
-    return min(base, parse_duration(longest).total_seconds()) * random.uniform(0.5, 1.0)
+    def _leave_run_retries_to_dead_workers(self) -> None:
+        """Whatever another try could do was done in this run: Dagster's run retries are for runs whose process is gone."""
+        if NO_RUN_RETRY_TAG not in self.context.run.tags:
+            self.context.instance.add_run_tags(self.context.run.run_id, {NO_RUN_RETRY_TAG: "false"})

@@ -14,7 +14,7 @@ from functools import cached_property
 import dagster as dg
 
 from dataflow_assets.assets.manifests import files_of
-from dataflow_assets.assets.names import FILES_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, REPLAY_TAG
+from dataflow_assets.assets.names import FILES_TAG, FOLLOWS_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, REPLAY_TAG
 from dataflow_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG, windows_of_run
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.events import Event
@@ -28,6 +28,7 @@ from dataflow_assets.windows import Window
 Listener = Callable[[str, Event], None]
 
 RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
+RUN_KEY_TAG = "dagster/run_key"
 _PAGE = 1000
 
 
@@ -82,8 +83,18 @@ def asked_of(context: dg.AssetExecutionContext, op: PipelineOp) -> Asked:
     if earlier:
         # Dagster leaves out assets of which the first run made any window; the missing windows need all its steps
         asked = replace(asked, assets=frozenset((earlier[-1].asset_selection or op.step_of.keys()) & op.step_of.keys()))
-    runs = [run.run_id for run in earlier] + ([context.run.run_id] if context.retry_number else [])
+    runs = [run.run_id for run in earlier] + ([context.run.run_id] if context.retry_number or _begun_before(context, op) else [])
     return replace(asked, done=_recorded(context.instance, runs, asked.assets, op)) if runs else asked
+
+
+def times_begun(instance: dg.DagsterInstance, run_id: str) -> int:
+    """How often the run's op was begun: more than once when workers died under it."""
+    return len(instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_START, limit=_PAGE).records)
+
+
+def _begun_before(context: dg.AssetExecutionContext, op: PipelineOp) -> int:
+    """How many workers have begun this try of the run before this one; they may have died, or may only seem to have."""
+    return max(times_begun(context.instance, context.run.run_id) - 1, 0) if op.listen is None else 0
 
 
 def _earlier_tries(context: dg.AssetExecutionContext) -> Iterator[dg.DagsterRun]:
@@ -113,7 +124,9 @@ def _materialized(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[s
 
 
 def requests_of(context: dg.AssetExecutionContext, op: PipelineOp, asked: Asked) -> list[RunRequest]:
-    """The steps that are asked for, and the checks alone of steps that are not. Raises DataflowError when there is no window."""
+    """The steps that are asked for, and the checks alone of steps that are not. Raises DataflowError when there is no window, or when
+    this run would overtake an earlier one."""
+    _refuse_to_overtake(context.instance, context.run, op.pipeline.name)
     steps = frozenset(op.step_of[key].id for key in asked.assets)
     others = frozenset(op.step_of[key.asset_key].id for key in asked.checks if key.asset_key not in asked.assets)
     requests = []
@@ -123,6 +136,20 @@ def requests_of(context: dg.AssetExecutionContext, op: PipelineOp, asked: Asked)
     if others:
         requests.append(replace(_request(context, op, _windows_to_check(op, asked), steps=others), checks_only=True))
     return requests
+
+
+def _refuse_to_overtake(instance: dg.DagsterInstance, run: dg.DagsterRun, pipeline: str) -> None:
+    """A run that somebody executes again by hand is his decision."""
+    before = run.tags.get(FOLLOWS_TAG)
+    if before is None or run.parent_run_id:
+        return
+    found = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: before}), limit=1)
+    if not found or not found[0].is_success:
+        state = f"run {found[0].run_id} is {found[0].status.value.lower()}" if found else "it is not in the history"
+        raise DataflowError(
+            f"the earlier windows of {pipeline!r} are not published ({state}), and these must not overtake them",
+            hint="mend what stopped them: the next tick asks for all of them again",
+        )
 
 
 def _request(
@@ -136,7 +163,7 @@ def _request(
         project,
         op.pipeline,
         windows,
-        attempt=f"{run.run_id}-{context.retry_number}",
+        attempt=f"{run.run_id}-{context.retry_number}" + (f"r{before}" if (before := _begun_before(context, op)) else ""),
         now=utc_now(),
         steps=steps,
         full_refresh=run.tags.get(FULL_REFRESH_TAG) == "true",

@@ -22,6 +22,8 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 class UsageFailed(DataflowError):
     """The command line or the surroundings do not allow it: no project, nothing selected, an unreadable value."""
 
+    kind = "configuration"
+
 
 CONFIGURATION = (SpecError, PlanError, SelectionError, TemplateError, MissingDriver, UsageFailed)
 
@@ -75,7 +77,8 @@ def describe(error: BaseException) -> dict[str, Any]:
         return {"type": "UsageError", "message": error.format_message(), "hint": ""}
     if not isinstance(error, DataflowError):
         return {"type": type(error).__name__, "message": mask(str(error)), "hint": "--log-level debug shows the traceback"}
-    described: dict[str, Any] = {"type": type(error).__name__, "message": error.message, "hint": error.hint, "transient": error.transient}
+    described: dict[str, Any] = {"type": type(error).__name__, "message": error.message, "hint": error.hint, "kind": error.kind}
+    described["transient"] = error.transient
     if isinstance(error, SpecError):
         described["problems"] = [problem_data(problem) for problem in error.problems]
     return described

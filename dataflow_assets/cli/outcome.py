@@ -31,6 +31,9 @@ class WindowOutcome:
     checks: list[CheckEvaluated] = field(default_factory=list)
     stopped_at: str = ""
     error: Exception | None = None
+    tries: int = 1
+    given_up: str = ""
+    """Why a failed window was not tried again."""
 
     @property
     def rows(self) -> int:
@@ -47,6 +50,7 @@ class WindowOutcome:
             self.checks.append(event)
         elif isinstance(event, WindowFailed):
             self.fate, self.stopped_at, self.error = "failed", event.step, event.error
+            self.tries, self.given_up = event.tries, event.given_up
         elif isinstance(event, WindowFinished):
             published = [step.published for step in self.steps if step.published]
             self.fate, self.seconds = "already" if published and all(item.already for item in published) else "published", event.seconds
@@ -62,6 +66,7 @@ class WindowOutcome:
             "seconds": round(self.seconds, 3),
             "steps": [step_data(step) for step in self.steps],
             "checks": [check_data(check) for check in self.checks],
+            "tries": self.tries,
             "step": self.stopped_at or None,
             "error": describe(self.error) if self.error else None,
         }
@@ -84,7 +89,9 @@ class PipelineOutcome:
     def add(self, event: Event) -> WindowOutcome | None:
         """Take in one event; returns the window it belongs to."""
         if isinstance(event, WindowStarted):  # again for a window that a retry runs
-            self.windows = [window for window in self.windows if window.key != event.key] + [WindowOutcome(event.key, event.window)]
+            before = next((window.tries for window in self.windows if window.key == event.key), 0)
+            begun = WindowOutcome(event.key, event.window, tries=before + 1)
+            self.windows = [*(window for window in self.windows if window.key != event.key), begun]
         outcome = next((window for window in reversed(self.windows) if window.key == event.key), None)
         if outcome is None and isinstance(event, WindowFailed):
             self.windows.append(outcome := WindowOutcome(event.key, event.window))

@@ -54,7 +54,7 @@ class LiveReport(Report):
                 self._bar.update(
                     self._task, work=f"{event.key} {event.step} {event.phase} {event.rows:,} rows, {event.bytes / 1e6:,.0f} MB"
                 )
-            elif isinstance(event, WindowFinished | WindowFailed):
+            elif isinstance(event, WindowFinished) or (isinstance(event, WindowFailed) and event.again is None):
                 self._bar.advance(self._task)
         super().event(event, outcome)
 

@@ -15,6 +15,7 @@ from dataflow_assets.cli.failures import explain
 from dataflow_assets.cli.outcome import PipelineOutcome, WindowOutcome
 from dataflow_assets.cli.ranges import collapse
 from dataflow_assets.cli.terminal import Session, plural
+from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished, WindowFailed, WindowFinished
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.protocols import Severity
@@ -29,6 +30,7 @@ _COLORS = {
     "START": None,
     "NONE": "green",
     "STOP": "yellow",
+    "RETRY": "yellow",
 }
 _SAMPLES = 3
 _REASON = 60
@@ -90,6 +92,12 @@ class Report:
                 self.line("WARN", f"{event.key} {event.step}: {change}", indent=4)
         elif isinstance(event, WindowFinished) and outcome and event.window:
             self._window_done(event, outcome)
+        elif isinstance(event, WindowFailed) and event.again:
+            self._flush()
+            where = f"{event.key} at {event.step}" if event.step else event.key
+            self.line("RETRY", where, _first_line(event.error), indent=4)
+            self._say(" " * 19 + str(event.again))
+            self._log.warning("%s failed; %s", event.key, event.again, exc_info=event.error)
         elif isinstance(event, WindowFailed):
             self._flush()
             self.line("ERROR", f"{event.key} at {event.step}" if event.step else event.key, _first_line(event.error), indent=4)
@@ -160,15 +168,20 @@ class Report:
             step = pipeline.by_id.get(window.stopped_at)
             where = f"{outcome.name}.{window.stopped_at}" if window.stopped_at else outcome.name
             self._explain(
-                f"{where}, window {window.key}" if window.window else where, str(step.place if step else pipeline.place), window.error
+                f"{where}, window {window.key}" if window.window else where,
+                str(step.place if step else pipeline.place),
+                window.error,
+                window.given_up,
             )
         if outcome.error:
             self._explain(outcome.name, str(pipeline.place), outcome.error)
 
-    def _explain(self, where: str, place: str, error: BaseException | None) -> None:
+    def _explain(self, where: str, place: str, error: BaseException | None, given_up: str = "") -> None:
         self.session.say(click.style(f"\nFailure in {where} ({place})", fg="red"))
         if error:
             self.session.say("  " + explain(error).replace("\n", "\n  "))
+            kind = kind_of(error)
+            self.session.say(f"  a {kind} error" + (f"; {given_up.removeprefix(f'{kind}: ')}" if given_up else ""))
 
     def close(self) -> None:
         """Give the terminal back."""

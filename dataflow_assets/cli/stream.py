@@ -17,6 +17,12 @@ from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.tables import utc_now
 
 
+def _again(event: WindowFailed) -> dict[str, Any] | None:
+    """The next try of this run as data; None when there is none."""
+    again = event.again
+    return {"retry": again.number, "wait": round(again.wait, 3), "retries_left": again.left, "budget_left": again.budget} if again else None
+
+
 class StreamReport(Report):
     """Writes each event as a line with `event`, `time` and `pipeline`; the last line is the document of `--json`, with event `done`."""
 
@@ -42,7 +48,7 @@ class StreamReport(Report):
         elif isinstance(event, CheckEvaluated):
             self._line("check_evaluated", key=event.key, **check_data(event))
         elif isinstance(event, WindowFailed):
-            self._line("window_failed", key=event.key, step=event.step, error=describe(event.error))
+            self._line("window_failed", key=event.key, step=event.step, error=describe(event.error), tries=event.tries, again=_again(event))
         elif isinstance(event, WindowFinished) and outcome:
             self._line("window_finished", key=event.key, status=outcome.fate, rows=outcome.rows, seconds=round(event.seconds, 3))
         else:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_assets.connectors._postgres_tls import verdict
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed, ValueRefused, WriteFailed
+from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement
 from dataflow_assets.tables import Target, Unit
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 POSTGRES = Dialect("Postgres", max_identifier_bytes=63, instant_type="TIMESTAMPTZ")
+_JSON = "CAST({} AS JSONB)"
+RECORDS = RecordForms(POSTGRES, types={"json": "JSONB", "list": "JSONB"}, around={"json": _JSON, "list": _JSON})
 
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
 _NOT_ALLOWED = ("28", "3D000")

@@ -7,14 +7,14 @@ read stream (`_postgres_read`), the publish transaction (`_postgres_publish`); b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
-from dataflow_assets.connectors._postgres_session import POSTGRES, CommitUnknown, Sessions, fetch, lock_key, translated, unit_lock
+from dataflow_assets.connectors._postgres_session import POSTGRES, RECORDS, CommitUnknown, Sessions, fetch, lock_key, translated, unit_lock
 from dataflow_assets.connectors._sql import ComparingConnector, Wanted
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dataflow_assets.storage.digests import SqlRows
+    from dataflow_assets.storage.records import RecordForms
 
 _SCHEMA = AliasChoices("pg_schema", "table_schema")
 _DRIVER_SUFFIX = re.compile(r"^postgres(ql)?(\+\w+)?://")
@@ -253,6 +254,22 @@ steps:
             if not _exist(connection, registry.registry_table(target.table)):
                 return []
             return [registry.schema_version(row) for row in fetch(connection, registry.fetch_versions(POSTGRES, target.table))]
+
+    def record_forms(self) -> RecordForms:
+        """How records are written."""
+        return RECORDS
+
+    def read_records(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with self._sessions.sql() as connection, translated(f"reading records of connection {self._name!r}", ReadFailed):
+            return fetch(connection, statement)
+
+    def write_records(self, statements: Sequence[Statement]) -> None:
+        """Run the statements in one transaction."""
+        doing = f"writing records of connection {self._name!r}"
+        with self._sessions.sql() as connection, translated(doing, WriteFailed), connection.transaction():
+            for statement in statements:
+                fetch(connection, statement)
 
 
 def _exist(connection: psycopg.Connection[Any], *tables: TableName) -> bool:

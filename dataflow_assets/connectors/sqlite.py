@@ -6,7 +6,7 @@ transaction (`_sqlite_publish`); these are imported when used, since they load A
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dataflow_assets.connectors._sqlite_session import Settings
+    from dataflow_assets.connectors._sqlite_session import Records, Settings
+    from dataflow_assets.storage.records import RecordForms
 
 
 class SQLiteConnection(Model):
@@ -113,6 +114,7 @@ steps:
     def __init__(self, connection: SQLiteConnection, context: ConnectionContext) -> None:
         self._options, self._name, self._registry = connection, context.name, registry.Registry()
         self._path = (context.project_dir / Path(connection.database).expanduser()).resolve()
+        self._records: Records | None = None
 
     @property
     def _settings(self) -> Settings:
@@ -133,7 +135,9 @@ steps:
         return f"SQLite {version}"
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Close what records are kept through; nothing else stays open."""
+        if self._records is not None:
+            self._records.close()
 
     def horizon(self) -> Horizon:
         """Now, while nobody writes: SQLite has one writer at a time, and does not say since when."""
@@ -193,6 +197,28 @@ steps:
         with self._asking(f"reading the schemas of {target.table}", registry.registry_table(target.table)) as connection:
             found = [] if connection is None else rows(connection, registry.fetch_versions(SQLITE, target.table))
         return [registry.schema_version(row) for row in found]
+
+    def record_forms(self) -> RecordForms:
+        """How records are written."""
+        from dataflow_assets.connectors._sqlite_session import RECORDS
+
+        return RECORDS
+
+    def read_records(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        return self._keeping.read(statement)
+
+    def write_records(self, statements: Sequence[Statement]) -> None:
+        """Run the statements in one transaction."""
+        self._keeping.write(statements)
+
+    @property
+    def _keeping(self) -> Records:
+        from dataflow_assets.connectors._sqlite_session import Records
+
+        if self._records is None:
+            self._records = Records(self._settings)
+        return self._records
 
     @contextmanager
     def _asking(self, doing: str, *tables: TableName) -> Iterator[sqlite3.Connection | None]:

@@ -17,13 +17,16 @@ from dataflow_assets.windows import Window
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dataflow_assets.execution.phases import Phase
+
 
 @dataclass(frozen=True)
 class WindowStarted:
-    """A window (None: a pipeline without windows) begins. `key` is its partition key."""
+    """A window (None: a pipeline without windows) begins. `key` is its partition key, `attempt` the name of this try."""
 
     key: str
     window: Window | None
+    attempt: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,16 +92,42 @@ class WindowFinished:
     key: str
     window: Window | None
     seconds: float
+    phases: Mapping[str, Phase] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NextTry:
+    """A failed window is tried again in this run: as retry `number` (from 1), after `wait` seconds.
+
+    `left`: retries that it has, this one included. `budget`: seconds that the run may still spend on trying again.
+    """
+
+    number: int
+    left: int
+    wait: float
+    budget: float
+
+    def __str__(self) -> str:
+        left = "it is the last" if self.left == 1 else f"{self.left} are left"
+        return f"retry {self.number} in {self.wait:.1f}s ({left}; {self.budget:.0f}s of the budget)"
 
 
 @dataclass(frozen=True)
 class WindowFailed:
-    """The window stopped at `step`; what was published before stays, its stages wait for the next attempt."""
+    """The window stopped at `step`; what was published before stays, its stages wait for the next attempt.
+
+    `tries`: how often this run has tried it. `again`: the next try, None when this was the last one, for the reason `given_up`.
+    """
 
     key: str
     window: Window | None
     step: str
     error: Exception
+    tries: int = 1
+    again: NextTry | None = None
+    given_up: str = ""
+    phases: Mapping[str, Phase] = field(default_factory=dict)
+    """Those that were entered; the others are still to come."""
 
 
 Event = WindowStarted | StepStarted | Progress | CheckEvaluated | StepFinished | WindowFinished | WindowFailed

@@ -19,6 +19,7 @@ from dataflow_assets.errors import StageCorrupt
 from dataflow_assets.execution.attempts import adopt_stage
 from dataflow_assets.execution.checking import begin_checks, finish_checks
 from dataflow_assets.execution.events import Event, Progress
+from dataflow_assets.execution.fingerprints import short_version
 from dataflow_assets.execution.session import Rendered, Session
 from dataflow_assets.execution.splitting import judge_published, set_aside
 from dataflow_assets.execution.work import Work, step_context
@@ -26,7 +27,7 @@ from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.protocols import TellsCodeVersion, TellsSourceVersion
 from dataflow_assets.storage.stages import Stage, load_stage, verify_stage, write_stage
-from dataflow_assets.tables import ReadRequest, WindowFilter
+from dataflow_assets.tables import ReadRequest, WindowFilter, utc_now
 from dataflow_assets.windows import Window
 
 PROGRESS_SECONDS = 0.2
@@ -36,11 +37,14 @@ def stage_step(work: Work, step: StepPlan) -> Iterator[Event]:
     """Make the stage of a source or transform, or take over the one that a dead attempt left."""
     context = work.session.context(work.window, steps=work.step_results())
     plugin, rendered = _plugin(work, step, context)
-    fingerprint = _fingerprint(work, step, rendered, plugin)
+    version = _version(work, step, plugin, rendered)
+    fingerprint = _fingerprint(work, step, rendered, version)
     if (stage := _resume(work, step, fingerprint)) is None:
         failpoint(f"{'extract' if step.role == 'source' else 'transform'}.begin")
+        begun = utc_now().isoformat()
         with _open(work, step, plugin, rendered) as reader:
-            stage = yield from _write(work, step, reader, fingerprint=fingerprint)
+            made = _write(work, step, reader, fingerprint=fingerprint, begun=begun, source_version=short_version(version))
+            stage = yield from made
     work.stages.setdefault(step.id, stage)
 
 
@@ -97,14 +101,15 @@ def _resume(work: Work, step: StepPlan, fingerprint: str) -> Stage | None:
 
 
 def _write(
-    work: Work, step: StepPlan, reader: pa.RecordBatchReader, *, fingerprint: str, owner: StepPlan | None = None
+    work: Work, step: StepPlan, reader: pa.RecordBatchReader, *, fingerprint: str, owner: StepPlan | None = None, **of_source: str
 ) -> Generator[Event, None, Stage]:
     folder = work.attempt.stage_folder(step.id)
     running = begin_checks(work, step, reader.schema, owner=owner)
     phase = "extract" if step.role == "source" else "transform"
     shown = time.monotonic()
     batch = work.attempt.record.batch
-    for rows, size in write_stage(folder, reader, step=step.id, fingerprint=fingerprint, batch=batch, observers=running.observers):
+    told = {"step": step.id, "fingerprint": fingerprint, "batch": batch, **of_source}
+    for rows, size in write_stage(folder, reader, observers=running.observers, **told):
         if time.monotonic() - shown > PROGRESS_SECONDS:
             shown = time.monotonic()
             yield Progress(work.key, step.id, phase, rows, size)
@@ -117,15 +122,17 @@ def _write(
     return stage
 
 
-def _fingerprint(work: Work, step: StepPlan, rendered: Rendered, plugin: Any) -> str:
-    """What the stage is made from; any difference means that an earlier attempt's stage cannot serve."""
-    version = ""
+def _version(work: Work, step: StepPlan, plugin: Any, rendered: Rendered) -> str:
+    """What a source, or the code of a transform, says of itself; empty where nothing can."""
     if files := work.session.request.files.get(step.id):
-        version = repr(files)
-    elif isinstance(plugin, TellsSourceVersion):
-        version = plugin.source_version(rendered.options)
-    elif isinstance(plugin, TellsCodeVersion):
-        version = plugin.code_version(work.session.project.root)
+        return repr(files)
+    if isinstance(plugin, TellsSourceVersion):
+        return plugin.source_version(rendered.options)
+    return plugin.code_version(work.session.project.root) if isinstance(plugin, TellsCodeVersion) else ""
+
+
+def _fingerprint(work: Work, step: StepPlan, rendered: Rendered, version: str) -> str:
+    """What the stage is made from; any difference means that an earlier attempt's stage cannot serve."""
     inputs = [work.stage_of(work.pipeline.by_id[name]).receipt for name in step.inputs]
     described = [
         step.fingerprint,

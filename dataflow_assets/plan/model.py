@@ -11,9 +11,12 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from dataflow_assets.calendars import Calendar
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise, Reference
-from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions, RetryOptions
+from dataflow_assets.spec.late_data import LateDataOptions
+from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions
+from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.spec.sensors import SensorOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
@@ -120,6 +123,64 @@ class WindowPlan:
     end: datetime | None
     lookback: int
     lag_seconds: float
+    reach_seconds: float | None = None
+    """Windows older than now less this much are not asked for."""
+    reach_start: datetime | None = None
+    """Windows that start before this edge are not asked for."""
+    latest_only: bool = False
+    """Only the newest window is asked for (`catch_up: latest`)."""
+    newest_first: bool = False
+    """A backlog is drained from its newest window."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A pipeline that comes before, and those of its endpoints that matter: the ones that are read, or all where none is."""
+
+    pipeline: PipelinePlan
+    endpoints: tuple[StepPlan, ...]
+
+
+@dataclass(frozen=True)
+class SchedulePlan:
+    """When a pipeline runs by itself, and what a tick asks for. `text` is the schedule as written."""
+
+    text: str
+    crons: tuple[str, ...]
+    timezone: str = "UTC"
+    slot_minutes: int = 0
+    """Above 0: cron cannot say the period; the first tick in each slot of so many minutes acts (`plan.periods`)."""
+    after_windows: bool = False
+    catch_up: Literal["all", "latest"] = "all"
+    paused_until: datetime | None = None
+    blackout: tuple[Calendar, ...] = ()
+    running: bool = False
+    """Whether it ticks before anybody starts it."""
+    max_windows: int | None = None
+    order: Literal["oldest", "newest"] = "oldest"
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """A pool of Dagster that runs draw from. `limit` None: nobody says one in the project."""
+
+    name: str
+    limit: int | None = None
+    connections: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AlertPlan:
+    """Who is told what of a pipeline. Times in seconds; `overdue_after` None: windows that are not published in time are not told."""
+
+    channels: tuple[str, ...] = ()
+    mail_to: tuple[str, ...] = ()
+    """Addresses beside the channels: owners, and `notify_email`."""
+    events: frozenset[str] = frozenset()
+    duration_multiplier: float = 2.0
+    duration_at_least: float = 60.0
+    overdue_after: float | None = None
+    repeat_after: float = 86400.0
 
 
 @dataclass(frozen=True)
@@ -157,14 +218,23 @@ class PipelinePlan:
     owners: tuple[str, ...] = ()
     group: str = "default"
     description: str = ""
-    schedule: str | None = None
+    schedule: SchedulePlan | None = None
     sensors: tuple[SensorPlan, ...] = ()
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
+    expected_seconds: Mapping[str, float] = field(default_factory=dict)
+    """How long phases of a window should take, where the pipeline says so."""
     upstream: tuple[str, ...] = ()
     """Pipelines that come first: `depends_on`, those found in the SQL, and those that checks look at."""
     looks_at: Mapping[str, PipelinePlan] = field(default_factory=dict)
     """Pipelines whose published rows its checks look at, by name."""
+    late_data: LateDataOptions | None = None
+    """With `sources` filled in: the steps that are looked at."""
+    follows: tuple[Followed, ...] = ()
+    """The pipelines before it whose windows may be reopened for late data, so that its own follow."""
+    pools: tuple[PoolPlan, ...] = ()
+    """The pools of its connections, first the one that its runs draw from."""
+    alerts: AlertPlan = field(default_factory=AlertPlan)
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:
@@ -191,7 +261,8 @@ class ProjectPlan:
         return {pipeline.name: pipeline for pipeline in self.pipelines}
 
 
-WindowState = Literal["missing", "published", "stale", "failed", "reopened"]
+WindowState = Literal["missing", "published", "stale", "failed", "reopened", "gap", "skipped"]
+"""`gap`: out of reach and never published. `skipped`: left alone on purpose."""
 
 
 @dataclass(frozen=True)
@@ -203,3 +274,5 @@ class WindowTodo:
     state: WindowState
     run: bool
     reason: str = ""
+    hole: bool = False
+    """Missing between published windows."""

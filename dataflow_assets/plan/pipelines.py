@@ -5,31 +5,32 @@ Here: from a pipeline document to a draft. Not here: names and tables shared bet
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_assets.cron import parse_cron
+from dataflow_assets.plan.alerts import alert_plan, refuse_bad_alerts
 from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
+from dataflow_assets.plan.late_data import planned_late_data
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
-from dataflow_assets.plan.model import AssetPath, SensorPlan, StepPlan, WindowPlan
+from dataflow_assets.plan.model import AlertPlan, AssetPath, PoolPlan, SchedulePlan, SensorPlan, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
+from dataflow_assets.plan.pools import pools_of
 from dataflow_assets.plan.quarantine import asides, refuse_bad_quarantines
 from dataflow_assets.plan.references import looked_up_tables, refuse_bad_references
 from dataflow_assets.plan.rendering import Renderer
+from dataflow_assets.plan.schedules import schedule_plan
 from dataflow_assets.plan.sensors import sensor_plans
 from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_lost_inputs, refuse_metrics_without_home
+from dataflow_assets.plan.window_bounds import window_plan
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
+from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import PipelineModel, QuarantineOptions, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
+from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
-from dataflow_assets.windows import as_utc, parse_duration
-
-_PLAIN_CRON = re.compile(r"(\*|[1-5]?\d|\*/([2-9]|[1-5]\d)) (\*|1?\d|2[0-3]) (\*|[1-9]|1\d|2[0-8]) \* (\*|[0-6])")
-"""Surely sound, told without the import of a cron parser; anything else is parsed."""
-_NICKNAMES = {"@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually", "@midnight"}
+from dataflow_assets.windows import parse_duration
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class PipelineDraft:
     """The project's."""
     looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
     """The tables of connections that the checks of each step look at."""
+    late_data: LateDataOptions | None = None
+    schedule: SchedulePlan | None = None
+    pools: tuple[PoolPlan, ...] = ()
+    default_retries: RetryOptions | None = None
+    """The project's."""
+    alerts: AlertPlan = field(default_factory=AlertPlan)
     sensors: tuple[SensorPlan, ...] = ()
     """Without the pipelines that they wait for."""
 
@@ -122,7 +129,8 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     connections = merged_connections(project, model.connections)
     _refuse_bad_words(model, findings)
     _refuse_bad_times(model, findings)
-    windows = _windows(model, findings)
+    windows = window_plan(model, findings)
+    schedule = schedule_plan(model, project, windows, findings)
     renderer = Renderer(project, model)
     renderer.refuse_mistakes(model.variables, ("variables",), findings, where="variables")
     steps = draft_steps(model, connections, renderer, findings)
@@ -135,44 +143,31 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     targets = {name: written_by(draft, project.root) for name, draft in steps.items() if draft.plugin.role == "endpoint"}
     writes = {name: table for name, table in targets.items() if table is not None}
     looked_up = looked_up_tables(steps, connections, project.root)
-    sensors = sensor_plans(model, steps, writings, findings)
-    policy = project.model.schema_policy
-    return PipelineDraft(loaded, findings, connections, windows, steps, writings, reads, writes, policy, looked_up, sensors)
+    refuse_bad_alerts(model, project.model.alerts, findings)
+    return PipelineDraft(
+        loaded,
+        findings,
+        connections,
+        windows,
+        steps,
+        writings,
+        reads,
+        writes,
+        default_policy=project.model.schema_policy,
+        looked_up=looked_up,
+        default_retries=project.model.retries,
+        schedule=schedule,
+        alerts=alert_plan(project.model.alerts, model),
+        pools=pools_of(steps, connections, findings),
+        late_data=planned_late_data(model, steps, writings, findings),
+        sensors=sensor_plans(model, steps, writings, findings),
+    )
 
 
 def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:
     if draft.plugin.role == "endpoint":
         return endpoint_writing(model, draft, findings)
     return Writing(window_column=source_column(model, draft, findings)) if draft.plugin.role == "source" else Writing()
-
-
-def _windows(model: PipelineModel, findings: Findings) -> WindowPlan | None:
-    """The windows with bounds on window edges: `begin` moved back to one, `end` forward."""
-    options = model.windows
-    if options is None:
-        return None
-    section = ("windows",) if ("windows",) in findings.places.known else ("variables", "microbatch")
-    if options.begin is None:
-        findings.add(
-            section,
-            f"the windows of {model.pipeline_name!r} have no begin",
-            hint="add begin: with the date of the first rows, e.g. begin: 2024-01-01",
-        )
-        return None
-    cadence = options.cadence
-    begin = as_utc(options.begin, options.timezone)
-    end = as_utc(options.end, options.timezone) if options.end is not None else None
-    if end is not None and end <= begin:
-        findings.add(
-            (*section, "end"),
-            f"windows of {model.pipeline_name!r} end ({options.end}) before they begin ({options.begin})",
-            hint="end must lie after begin",
-        )
-        return None
-    begin = cadence.floor(begin)
-    if end is not None and cadence.floor(end) != end:
-        end = cadence.next(cadence.floor(end))
-    return WindowPlan(cadence, begin, end, options.lookback, parse_duration(options.lag).total_seconds())
 
 
 def _refuse_bad_words(model: PipelineModel, findings: Findings) -> None:
@@ -190,9 +185,9 @@ def _refuse_bad_words(model: PipelineModel, findings: Findings) -> None:
 
 
 def _refuse_bad_times(model: PipelineModel, findings: Findings) -> None:
-    durations = {("retries", "delay"): model.retries.delay, ("retries", "max_delay"): model.retries.max_delay}
+    durations = {}
     if model.freshness is not None:
-        durations |= {
+        durations = {
             ("freshness", "fail_after"): model.freshness.fail_after,
             ("freshness", "warn_after"): model.freshness.warn_after or "1s",
         }
@@ -201,18 +196,3 @@ def _refuse_bad_times(model: PipelineModel, findings: Findings) -> None:
             parse_duration(text)
         except ValueError as error:
             findings.add(path, f"{'.'.join(path)}: {error}")
-    _refuse_bad_schedule(model, findings)
-
-
-def _refuse_bad_schedule(model: PipelineModel, findings: Findings) -> None:
-    schedule = (model.schedule or "").strip()
-    if schedule == "windows" and model.windows is None:
-        findings.add(("schedule",), "schedule: windows needs windows", hint="add a windows: block, or write a cron expression")
-    if not schedule or schedule == "windows" or schedule in _NICKNAMES or _PLAIN_CRON.fullmatch(schedule):
-        return
-    try:
-        parse_cron(schedule)
-    except ValueError as error:
-        hint = "write five cron fields (minute hour day month weekday) like '30 6 * * *', or @hourly, @daily, @weekly, windows"
-        message = f"the schedule {schedule!r} never comes" if "never" in str(error) else f"{schedule!r} is not a schedule"
-        findings.add(("schedule",), message, hint=hint)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dataflow_assets.canonical import CanonicalColumn, Tally
+    from dataflow_assets.storage.records import RecordForms
+    from dataflow_assets.storage.sql import Statement
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Capabilities:
     """Two endpoint steps may not share one table or path."""
     exact_types: bool = True
     """Whether Arrow types survive a round trip (a CSV keeps text only)."""
+    costly_reads: bool = False
+    """Whether reading costs a service that others use: then nothing reads again and again to compare content, unless somebody says so."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,23 @@ class KeepsSchemas(Protocol):
 
 
 @runtime_checkable
+class KeepsRecords(Protocol):
+    """A connector whose system adds and changes single rows, so that attempts can be recorded in it. Safe to share between threads."""
+
+    def record_forms(self) -> RecordForms:
+        """How it writes statements about records."""
+        ...
+
+    def read_records(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """The rows of a query. Raises ReadFailed, also when the table is missing, or ConnectionFailed."""
+        ...
+
+    def write_records(self, statements: Sequence[Statement]) -> None:
+        """Run the statements, all of them or none where the system can undo. Raises WriteFailed, ValueRefused or ConnectionFailed."""
+        ...
+
+
+@runtime_checkable
 class ListsFiles(Protocol):
     """A connector whose sources are files, which a sensor can look at one by one."""
 
@@ -182,6 +203,16 @@ class Comparable(Protocol):
 
         A segment holds the rows whose keys' MD5 begins with its name, `depth` hexadecimal digits long; with depth 0 there is one, "".
         `keys` are positions in `columns`; without any, all of them. `within`: only these segments, of some smaller depth.
+        """
+        ...
+
+    def tallies_between(
+        self, columns: Sequence[CanonicalColumn], *, by: CanonicalColumn, edges: Sequence[int], checksum: bool = True
+    ) -> dict[int, Tally]:
+        """Position of an interval -> count and checksum of the rows in it, in one query; intervals without rows are left out.
+
+        `by` is an instant or a date, `edges` are ascending and in its canonical unit: interval i is [edges[i], edges[i + 1]). Without
+        `checksum` only the counts mean anything.
         """
         ...
 

@@ -7,53 +7,21 @@ plugin wants in `config` (its own model, checked in `plan`).
 
 from __future__ import annotations
 
-from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
+from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
+from dataflow_assets.spec.celery import CeleryOptions
+from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
+from dataflow_assets.spec.late_data import LateData
+from dataflow_assets.spec.query_windows import WindowOptions
+from dataflow_assets.spec.retries import RetryChoice
+from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
 from dataflow_assets.spec.sensors import SensorOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
-from dataflow_assets.windows import Cadence, parse_duration
-
-
-class WindowOptions(Model):
-    """How a pipeline is cut into windows. DFT's `variables.microbatch` block becomes this."""
-
-    every: str = Field(
-        validation_alias=AliasChoices("every", "batch_size"), description="10min, hour, day, week, month, year or a cron expression"
-    )
-    timezone: str = Field("UTC", description="whose wall clock the window edges follow, e.g. America/New_York")
-    begin: datetime | date | None = Field(
-        None, description="the first window holds this moment; on the wall clock of timezone when it has no offset"
-    )
-    end: datetime | date | None = Field(None, description="no window starts at or after this moment; default: now")
-    lookback: int = Field(0, ge=0, description="how many already published windows to run again, for rows that arrive late")
-    lag: str = Field("0s", description="wait this long after a window's end before it runs, e.g. 2h")
-
-    @field_validator("lag")
-    @classmethod
-    def _lag_is_a_duration(cls, value: str) -> str:
-        parse_duration(value)
-        return value
-
-    @field_validator("every")
-    @classmethod
-    def _cadence_is_known(cls, value: str) -> str:
-        Cadence(value)
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _timezone_is_known(cls, value: str) -> str:
-        Cadence("day", value)
-        return value
-
-    @property
-    def cadence(self) -> Cadence:
-        """The validated cadence."""
-        return Cadence(self.every, self.timezone)
+from dataflow_assets.windows import parse_duration
 
 
 class QuarantineOptions(Model):
@@ -123,14 +91,6 @@ class FreshnessOptions(Model):
     warn_after: str | None = Field(None, description="a warning when nothing was published for so long")
 
 
-class RetryOptions(Model):
-    """How often a pipeline tries again after a transient failure; exponential backoff with jitter."""
-
-    max_retries: int = Field(2, ge=0, description="how often a run tries again after a transient failure")
-    delay: str = Field("5s", description="wait before the first retry; it doubles each time")
-    max_delay: str = Field("5min", description="longest wait")
-
-
 class PipelineModel(Model):
     """One pipeline document."""
 
@@ -151,16 +111,29 @@ class PipelineModel(Model):
     )
     windows: WindowOptions | None = Field(None, description="how it is cut into windows; without it the pipeline runs whole")
     event_time_column: str | None = Field(None, description="source filter and target partition column, said once")
-    schedule: str | None = Field(None, description="a cron expression, @hourly, @daily, @weekly, @monthly, or windows")
+    schedule: Schedule = Field(
+        None, description="when it runs by itself: cron, a list of cron, @daily, every 10 min, windows, or a mapping"
+    )
     sensors: list[SensorOptions] = Field(
         default_factory=list, description="what else asks for runs: new files, new rows, upstream pipelines, a dataset that is too old"
     )
     owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
-    retries: RetryOptions = Field(default_factory=RetryOptions, description="how often it tries again after a transient failure")
+    late_data: LateData = Field(
+        None, description="look again at the sources of published windows, and reopen those that have changed; true for the defaults"
+    )
+    retries: RetryChoice | None = Field(
+        None, description="how a window is tried again after a transient failure; a number is max_retries; default: the project's"
+    )
+    alerts: PipelineAlerts = Field(
+        None, description="who is told of what goes wrong: names of channels, or a block; false: nobody; default: as the project says"
+    )
     schema_policy: SchemaPolicy | None = Field(
         None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
+    )
+    phases: dict[PhaseName, PhaseOptions] = Field(
+        default_factory=dict, description="phase -> how long it should take, shown beside how long it took; default: as usual"
     )
     steps: list[StepModel] = Field(default_factory=list, description="what it reads, computes, checks and writes")
 
@@ -228,17 +201,29 @@ class ProjectModel(Model):
         default_factory=dict, description="name -> type and the keys of that connector; sources is an older name"
     )
     timezone: str = Field("UTC", description="whose clock schedules of pipelines without windows and date functions follow")
+    calendars: dict[str, Calendar] = Field(default_factory=dict, description="times in which nothing is to run, named under blackout")
     stages: StageOptions = Field(
         default_factory=StageOptions, description="where stages live and how long those of failed windows are kept"
     )
     state: StateOptions = Field(default_factory=StateOptions, description="what becomes of the folder .dataflow in git")
     logging: LoggingOptions = Field(default_factory=LoggingOptions, description="where the log files lie and what is written to them")
+    alerts: AlertsOptions = Field(default_factory=AlertsOptions, description="who is told of what goes wrong: e-mail, Slack, webhooks")
     schema_policy: SchemaPolicy | None = Field(
         None, description="what endpoints do with columns that their target has not: evolve, freeze or discard; default: freeze"
     )
-    executor: Literal["in_process", "multiprocess"] = Field(
-        "in_process", description="how Dagster runs a job: in the run's own process, or each op in a process of its own"
+    retries: RetryChoice | None = Field(
+        None, description="how windows are tried again after a transient failure, where a pipeline does not say otherwise"
     )
+    drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
+    executor: Literal["in_process", "multiprocess", "celery"] = Field(
+        "in_process", description="how Dagster runs a job: in the run's own process, each op in a process of its own, or on Celery workers"
+    )
+    celery: CeleryOptions = Field(default_factory=CeleryOptions, description="how Celery workers take work")
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, value: str) -> str:
+        return known_timezone(value)
 
     @model_validator(mode="before")
     @classmethod

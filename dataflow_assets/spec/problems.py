@@ -9,14 +9,15 @@ import difflib
 import enum
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from dataflow_assets.errors import Problem
-from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, WindowOptions
+from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel
 from dataflow_assets.spec.project import Path_, Places
+from dataflow_assets.spec.query_windows import WindowOptions
 
 M = typing.TypeVar("M", bound=BaseModel)
 
@@ -137,12 +138,25 @@ def _as_written(loc: tuple[str | int, ...], data: Any) -> Path_:
     """Undo what the models rearrange before they validate: DFT's `variables.microbatch` and `sources`."""
     if not isinstance(data, Mapping) or not loc:
         return loc
+    loc = _without_tags(loc, data)
     if loc[0] in {"windows", "event_time_column"} and loc[0] not in data:
         return ("variables", "microbatch", *(loc[1:] if loc[0] == "windows" else loc))
     sources = data.get("sources")
     if loc[0] == "connections" and isinstance(sources, Mapping) and loc[1:2] and loc[1] in sources:
         return ("sources", *loc[1:])
     return loc
+
+
+def _without_tags(loc: tuple[str | int, ...], data: Any) -> Path_:
+    """Leave out what pydantic puts between the path to a mapping and its keys, where the mapping's `type` says which model it is."""
+    kept, here = [], data
+    for part in loc:
+        if isinstance(here, Mapping) and part not in here and here.get("type") == part:
+            continue
+        kept.append(part)
+        inside = isinstance(here, Mapping) or (isinstance(here, list) and isinstance(part, int) and part < len(here))
+        here = (here.get(part) if isinstance(here, Mapping) else here[part]) if inside else None
+    return tuple(kept)
 
 
 def _describe(item: Any, model: type[BaseModel], data: Any) -> tuple[str, str, bool]:
@@ -157,12 +171,24 @@ def _describe(item: Any, model: type[BaseModel], data: Any) -> tuple[str, str, b
     if kind in {"literal_error", "enum"}:
         choices = item["ctx"]["expected"]
         return f"{_found(value)} is none of {choices}", near(value, _quoted_words(choices)), False
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        return _wrong_tag(item)
     if kind == "value_error":
-        return str(item["ctx"]["error"]), "", False
+        message, found, meant = str(item["ctx"]["error"]).partition("; did you mean")
+        return message, f"did you mean{meant}" if found else "", False
     if kind in _EXPECTED:
         name = f"{loc[-1]!r} " if loc and isinstance(loc[-1], str) else ""
         return f"{name}must be {_EXPECTED[kind]}, found {_found(value)}", _shape_hint(kind, value), False
     return f"{loc[-1]!r}: {item['msg']}" if loc else str(item["msg"]), _template_hint(value), False
+
+
+def _wrong_tag(item: Any) -> tuple[str, str, bool]:
+    """The `type` of a mapping is missing, or none of those that there are."""
+    context = item["ctx"]
+    key = context["discriminator"].strip("'")
+    if item["type"] == "union_tag_not_found":
+        return f"{item['loc'][-1]!r} needs the key {key!r}", f"add `{key}:`", False
+    return f"{context['tag']!r} is none of {context['expected_tags']}", near(context["tag"], _quoted_words(context["expected_tags"])), False
 
 
 def _title(owner: type[BaseModel], loc: Any) -> str:
@@ -194,6 +220,7 @@ def _model_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> type[BaseMo
     """The model that owns the keys at `loc`, None when that is a free mapping."""
     current: Any = model
     named = False
+    choices: list[type[BaseModel]] = []
     for part in loc:
         if isinstance(part, int):
             continue
@@ -202,8 +229,12 @@ def _model_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> type[BaseMo
             continue
         if current is None:
             return None
+        if chosen := next((item for item in choices if part in _tags(item)), None):
+            current, choices = chosen, []
+            continue
         field = next((item for name, item in current.model_fields.items() if part in _names(name, item)), None)
         current = _inner_model(field.annotation) if field else None
+        choices = list(_inner_models(field.annotation)) if field else []
         named = field is not None and current is not None and _is_mapping(field.annotation)
     return typing.cast("type[BaseModel] | None", current)
 
@@ -218,12 +249,21 @@ def _names(name: str, field: Any) -> list[str]:
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    """The one model inside `X`, `X | None`, `list[X]`, `dict[str, X]`."""
+    """The one model inside `X`, `X | None`, `list[X]`, `dict[str, X]`, the first where there are several."""
+    return next(_inner_models(annotation), None)
+
+
+def _inner_models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in {list, tuple, dict, typing.Union, types.UnionType, typing.Annotated}:
-        return next(filter(None, map(_inner_model, typing.get_args(annotation))), None)
-    return None
+        yield annotation
+    elif typing.get_origin(annotation) in {list, tuple, dict, typing.Union, types.UnionType, typing.Annotated}:
+        for argument in typing.get_args(annotation):
+            yield from _inner_models(argument)
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    """The words for `type` by which a model is chosen among several."""
+    return typing.get_args(field.annotation) if (field := model.model_fields.get("type")) else ()
 
 
 def _found(value: Any) -> str:

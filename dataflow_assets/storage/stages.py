@@ -13,7 +13,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -55,6 +55,10 @@ class Receipt:
     batch: str = ""
     """The batch it was first made for, which names the unit of a pipeline without windows and survives a resume."""
     checksum_version: int = CHECKSUM_VERSION
+    begun: str = ""
+    """A moment before its rows were read, in ISO form."""
+    source_version: str = ""
+    """What its source said of itself before it was read, shortened."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,15 @@ class Stage:
 
 
 def write_stage(
-    folder: Path, reader: pa.RecordBatchReader, *, step: str, fingerprint: str, batch: str = "", observers: Sequence[Observer] = ()
+    folder: Path,
+    reader: pa.RecordBatchReader,
+    *,
+    step: str,
+    fingerprint: str,
+    batch: str = "",
+    observers: Sequence[Observer] = (),
+    begun: str = "",
+    source_version: str = "",
 ) -> Iterator[tuple[int, int]]:
     """Write the stream into `folder` and seal it with a receipt; yields (rows, bytes) after each batch.
 
@@ -110,7 +122,8 @@ def write_stage(
             yield checksum.rows, size
         files = parts.close()
     failpoint("stage.before_receipt")
-    receipt = Receipt(step, fingerprint, checksum.rows, size, str(checksum), schema_fingerprint(schema), files, batch)
+    made = Receipt(step, fingerprint, checksum.rows, size, str(checksum), schema_fingerprint(schema), files, batch)
+    receipt = replace(made, begun=begun, source_version=source_version)
     _write_receipt(folder, receipt, schema)
     failpoint("stage.after_receipt")
 

@@ -24,6 +24,7 @@ from dataflow_assets.plan.substitution import RESULT, result_file, substituted
 from dataflow_assets.protocols import CheckResult
 from dataflow_assets.spec.data_tests import TableModel
 from dataflow_assets.spec.project import Project
+from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.storage.stages import checksum_of
 from dataflow_assets.tables import LedgerEntry, PublishRequest, Target, Unit, WriteMode
 from dataflow_assets.testing.binding import BoundTest
@@ -117,7 +118,8 @@ class Bench:
         return replace(step, window_column=column) if column in table.column_names and (by_itself or several) else step
 
     def _request(self, plan: PipelinePlan, windows: Iterable[Window | None]) -> RunRequest:
-        return RunRequest(self._project, plan, tuple(windows), uuid.uuid4().hex, self.bound.now)
+        once = RetryOptions(max_retries=0)
+        return RunRequest(self._project, plan, tuple(windows), uuid.uuid4().hex, self.bound.now, retries=once)
 
     def _hold(self, request: RunRequest) -> None:
         """Let the target hold the existing rows, in the types that the step will publish."""

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import DataflowError, TransformFailed
 from dataflow_assets.protocols import Mistake, StagedInput, StepContext
 from dataflow_assets.spec.base import Model
@@ -162,9 +163,10 @@ class _Call:
         except TransformFailed:
             raise
         except DataflowError as error:
-            raise TransformFailed(f"step {self._step}: {self.place} {error.message}", hint=error.hint, transient=error.transient) from error
+            raise TransformFailed(f"step {self._step}: {self.place} {error.message}", hint=error.hint, kind=error.kind) from error
         except Exception as error:
-            raise TransformFailed(f"step {self._step}: {self.place} raised {type(error).__name__}{self._line(error)}: {error}") from error
+            text = f"step {self._step}: {self.place} raised {type(error).__name__}{self._line(error)}: {error}"
+            raise TransformFailed(text, kind=kind_of(error)) from error
 
     def _line(self, error: Exception) -> str:
         frames = traceback.extract_tb(error.__traceback__)

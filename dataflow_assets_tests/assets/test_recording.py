@@ -13,7 +13,6 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 
 from dataflow_assets.assets.names import job_name
-from dataflow_assets.assets.recording import retry_delay
 from dataflow_assets.failpoints import VARIABLE
 from dataflow_assets_tests.assets import shop
 from dataflow_assets_tests.assets.shop import DAYS, RANGE
@@ -225,8 +224,8 @@ def clean(read: pa.Table) -> pa.Table:
 """
 
 
-def _tries(result: dg.ExecuteInProcessResult) -> int:
-    return 1 + sum(event.event_type is dg.DagsterEventType.STEP_RESTARTED for event in result.all_events)
+def _failure(result: dg.ExecuteInProcessResult):
+    return next(event for event in result.all_events if event.is_step_failure).step_failure_data.user_failure_data
 
 
 def test_a_permanent_failure_is_not_tried_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -237,57 +236,80 @@ def test_a_permanent_failure_is_not_tried_again(tmp_path: Path, instance: dg.Dag
     (project / "clean.py").write_text(PERMANENT)
     result = shop.run(project, instance, tags={"dagster/partition": DAYS[2]})
     assert not result.success
-    assert _tries(result) == 1
+    shown = _failure(result).metadata
+    assert (shown["error_kind"].value, shown["error_type"].value, shown["tries"].value) == ("permanent", "TransformFailed", 1)
+    assert shown["not_tried_again"].value == "permanent: another try would not help"
     assert shop.recorded(instance, "orders", "read") == [DAYS[2]]
 
 
-def test_a_transient_failure_is_tried_again_with_the_missing_windows_only(
-    project: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+class Line:
+    """A connection that breaks before a window's endpoint publishes, so many times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, day: str, times: int) -> None:
+        from dataflow_assets.execution import window as module
+
+        self.day, self.left, self.seen, self._real = day, times, [], module.publish
+        monkeypatch.setattr(module, "publish", self)
+
+    def __call__(self, work, step, *, started):
+        from dataflow_assets.errors import ConnectionFailed
+
+        self.seen.append(work.key)
+        if work.key == self.day and self.left:
+            self.left -= 1
+            raise ConnectionFailed("the line is busy")
+        yield from self._real(work, step, started=started)
+
+
+@pytest.mark.parametrize("tags", [RANGE, {"dagster/partition": DAYS[2]}], ids=["range", "one"])
+def test_a_transient_failure_is_tried_again_within_the_run_and_no_other_window_is(
+    project: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str]
 ) -> None:
-    from dataflow_assets.assets import recording
-    from dataflow_assets.errors import ConnectionFailed
-    from dataflow_assets.execution.events import WindowFailed
-
-    real, calls = recording.run, []
-
-    def unreliable(request):  # the third window of the first try loses its connection
-        calls.append([request.pipeline.windows.cadence.key(window) for window in request.windows])
-        for event in real(request):
-            if len(calls) == 1 and event.key == DAYS[2]:
-                yield WindowFailed(event.key, event.window, "read", ConnectionFailed("the line is busy"))
-                return
-            yield event
-
-    monkeypatch.setattr(recording, "run", unreliable)
-    result = shop.run(project, instance, tags=RANGE)
+    line = Line(monkeypatch, day=DAYS[2], times=2)
+    result = shop.run(project, instance, tags=tags)
     assert result.success
-    assert _tries(result) == 2
-    assert calls == [DAYS, DAYS[2:]]
-    assert shop.recorded(instance, "orders", "publish") == DAYS
-    assert shop.published(project) == dict.fromkeys(DAYS, 2)
+    days = DAYS if tags is RANGE else [DAYS[2]]
+    again = days.index(DAYS[2])
+    assert line.seen == [*days[:again], *[DAYS[2]] * 3, *days[again + 1 :]]
+    assert shop.recorded(instance, "orders", "publish") == days
+    assert shop.published(project) == dict.fromkeys(days, 2)
+    # the steps before the failed one are resumed from their stages; a range records each try
+    assert sorted(set(shop.recorded(instance, "orders", "read"))) == days
+    records = instance.fetch_materializations(dg.AssetKey(["orders", "publish"]), limit=5).records
+    resumed = {record.partition_key: record.asset_materialization.metadata["resumed"].value for record in records}  # type: ignore[union-attr]
+    assert resumed == {day: day == DAYS[2] for day in days}
+    warned = [record.user_message for record in instance.all_logs(result.run_id) if "the line is busy" in record.user_message]
+    assert len(warned) == 2
+    assert "transient error: the line is busy" in warned[0]
+    assert "retry 1 in 0.0s (2 are left; " in warned[0]
+    assert "retry 2 in 0.0s (it is the last; " in warned[1]
 
 
 def test_a_transient_failure_ends_after_the_last_try(project: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataflow_assets.assets import recording
-    from dataflow_assets.errors import ConnectionFailed
-    from dataflow_assets.execution.events import WindowFailed
-
-    def dead(request):
-        yield WindowFailed(DAYS[0], request.windows[0], "read", ConnectionFailed("nobody answers"))
-
-    monkeypatch.setattr(recording, "run", dead)
-    result = shop.run(project, instance, tags={"dagster/partition": DAYS[0]})
-    assert _tries(result) == 3
-    failure = next(event for event in result.all_events if event.is_step_failure)
-    assert failure.step_failure_data.user_failure_data.description == "nobody answers"  # type: ignore[union-attr]
+    line = Line(monkeypatch, day=DAYS[0], times=9)
+    result = shop.run(project, instance, tags=RANGE)
+    assert line.seen == [DAYS[0]] * 3
+    failure = _failure(result)
+    assert failure.description == "the line is busy"
+    assert (failure.metadata["error_kind"].value, failure.metadata["tries"].value) == ("transient", 3)
+    assert failure.metadata["not_tried_again"].value == "tried 3 times, max_retries is 2"
+    assert failure.metadata["failed_windows"].value == DAYS[0]
 
 
-def test_delays_double_up_to_the_longest_and_are_spread() -> None:
-    for tries, longest in [(0, 5.0), (1, 10.0), (3, 40.0), (20, 300.0)]:
-        delays = [retry_delay(tries, delay="5s", longest="5min") for _ in range(200)]
-        assert max(delays) <= longest
-        assert min(delays) >= longest / 2
-        assert len(set(delays)) > 100
+def test_retries_of_dagster_and_of_the_pipeline_do_not_multiply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where run retries are on, they are left to runs whose process died."""
+    project = shop.write_shop(tmp_path / "shop")
+    with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True, "max_retries": 3}}) as instance:
+        line = Line(monkeypatch, day=DAYS[0], times=9)
+        result = shop.run(project, instance, tags={"dagster/partition": DAYS[0]})
+        assert line.seen == [DAYS[0]] * 3
+        run = instance.get_run_by_id(result.run_id)
+        assert run is not None
+        assert run.tags["dagster/will_retry"] == "false"
+        asked = {"dagster/partition": DAYS[0], "dagster/retry_on_asset_or_op_failure": "true"}
+        insisted = instance.get_run_by_id(shop.run(project, instance, tags=asked).run_id)
+        assert insisted is not None
+        assert insisted.tags["dagster/will_retry"] == "true"
 
 
 # -- killed

@@ -111,15 +111,14 @@ HEADS = [
         "windows: {every: day, begin: 2024-02-01, end: 2024-01-01}\n",
         "p.yml:1 windows of 'p' end (2024-01-01) before they begin (2024-02-01)",
     ),
-    ("schedule: every day\n", "p.yml:1 'every day' is not a schedule -> write five cron fields"),
-    ("schedule: 61 * * * *\n", "'61 * * * *' is not a schedule"),
+    ("schedule: daily at six\n", "p.yml:1 'daily at six' is not a schedule: it has 3 fields -> write five cron fields"),
+    ("schedule: 61 * * * *\n", "'61 * * * *' is not a schedule: minute 61 is not between 0 and 59"),
     ("schedule: 0 0 30 2 *\n", "the schedule '0 0 30 2 *' never comes"),
     ("schedule: windows\n", "schedule: windows needs windows"),
     ("tags: ['a,b']\n", "p.yml:1 'a,b' is not a tag"),
     ("owners: [bob]\n", "p.yml:1 'bob' is not an owner -> write an email address, or team:name"),
     ("pipeline_name: my pipeline\n", "p.yml:1 'my pipeline' is not a pipeline name"),
     ("depends_on: [q]\n", "p.yml:1 pipeline 'p' depends on 'q', which does not exist"),
-    ("retries: {delay: soon}\n", "retries.delay: 'soon' is not a duration"),
     ("freshness: {fail_after: late}\n", "freshness.fail_after: 'late' is not a duration"),
 ]
 
