@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from dataflow_assets.errors import DataflowError
     from dataflow_assets.operations.component import ProjectComponent
+    from dataflow_assets.operations.late_data import late_data
     from dataflow_assets.operations.load import load_project
     from dataflow_assets.operations.reconcile import reconcile
     from dataflow_assets.spec.builders import check, contract, data_test, endpoint, pipeline, project, source, transform
@@ -50,6 +51,7 @@ _HOMES = {
     "contract": "spec.builders",
     "data_test": "spec.builders",
     "endpoint": "spec.builders",
+    "late_data": "operations.late_data",
     "load_project": "operations.load",
     "pipeline": "spec.builders",
     "project": "spec.builders",
@@ -78,6 +80,7 @@ __all__ = [
     "contract",
     "data_test",
     "endpoint",
+    "late_data",
     "load_project",
     "pipeline",
     "project",

@@ -73,8 +73,19 @@ def mapping_between(upstream: WindowPlan | None, downstream: WindowPlan | None) 
         return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
 
 
+def pieces(chosen: Sequence[Window]) -> list[list[Window]]:
+    """The windows in runs without a gap, oldest first: Dagster plans checks for a whole range, and shows those of a gap as skipped."""
+    found: list[list[Window]] = []
+    for window in sorted(chosen):
+        if found and found[-1][-1].end == window.start:
+            found[-1].append(window)
+        else:
+            found.append([window])
+    return found
+
+
 def range_tags(windows: WindowPlan, chosen: Sequence[Window]) -> Mapping[str, str]:
-    """The run tags that ask for these windows in one run; a gap between them is kept in a tag of our own."""
+    """The run tags that ask for these windows in one run; a gap between them is kept in a tag of our own (better: one run a piece)."""
     ordered = sorted(chosen)
     keys = [windows.cadence.key(window) for window in ordered]
     if len(keys) == 1:

@@ -6,6 +6,8 @@ Here: events into materializations and check evaluations, and how the run ends. 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,17 +17,21 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as RECORDED_ALREADY
 
 from dataflow_assets.assets import metadata
+from dataflow_assets.assets.instance import provision_pools
 from dataflow_assets.assets.names import NO_RUN_RETRY_TAG
 from dataflow_assets.assets.requests import PipelineOp, asked_of, requests_of
 from dataflow_assets.assets.shown_errors import masked
 from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import DataflowError, Place
+from dataflow_assets.execution.drive import open_drive
 from dataflow_assets.execution.events import CheckEvaluated, StageJudged, StepFinished, WindowFailed
+from dataflow_assets.execution.journal import Journal
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.protocols import Severity
 from dataflow_assets.secrets import mask
 from dataflow_assets.windows import Window
 
+_log = logging.getLogger(__name__)
 _SHOWN_FAILURES = 50
 
 Yielded = dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
@@ -34,6 +40,8 @@ Yielded = dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckEva
 def record(context: dg.AssetExecutionContext, op: PipelineOp) -> Iterator[Yielded]:
     """Run what this Dagster run asks for, and record it. Raises dg.Failure when a window failed in the end."""
     recorder = _Recorder(context, op)
+    if op.listen is None:  # launched by Dagster: limits that were changed in the project count from here on
+        provision_pools(context.instance, op.pipeline.pools)
     try:
         requests = requests_of(context, op, recorder.asked)
     except DataflowError as error:
@@ -45,6 +53,8 @@ def record(context: dg.AssetExecutionContext, op: PipelineOp) -> Iterator[Yielde
         if op.listen is not None:  # somebody at a terminal pressed Ctrl-C: a cancelled run, not a failed one
             context.instance.report_run_canceling(context.run)
         raise
+    finally:
+        recorder.drive.close()
     yield from recorder.close()
 
 
@@ -56,11 +66,23 @@ class _Recorder:
         self.failures: list[WindowFailed] = []
         self.evaluated: dict[dg.AssetCheckKey, None] = {}
         self.recorded: set[dg.AssetKey] = set()
+        self.drive = open_drive(op.project, warn=self._warn)
+
+    def _warn(self, message: str) -> None:
+        """Say it in the run's log and in the terminal's, for they are not the same."""
+        self.context.log.warning(message)
+        _log.warning(message)
 
     def follow(self, request: RunRequest) -> Iterator[Yielded]:
-        """Run a request and record its events."""
+        """Run a request and record its events, in the drive table too when it loads anything."""
+        with contextlib.closing(Journal(self.drive, request, run_id=self.context.run.run_id)) as journal:
+            yield from self._follow(request, None if request.checks_only else journal)
+
+    def _follow(self, request: RunRequest, journal: Journal | None) -> Iterator[Yielded]:
         self.windows |= {self.op.key_of(window): window for window in request.windows}
         for event in run(request):
+            if journal:
+                journal.hear(event)
             if self.op.listen:
                 self.op.listen(self.op.pipeline.name, event)
             if isinstance(event, CheckEvaluated):

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import dagster as dg
 
-from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, REPLAY_TAG
+from dataflow_assets.assets.names import FOLLOWS_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, REPLAY_TAG
 from dataflow_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG, windows_of_run
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.events import Event
@@ -27,6 +27,7 @@ from dataflow_assets.windows import Window
 Listener = Callable[[str, Event], None]
 
 RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
+RUN_KEY_TAG = "dagster/run_key"
 _PAGE = 1000
 
 
@@ -112,7 +113,9 @@ def _materialized(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[s
 
 
 def requests_of(context: dg.AssetExecutionContext, op: PipelineOp, asked: Asked) -> list[RunRequest]:
-    """The steps that are asked for, and the checks alone of steps that are not. Raises DataflowError when there is no window."""
+    """The steps that are asked for, and the checks alone of steps that are not. Raises DataflowError when there is no window, or when
+    this run would overtake an earlier one."""
+    _refuse_to_overtake(context.instance, context.run, op.pipeline.name)
     steps = frozenset(op.step_of[key].id for key in asked.assets)
     others = frozenset(op.step_of[key.asset_key].id for key in asked.checks if key.asset_key not in asked.assets)
     requests = []
@@ -122,6 +125,20 @@ def requests_of(context: dg.AssetExecutionContext, op: PipelineOp, asked: Asked)
     if others:
         requests.append(replace(_request(context, op, _windows_to_check(op, asked), steps=others), checks_only=True))
     return requests
+
+
+def _refuse_to_overtake(instance: dg.DagsterInstance, run: dg.DagsterRun, pipeline: str) -> None:
+    """A run that somebody executes again by hand is his decision."""
+    before = run.tags.get(FOLLOWS_TAG)
+    if before is None or run.parent_run_id:
+        return
+    found = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: before}), limit=1)
+    if not found or not found[0].is_success:
+        state = f"run {found[0].run_id} is {found[0].status.value.lower()}" if found else "it is not in the history"
+        raise DataflowError(
+            f"the earlier windows of {pipeline!r} are not published ({state}), and these must not overtake them",
+            hint="mend what stopped them: the next tick asks for all of them again",
+        )
 
 
 def _request(

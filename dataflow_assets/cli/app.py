@@ -32,6 +32,7 @@ VERBS = {
     "init": Verb("init", "Write a new project that runs at once."),
     "run": Verb("run", "Run pipelines: load, check and publish what is missing."),
     "plan": Verb("plan", "Print what a run would do, without doing it."),
+    "backfill": Verb("backfill", "Load many windows in pieces: plan, progress, resume, cancel."),
     "check": Verb("check", "Run checks alone on what is published, for a CI."),
     "validate": Verb("validate", "Check the whole project and show every problem."),
     "test": Verb("testing", "Run the unit tests for data: given rows in, expected rows out."),
@@ -42,10 +43,13 @@ VERBS = {
     "status": Verb("status", "Show what is published, missing and failed."),
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
     "reconcile": Verb("reconcile", "Compare targets with their sources, and show the rows that differ."),
+    "late": Verb("late", "Look for rows that came late, changed or vanished at the sources; run their windows again."),
     "schema": Verb("schema", "Print the JSON Schema of project files; show, diff and infer the columns of targets."),
     "anomalies": Verb("anomalies", "List and acknowledge what metric checks flagged; try settings on the past."),
     "contract": Verb("contract", "List, compare and accept the contracts of datasets."),
+    "alerts": Verb("alerts", "Try the channels of alerts; see what was told and what is open; mute a pipeline."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
+    "instance": Verb("instance", "Show and choose Dagster's storage, launcher and limits; make it ready."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),
 }
 

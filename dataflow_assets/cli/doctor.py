@@ -16,6 +16,7 @@ import click
 
 from dataflow_assets.cli.choosing import selected, selection_options, survey
 from dataflow_assets.cli.failures import FAILED, OK, describe, explain
+from dataflow_assets.cli.instance import look_at_instance
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
@@ -48,16 +49,28 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
         session.say(_line(result))
         if result.error is not None:
             session.say("    " + explain(result.error).replace("\n", "\n    "))
-    failed = [result.name for result in results if result.error is not None]
     session.say("" if results else "The project names no connection.")
+    history = look_at_instance(surveyed.project, surveyed.plan)
+    for line in history.lines:
+        session.say(line)
+    failed = [result.name for result in results if result.error is not None] + ([] if history.error is None else ["Dagster's history"])
     if failed:
-        session.say(click.style(f"{plural(len(failed), 'connection')} of {len(results)} cannot be used.", fg="red"))
+        broken = sum(result.error is not None for result in results)
+        session.say(click.style(f"{plural(broken, 'connection')} of {len(results)} cannot be used.", fg="red") if broken else "")
         session.say("Next: mend the first one and type dataflow doctor again")
     else:
         session.say(click.style(f"All well: {plural(len(results), 'connection')} reached.", fg="green"))
         session.say("Next: dataflow plan")
     code = FAILED if failed else OK
-    session.emit({"ok": not failed, "exit_code": code, "surroundings": around, "connections": [_data(result) for result in results]})
+    session.emit(
+        {
+            "ok": not failed,
+            "exit_code": code,
+            "surroundings": around,
+            "connections": [_data(result) for result in results],
+            "instance": history.data,
+        }
+    )
     return code
 
 

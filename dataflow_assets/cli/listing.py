@@ -43,7 +43,7 @@ def _pipelines(chosen: Chosen) -> list[dict[str, Any]]:
         {
             "name": pipeline.name,
             "windows": pipeline.windows.cadence.every if pipeline.windows else None,
-            "schedule": pipeline.schedule,
+            "schedule": pipeline.schedule.text if pipeline.schedule else None,
             "steps": len(pipeline.steps),
             "targets": [step.table or step.kind for step in pipeline.endpoints],
             "needs": list(pipeline.upstream),

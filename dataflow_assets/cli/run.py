@@ -31,7 +31,6 @@ from dataflow_assets.tables import utc_now
 if TYPE_CHECKING:
     import dagster as dg
 
-    from dataflow_assets.assets.execute import PipelineResult
     from dataflow_assets.plan.model import PipelinePlan
 
 
@@ -41,6 +40,9 @@ if TYPE_CHECKING:
 @range_options
 @click.option("--max-windows", type=click.IntRange(min=1), help="At most this many windows per pipeline, the oldest ones.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; same as `dataflow plan`.")
+@click.option(
+    "--alerts", is_flag=True, help="Tell at the end what is to be told, as the sensor of alerts does where Dagster's daemon runs."
+)
 @click.option("--json-lines", is_flag=True, help="Print one JSON document per event as it happens; the last one is that of --json.")
 @click.pass_obj
 def command(session: Session, /, **given: Any) -> int:
@@ -60,14 +62,14 @@ def command(session: Session, /, **given: Any) -> int:
         from dataflow_assets.cli.plan import print_plan
 
         return print_plan(session, chosen, wish, now=now)
-    return Run(session, chosen, wish, now=now, stream=given["json_lines"]).go()
+    return Run(session, chosen, wish, now=now, stream=given["json_lines"], alerts=given["alerts"]).go()
 
 
 class Run:
     """One call of `dataflow run`."""
 
-    def __init__(self, session: Session, chosen: Chosen, wish: Wish, *, now: datetime, stream: bool) -> None:
-        self.session, self.chosen, self.wish, self.now = session, chosen, wish, now
+    def __init__(self, session: Session, chosen: Chosen, wish: Wish, *, now: datetime, stream: bool, alerts: bool = False) -> None:
+        self.session, self.chosen, self.wish, self.now, self._alerts = session, chosen, wish, now, alerts
         self.outcomes: list[PipelineOutcome] = []
         self._open = ExitStack()
         self.report = report_for(session, total=len(chosen.pipelines), stream=stream)
@@ -89,6 +91,10 @@ class Run:
             self._interrupted()
         finally:
             self.report.close()
+            if self._alerts:
+                from dataflow_assets.cli.alerting import tell_of_run
+
+                tell_of_run(self.session, self.chosen.project, self.instance, self.outcomes)
             self._open.close()
         return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=time.perf_counter() - started)
 
@@ -120,7 +126,7 @@ class Run:
         return next((other.name for other in self.outcomes if other.name in pipeline.upstream and other.status != "ok"), None)
 
     def _execute(self, due: Due, outcome: PipelineOutcome) -> None:
-        from dataflow_assets.assets.execute import execute
+        from dataflow_assets.assets.execute import execute, was_interrupted
 
         outcome.planned = due.now
         self.report.begin(due.pipeline, due.now)
@@ -153,8 +159,3 @@ class Run:
         from dataflow_assets.assets.instance import open_instance
 
         return self._open.enter_context(open_instance(self.chosen.project))
-
-
-def was_interrupted(result: PipelineResult) -> bool:
-    """Whether Ctrl-C ended the run; Dagster records a step that it stopped as failed, with an error of this name."""
-    return result.status == "interrupted" or (result.status == "failed" and "DagsterExecutionInterruptedError" in str(result.error))

@@ -26,7 +26,7 @@ class Sample:
 
 def published_rows(project: Project, pipeline: PipelinePlan, step: StepPlan, *, limit: int) -> Sample:
     """The first `limit` rows that the target now holds of the endpoint's newest unit. Raises ConnectionFailed, ReadFailed."""
-    from dataflow_assets.execution.status import ledger_entries
+    from dataflow_assets.execution.ledgers import ledger_entries
 
     now = utc_now()
     entries = ledger_entries(project, pipeline, now=now).get(step.id, [])

@@ -15,7 +15,7 @@ from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, expl
 from dataflow_assets.cli.terminal import Session, plain, table
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
-from dataflow_assets.plan.model import PipelinePlan, StepPlan
+from dataflow_assets.plan.model import PipelinePlan, SchedulePlan, StepPlan
 from dataflow_assets.secrets import MASK, looks_secret, mask
 
 _CELL = 40
@@ -101,7 +101,7 @@ def _pipeline_data(pipeline: PipelinePlan) -> dict[str, Any]:
         "tags": list(pipeline.tags),
         "owners": list(pipeline.owners),
         "group": pipeline.group,
-        "schedule": pipeline.schedule,
+        "schedule": _schedule_data(pipeline.schedule),
         "upstream": list(pipeline.upstream),
         "event_time_column": pipeline.event_time_column,
         "windows": {
@@ -118,6 +118,22 @@ def _pipeline_data(pipeline: PipelinePlan) -> dict[str, Any]:
         "connections": masked(
             {step.connection: pipeline.connections.get(step.connection, {}) for step in pipeline.steps if step.connection}
         ),
+    }
+
+
+def _schedule_data(schedule: SchedulePlan | None) -> dict[str, Any] | None:
+    if schedule is None:
+        return None
+    return {
+        "when": schedule.text,
+        "cron": list(schedule.crons),
+        "timezone": schedule.timezone,
+        "catch_up": schedule.catch_up,
+        "paused_until": schedule.paused_until,
+        "blackout": [calendar.name for calendar in schedule.blackout],
+        "status": "running" if schedule.running else "stopped",
+        "max_windows": schedule.max_windows,
+        "order": schedule.order,
     }
 
 

@@ -46,7 +46,8 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
 
 def _report(chosen: Chosen, pipeline: PipelinePlan, *, now: datetime) -> dict[str, Any]:
     from dataflow_assets.execution.held import held_counts
-    from dataflow_assets.execution.status import ledger_entries, window_status
+    from dataflow_assets.execution.ledgers import ledger_entries
+    from dataflow_assets.execution.status import window_status
 
     try:
         ledgers = ledger_entries(chosen.project, pipeline, now=now)

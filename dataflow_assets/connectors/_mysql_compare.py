@@ -52,6 +52,7 @@ DIGESTS = DigestDialect(
     md5=lambda text: f"MD5({text})",
     total=lambda digits: f"SUM(CAST(CONV({digits}, 16, 10) AS UNSIGNED))",
     concat=lambda parts: f"CONCAT({', '.join(parts)})",
+    whole=lambda text: f"CAST({text} AS SIGNED)",
 )
 
 

@@ -97,7 +97,7 @@ class Connector(SourceOnly):
     """Reads documents from one point in time."""
 
     kind: ClassVar[str] = "elasticsearch"
-    capabilities: ClassVar[Capabilities] = Capabilities()
+    capabilities: ClassVar[Capabilities] = Capabilities(costly_reads=True)
     error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[ElasticsearchConnection]] = ElasticsearchConnection
     Source: ClassVar[type[ElasticsearchSource]] = ElasticsearchSource

@@ -33,7 +33,7 @@ class Connector(SourceOnly):
     """Reads rows that an API hands out in pages."""
 
     kind: ClassVar[str] = "http"
-    capabilities: ClassVar[Capabilities] = Capabilities(exact_types=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(exact_types=False, costly_reads=True)
     error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[HttpConnection]] = HttpConnection
     Source: ClassVar[type[HttpSource]] = HttpSource

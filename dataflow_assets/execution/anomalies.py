@@ -18,8 +18,8 @@ from dataflow_assets.checks._anomaly import AnomalyOptions
 from dataflow_assets.checks.metric_anomaly import MetricOptions
 from dataflow_assets.execution.attempts import unfinished
 from dataflow_assets.execution.history import Said, acknowledged_at, entries_in_order, measured
+from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.execution.session import RunRequest, Session
-from dataflow_assets.execution.status import ledger_entries
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.spec.acknowledgements import Acknowledgement
 from dataflow_assets.spec.project import Project

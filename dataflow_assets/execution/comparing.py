@@ -16,10 +16,10 @@ from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.session import Session
 from dataflow_assets.execution.staging import read_request
 from dataflow_assets.plan.model import StepPlan
-from dataflow_assets.protocols import Comparable, Reconciles
+from dataflow_assets.protocols import Comparable, Connector, Reconciles
 from dataflow_assets.storage.local_digests import OpenRows, open_local
 from dataflow_assets.storage.stages import Stage
-from dataflow_assets.tables import Target, WindowFilter
+from dataflow_assets.tables import ReadRequest, Target, WindowFilter
 from dataflow_assets.windows import Window
 
 HERE = "here"
@@ -39,11 +39,16 @@ def source_side(session: Session, step: StepPlan, window: Window | None) -> Side
     """What a source step reads for a window, asked anew."""
     connector = session.connector(step)
     request = read_request(session, step, window, session.render(step, connector.Source, session.context(window)))
+    return request_side(connector, step.kind, request)
+
+
+def request_side(connector: Connector, kind: str, request: ReadRequest) -> Side:
+    """What a source answers to a request."""
     inside = None
     if isinstance(connector, Reconciles):
         found = connector
         inside = lambda: found.compare_source(request)  # noqa: E731 - the narrowed type would be lost in a def
-    return Side("source", step.kind, lambda: connector.read(request), inside)
+    return Side("source", kind, lambda: connector.read(request), inside)
 
 
 def target_side(session: Session, step: StepPlan, target: Target, window: WindowFilter | None) -> Side:

@@ -16,8 +16,8 @@ import pyarrow as pa
 from dataflow_assets.batches import resize
 from dataflow_assets.checks._profile import ColumnProfile, Profiler
 from dataflow_assets.errors import ReadFailed
+from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.execution.session import RunRequest, Session
-from dataflow_assets.execution.status import ledger_entries
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import LedgerEntry, Target, WindowFilter

@@ -35,9 +35,9 @@ _WORDS = {
 
 
 def made_from(
-    session: Session, step: StepPlan, window: Window | None, *, rendered: Rendered, plugin: Any, inputs: Mapping[str, Receipt]
+    session: Session, step: StepPlan, window: Window | None, *, rendered: Rendered, version: str, inputs: Mapping[str, Receipt]
 ) -> MadeFrom:
-    """The parts of a source's or transform's stage. A source that has no version of its own is taken as the same."""
+    """The parts of a source's or transform's stage. A source that has no `version` of its own is taken as the same."""
     parts: dict[str, Any] = {"kind": step.kind, "window": str(window), "step": step.fingerprint}
     parts |= {f"written:{name}": value for name, value in step.config.items() if name not in _NOT_OF_THE_ROWS}
     parts |= {f"value:{name}": value for name, value in rendered.raw.options.items() if name not in _NOT_OF_THE_ROWS}
@@ -45,11 +45,16 @@ def made_from(
     parts |= {f"input:{name}": (receipt.checksum, receipt.schema_fingerprint) for name, receipt in inputs.items()}
     if step.connection:
         parts["connection"] = session.connection_mark(step)
-    if isinstance(plugin, TellsSourceVersion):
-        parts["source"] = plugin.source_version(rendered.options)
-    elif isinstance(plugin, TellsCodeVersion):
-        parts["code"] = plugin.code_version(session.project.root)
+    if version:
+        parts["source" if step.role == "source" else "code"] = version
     return {name: _digest(value) for name, value in parts.items()}
+
+
+def version_of(session: Session, plugin: Any, rendered: Rendered) -> str:
+    """What a source, or the code of a transform, says of itself; empty where nothing can."""
+    if isinstance(plugin, TellsSourceVersion):
+        return plugin.source_version(rendered.options)
+    return plugin.code_version(session.project.root) if isinstance(plugin, TellsCodeVersion) else ""
 
 
 def fingerprint_of(made: MadeFrom) -> str:

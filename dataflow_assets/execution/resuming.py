@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.attempts import AttemptRecord, dead_attempts, left_stage, unit_folder
-from dataflow_assets.execution.origins import made_from
+from dataflow_assets.execution.origins import made_from, version_of
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.execution.staging import longest_age, plugin_of
 from dataflow_assets.execution.work import producer_of
@@ -106,7 +106,7 @@ def _stage(
     done: dict[str, Any] = {name: {"row_count": receipt.rows} for name, receipt in inputs.items()}
     try:
         plugin, rendered = plugin_of(session, step, session.context(window, steps=done))
-        made = made_from(session, step, window, rendered=rendered, plugin=plugin, inputs=inputs)
+        made = made_from(session, step, window, rendered=rendered, version=version_of(session, plugin, rendered), inputs=inputs)
     except DataflowError as error:
         return StepForecast(step.id, "anew", f"it cannot be told: {error.message}"), None
     unit = unit_folder(session.project.stages_dir, session.pipeline.name, key)

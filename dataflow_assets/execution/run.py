@@ -17,6 +17,7 @@ from dataflow_assets.execution.events import Event, WindowFailed
 from dataflow_assets.execution.retrying import Patience
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.execution.window import run_window
+from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.tables import WriteMode
 from dataflow_assets.windows import Window, parse_duration
@@ -42,10 +43,22 @@ def run(request: RunRequest, *, patience: Patience | None = None) -> Iterator[Ev
             key = request.pipeline.windows.cadence.key(window) if window is not None and request.pipeline.windows else WHOLE
             for event in _tried(session, window, key=key, patience=patience):
                 yield event
-                if isinstance(event, WindowFailed) and event.again is None and not _may_go_on(request, event):
+                if isinstance(event, WindowFailed) and not may_go_on(request.pipeline, event, checks_only=request.checks_only):
                     return
     finally:
         session.close()
+
+
+def may_go_on(pipeline: PipelinePlan, event: WindowFailed, *, checks_only: bool = False) -> bool:
+    """Whether the next try of this window, or later windows, may run although it failed."""
+    if event.again is not None:
+        return True
+    return isinstance(event.error, CheckFailed) and (checks_only or not is_ordered(pipeline))
+
+
+def is_ordered(pipeline: PipelinePlan) -> bool:
+    """Whether a later window must not overtake an earlier one: rows are appended, or the last one written wins."""
+    return any(step.mode in {WriteMode.APPEND, WriteMode.UPSERT} for step in pipeline.endpoints)
 
 
 def _tried(session: Session, window: Window | None, *, key: str, patience: Patience) -> Iterator[Event]:
@@ -61,10 +74,3 @@ def _tried(session: Session, window: Window | None, *, key: str, patience: Patie
             return
         patience.wait(failed.again)
         session.renew()
-
-
-def _may_go_on(request: RunRequest, event: WindowFailed) -> bool:
-    if request.checks_only:
-        return isinstance(event.error, CheckFailed)
-    ordered = any(step.mode in {WriteMode.APPEND, WriteMode.UPSERT} for step in request.pipeline.endpoints)
-    return isinstance(event.error, CheckFailed) and not ordered

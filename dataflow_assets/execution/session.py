@@ -5,12 +5,14 @@ Here: caches that live as long as a run. Not here: anything of a single window (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from dataflow_assets import discovery
 from dataflow_assets.errors import DataflowError
@@ -23,6 +25,8 @@ from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.spec.templates import RenderedConfig, TemplateContext, rendered_config
 from dataflow_assets.tables import LedgerEntry, Query, Target, WriteMode
 from dataflow_assets.windows import Window
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Session:
         self._connectors: dict[tuple[str | None, str], Connector] = {}
         self._ledgers: dict[tuple[str, str], list[LedgerEntry]] = {}
         self._marks: dict[str | None, str] = {}
+        self._shared: dict[str, Any] = {}
         self.state = LedgerState(self)
 
     def close(self) -> None:
@@ -143,7 +148,9 @@ class Session:
             self._connectors[name] = open_connector(self.project, self.pipeline, connection, kind=kind, context=self.context(None))
         return self._connectors[name]
 
-    def render(self, step: StepPlan, model: type[Any], context: TemplateContext, *, config: Mapping[str, Any] | None = None) -> Rendered:
+    def render(
+        self, step: StepPlan, model: type[BaseModel], context: TemplateContext, *, config: Mapping[str, Any] | None = None
+    ) -> Rendered:
         """The step's options for one window. Raises TemplateError or DataflowError."""
         raw = rendered_config(step.config if config is None else config, context, sql_fields=sql_fields(model), quote_identifier=_quote)
         where = f"{step.place} step {self.pipeline.name}.{step.id}"
@@ -181,6 +188,12 @@ class Session:
         entries = self._ledgers.get((step.id, str(target.table)))
         if entries is not None:
             entries[:] = [known for known in entries if known.unit.key != entry.unit.key] + [entry]
+
+    def shared(self, name: str, find: Callable[[], T]) -> T:
+        """What `find` answers, asked once in a run."""
+        if name not in self._shared:
+            self._shared[name] = find()
+        return self._shared[name]  # type: ignore[no-any-return]
 
     def plugin(self, family: discovery.Family, kind: str) -> Any:
         """The class that implements a kind."""

@@ -17,7 +17,8 @@ from dataflow_assets.errors import StageCorrupt
 from dataflow_assets.execution.attempts import adopt_stage
 from dataflow_assets.execution.checking import begin_checks, finish_checks
 from dataflow_assets.execution.events import Event, Progress, StageJudged
-from dataflow_assets.execution.origins import MadeFrom, fingerprint_of, made_from
+from dataflow_assets.execution.fingerprints import short_version
+from dataflow_assets.execution.origins import MadeFrom, fingerprint_of, made_from, version_of
 from dataflow_assets.execution.session import Rendered, Session
 from dataflow_assets.execution.splitting import judge_published, set_aside
 from dataflow_assets.execution.work import Work, step_context
@@ -25,7 +26,7 @@ from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.spec.project import Project
 from dataflow_assets.storage.stages import Stage, load_stage, verify_stage, write_stage
-from dataflow_assets.tables import ReadRequest, WindowFilter
+from dataflow_assets.tables import ReadRequest, WindowFilter, utc_now
 from dataflow_assets.windows import Window, parse_duration
 
 PROGRESS_SECONDS = 0.2
@@ -36,7 +37,8 @@ def stage_step(work: Work, step: StepPlan) -> Iterator[Event]:
     context = work.session.context(work.window, steps=work.step_results())
     plugin, rendered = plugin_of(work.session, step, context)
     inputs = {name: work.stage_of(work.pipeline.by_id[name]).receipt for name in step.inputs}
-    made = made_from(work.session, step, work.window, rendered=rendered, plugin=plugin, inputs=inputs)
+    version = version_of(work.session, plugin, rendered)
+    made = made_from(work.session, step, work.window, rendered=rendered, version=version, inputs=inputs)
     stage, reason = _resume(work, step, made)
     if stage is not None:
         yield StageJudged(work.key, step.id, used=True, rows=stage.receipt.rows)
@@ -45,8 +47,9 @@ def stage_step(work: Work, step: StepPlan) -> Iterator[Event]:
         yield StageJudged(work.key, step.id, used=False, reason=reason)
     if stage is None:
         failpoint(f"{'extract' if step.role == 'source' else 'transform'}.begin")
+        begun = utc_now().isoformat()
         with _open(work, step, plugin, rendered) as reader:
-            stage = yield from _write(work, step, reader, made=made)
+            stage = yield from _write(work, step, reader, made=made, begun=begun, source_version=short_version(version))
     work.stages.setdefault(step.id, stage)
 
 
@@ -109,14 +112,14 @@ def longest_age(project: Project) -> float | None:
 
 
 def _write(
-    work: Work, step: StepPlan, reader: pa.RecordBatchReader, *, made: MadeFrom, owner: StepPlan | None = None
+    work: Work, step: StepPlan, reader: pa.RecordBatchReader, *, made: MadeFrom, owner: StepPlan | None = None, **of_source: str
 ) -> Generator[Event, None, Stage]:
     folder = work.attempt.stage_folder(step.id)
     running = begin_checks(work, step, reader.schema, owner=owner)
     phase = "extract" if step.role == "source" else "transform"
     shown = time.monotonic()
-    named = {"step": step.id, "fingerprint": fingerprint_of(made), "batch": work.attempt.record.batch}
-    for rows, size in write_stage(folder, reader, **named, made_from=made, observers=running.observers):
+    told = {"step": step.id, "fingerprint": fingerprint_of(made), "batch": work.attempt.record.batch, **of_source}
+    for rows, size in write_stage(folder, reader, made_from=made, observers=running.observers, **told):
         if time.monotonic() - shown > PROGRESS_SECONDS:
             shown = time.monotonic()
             yield Progress(work.key, step.id, phase, rows, size)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from dataflow_assets.errors import TemplateError
 from dataflow_assets.execution.attempts import unfinished
-from dataflow_assets.execution.session import RunRequest, Session
-from dataflow_assets.plan.model import PipelinePlan, StepPlan, WindowTodo
-from dataflow_assets.plan.windows import expected_windows, windows_to_run
+from dataflow_assets.execution.ledgers import ledger_entries
+from dataflow_assets.execution.reopening import reopened_windows
+from dataflow_assets.plan.late_data import may_be_reopened
+from dataflow_assets.plan.model import PipelinePlan, WindowTodo
+from dataflow_assets.plan.windows import windows_to_run
 from dataflow_assets.spec.project import Project
-from dataflow_assets.tables import LedgerEntry
 
 
 def window_status(
@@ -31,11 +31,11 @@ def window_status(
 
     Raises ConnectionFailed when a target cannot be reached.
     """
-    ledgers = list(ledger_entries(project, pipeline, now=now).values())
+    ledgers = ledger_entries(project, pipeline, now=now)
     failed = set(unfinished(project.stages_dir, pipeline.name))
     return windows_to_run(
         pipeline.windows,
-        ledger=ledgers,
+        ledger=list(ledgers.values()),
         failed=failed,
         now=now,
         start=start,
@@ -43,24 +43,5 @@ def window_status(
         full_refresh=full_refresh,
         keys=keys,
         fingerprints={step.id: step.fingerprint for step in pipeline.endpoints},
+        reopened=reopened_windows(project, pipeline, ledgers, now=now) if may_be_reopened(pipeline) else {},
     )
-
-
-def ledger_entries(project: Project, pipeline: PipelinePlan, *, now: datetime) -> dict[str, list[LedgerEntry]]:
-    """Endpoint step id -> what its ledger holds, oldest first."""
-    session = Session(RunRequest(project, pipeline, (), attempt="status", now=now))
-    try:
-        return {step.id: _entries(session, step) for step in pipeline.endpoints}
-    finally:
-        session.close()
-
-
-def _entries(session: Session, step: StepPlan) -> list[LedgerEntry]:
-    try:
-        return session.ledger(step, window=None)
-    except TemplateError:
-        if session.pipeline.windows is None:
-            raise
-    # the target's name depends on the window: each has a ledger of its own
-    windows = expected_windows(session.pipeline.windows, session.request.now)
-    return [entry for window in windows for entry in session.ledger(step, window=window)]

@@ -1,34 +1,26 @@
 """Schedules: when a pipeline runs by itself, and which windows it then asks for.
 
-Here: `schedule:` of a pipeline as a Dagster schedule, stopped until somebody starts it (in the UI, or with
-`dagster schedule start`). Not here: which windows are due (`execution.status`), the run itself (`assets`).
+Here: `schedule:` of a pipeline as a Dagster schedule, and what one tick decides. Not here: what `schedule:` may say
+(`plan.schedules`), which windows are due (`execution.status`), the run itself (`assets`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from dataflow_assets.assets.names import PIPELINE_TAG, job_name, plain_name, tag_value
-from dataflow_assets.assets.partitions import range_tags
+from dataflow_assets.assets.names import PIPELINE_TAG, SLOT_TAG, WAITING_TAG, job_name, plain_name, tag_value
+from dataflow_assets.calendars import covering
 from dataflow_assets.execution.status import window_status
-from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, WindowPlan
+from dataflow_assets.operations.run_requests import run_requests
+from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan
+from dataflow_assets.plan.periods import Period
 from dataflow_assets.spec.project import Project
+from dataflow_assets.windows import Window
 
-WINDOWS = "windows"
-_SHORTHANDS = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 1",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
-_NUMBER = re.compile(r"^\d+$")
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -37,66 +29,139 @@ _UNFINISHED = [
     dg.DagsterRunStatus.CANCELING,
 ]
 
-Tick = Callable[[dg.ScheduleEvaluationContext], dg.RunRequest | dg.SkipReason]
+Asked = list[dg.RunRequest] | dg.SkipReason
+Tick = Callable[[dg.ScheduleEvaluationContext], Iterator[dg.RunRequest | dg.SkipReason]]
 
 
 def build_schedules(plan: ProjectPlan, project: Project) -> list[dg.ScheduleDefinition]:
     """One schedule for each pipeline that has `schedule:`."""
-    return [build_schedule(pipeline, project) for pipeline in plan.pipelines if pipeline.schedule]
+    return [build_schedule(pipeline, pipeline.schedule, project) for pipeline in plan.pipelines if pipeline.schedule]
 
 
-def build_schedule(pipeline: PipelinePlan, project: Project) -> dg.ScheduleDefinition:
-    """The schedule of a pipeline, on the wall clock of its windows, or of the project where it has none."""
-    timezone = pipeline.windows.cadence.timezone if pipeline.windows else project.model.timezone
+def build_schedule(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project) -> dg.ScheduleDefinition:
+    """The schedule of a pipeline, stopped until somebody starts it unless `status: running`."""
     return dg.ScheduleDefinition(
         name=f"{plain_name(pipeline.name)}_schedule",
-        cron_schedule=cron_of(pipeline),
-        execution_timezone=timezone,
+        cron_schedule=schedule.crons[0] if len(schedule.crons) == 1 else list(schedule.crons),
+        execution_timezone=schedule.timezone,
         job_name=job_name(pipeline.name),
-        description=f"{pipeline.schedule} ({timezone}): {'due windows' if pipeline.windows else 'the whole pipeline'} of {pipeline.name}",
-        execution_fn=_tick(pipeline, project),
-        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=described(pipeline, schedule),
+        execution_fn=_evaluation(pipeline, schedule, project),
+        default_status=dg.DefaultScheduleStatus.RUNNING if schedule.running else dg.DefaultScheduleStatus.STOPPED,
+        tags={PIPELINE_TAG: tag_value(pipeline.name)},
     )
 
 
-def cron_of(pipeline: PipelinePlan) -> str:
-    """The cron expression of `schedule:`. `windows` ticks when a window is due: at its end, and its lag later."""
-    schedule = pipeline.schedule or ""
-    if schedule != WINDOWS:
-        return _SHORTHANDS.get(schedule, schedule)
-    return _after_each_window(pipeline.windows) if pipeline.windows else _SHORTHANDS["@daily"]
+def described(pipeline: PipelinePlan, schedule: SchedulePlan) -> str:
+    """One sentence on what the schedule does and when."""
+    when = "After each window" if schedule.after_windows else schedule.text[0].upper() + schedule.text[1:]
+    what = f"loads all of {pipeline.name}"
+    if pipeline.windows is not None:
+        most = f", at most {schedule.max_windows} at a time, {schedule.order} first" if schedule.max_windows else ""
+        newest = schedule.catch_up == "latest"
+        what = f"loads the newest window of {pipeline.name}" if newest else f"loads every due window of {pipeline.name}{most}"
+    silent = f", but not in {', '.join(calendar.name for calendar in schedule.blackout)}" if schedule.blackout else ""
+    paused = f"; paused until {_shown(schedule.paused_until, schedule)}" if schedule.paused_until else ""
+    return f"{when} ({schedule.timezone}): {what}{silent}{paused}."
 
 
-def _after_each_window(windows: WindowPlan) -> str:
-    """The cadence, moved by the part of the lag that a cron expression can say; windows due later wait for the next tick."""
-    minute, hour, *days = windows.cadence.cron.split()
-    late = round(windows.lag_seconds / 60)
-    if not late or not _NUMBER.match(minute):
-        return windows.cadence.cron
-    total = int(minute) + late
-    if _NUMBER.match(hour):
-        at = int(hour) * 60 + total
-        return " ".join([str(at % 60), str(at // 60), *days]) if at < 24 * 60 else windows.cadence.cron
-    return " ".join([str(total % 60), hour, *days])
+def _shown(moment: datetime, schedule: SchedulePlan) -> str:
+    return f"{moment.astimezone(ZoneInfo(schedule.timezone)):%Y-%m-%d %H:%M} {schedule.timezone}"
 
 
-def _tick(pipeline: PipelinePlan, project: Project) -> Tick:
-    def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        running = context.instance.get_run_ids(dg.RunsFilter(tags={PIPELINE_TAG: tag_value(pipeline.name)}, statuses=_UNFINISHED), limit=1)
-        if running:
-            return dg.SkipReason(f"run {running[0]} of {pipeline.name} has not ended; what it leaves is asked for at the next tick")
-        return request_of(pipeline, project, now=context.scheduled_execution_time)
+def _evaluation(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project) -> Tick:
+    def evaluate(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        asked = tick(pipeline, schedule, project, context.instance, now=context.scheduled_execution_time)
+        if isinstance(asked, dg.SkipReason):
+            yield asked
+        else:
+            context.log.info(asked_text(pipeline, asked))
+            yield from asked
 
     return evaluate
 
 
-def request_of(pipeline: PipelinePlan, project: Project, *, now: datetime) -> dg.RunRequest | dg.SkipReason:
-    """What a tick at `now` asks for: every due window in one ranged run, those that earlier ticks missed included."""
-    tags = {PIPELINE_TAG: tag_value(pipeline.name)}
-    key = f"{pipeline.name}:{now.isoformat()}"
+def tick(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project, instance: dg.DagsterInstance, *, now: datetime) -> Asked:
+    """What the tick at `now` does: the runs that it asks for, or why it asks for none."""
+    if silent := reason_for_silence(pipeline, schedule, now=now):
+        return dg.SkipReason(silent)
+    slot = _slot(schedule, now)
+    if slot and _runs(instance, pipeline, {SLOT_TAG: slot}):
+        return dg.SkipReason(f"{schedule.text}: this turn has been taken; nothing to do until the next one")
+    if running := _runs(instance, pipeline, statuses=_UNFINISHED):
+        return dg.SkipReason(f"run {running} of {pipeline.name} has not ended; what it leaves is asked for at the next tick")
+    return asked_for(pipeline, schedule, project, now=now)
+
+
+def reason_for_silence(pipeline: PipelinePlan, schedule: SchedulePlan, *, now: datetime) -> str:
+    """Why nothing is asked for at `now`, whatever is due; empty where nothing stands against it."""
+    if schedule.paused_until and now < schedule.paused_until:
+        return f"{pipeline.name} is paused until {_shown(schedule.paused_until, schedule)} (paused_until in {pipeline.place.file})"
+    if calendar := covering(schedule.blackout, now):
+        end = calendar.end(now)
+        until = f" until {_shown(end, schedule)}" if end else ""
+        return f"blackout {calendar.name}{until}; what is due by then is asked for at the first tick after it"
+    return ""
+
+
+def _slot(schedule: SchedulePlan, now: datetime) -> str:
+    """What names the turn of a period that cron cannot say; empty for any other schedule."""
+    if not schedule.slot_minutes:
+        return ""
+    return f"{schedule.slot_minutes}min-{Period(schedule.crons, schedule.slot_minutes).slot(now, ZoneInfo(schedule.timezone))}"
+
+
+def _runs(
+    instance: dg.DagsterInstance,
+    pipeline: PipelinePlan,
+    tags: dict[str, str] | None = None,
+    *,
+    statuses: list[dg.DagsterRunStatus] | None = None,
+) -> str:
+    """The id of a run of the pipeline that fits, or an empty text."""
+    tags = {PIPELINE_TAG: tag_value(pipeline.name), **(tags or {})}
+    found = instance.get_run_ids(dg.RunsFilter(tags=tags, statuses=statuses), limit=1)
+    return found[0] if found else ""
+
+
+def asked_for(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project, *, now: datetime) -> Asked:
+    """What a tick at `now` asks for: the due windows, those that earlier ticks missed included, one run for each piece of them."""
+    slot = _slot(schedule, now)
+    key = f"{pipeline.name}:{slot or now.isoformat()}"
+    tags = {SLOT_TAG: slot} if slot else {}
     if pipeline.windows is None:
-        return dg.RunRequest(run_key=key, tags=tags)
-    due = [todo.window for todo in window_status(project, pipeline, now=now) if todo.run and todo.window]
+        return run_requests(pipeline, (), key=key, tags=tags)
+    todos = window_status(project, pipeline, now=now + _skipped_hour(pipeline, schedule, now))
+    due = [todo.window for todo in todos if todo.run and todo.window]
     if not due:
         return dg.SkipReason(f"no window of {pipeline.name} is due")
-    return dg.RunRequest(run_key=key, tags={**tags, **range_tags(pipeline.windows, due)})
+    chosen = first_of(due, schedule)
+    if len(chosen) < len(due):
+        tags[WAITING_TAG] = str(len(due) - len(chosen))
+    return run_requests(pipeline, chosen, key=key, tags=tags)
+
+
+def first_of(due: list[Window], schedule: SchedulePlan) -> list[Window]:
+    """The due windows that one tick asks for."""
+    if schedule.max_windows is None:
+        return due
+    return due[: schedule.max_windows] if schedule.order == "oldest" else due[-schedule.max_windows :]
+
+
+def _skipped_hour(pipeline: PipelinePlan, schedule: SchedulePlan, now: datetime) -> timedelta:
+    """What the clock skipped between a window's end and its tick, so that a lag on the wall clock has passed on that day too.
+
+    A daily window with a lag of 2h10 is asked for at 02:10; on the day without that time, Dagster ticks at 03:00, two hours after midnight.
+    """
+    if not schedule.after_windows or pipeline.windows is None or not all(cron.split()[1].isdigit() for cron in schedule.crons):
+        return timedelta()
+    zone = ZoneInfo(schedule.timezone)
+    before = (now - timedelta(seconds=pipeline.windows.lag_seconds)).astimezone(zone).utcoffset() or timedelta()
+    return max(timedelta(), (now.astimezone(zone).utcoffset() or timedelta()) - before)
+
+
+def asked_text(pipeline: PipelinePlan, requests: list[dg.RunRequest]) -> str:
+    """One line on what was asked for and what waits, for the log of the tick."""
+    waiting = int(requests[0].tags.get(WAITING_TAG, "0")) if requests else 0
+    runs = f"{len(requests)} runs" if len(requests) > 1 else "one run"
+    return f"{pipeline.name}: asks for {runs}" + (f"; {waiting} more due windows wait for the next ticks" if waiting else "")

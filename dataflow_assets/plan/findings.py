@@ -24,6 +24,10 @@ class Findings:
         """A problem at a path of the pipeline document."""
         self._keep(self.places.problem(path, message, hint=hint))
 
+    def add_to_project(self, path: Path_, message: str, *, hint: str = "") -> None:
+        """A problem at a path of the project file."""
+        self._keep(self.project.problem(path, message, hint=hint))
+
     def add_at_connection(self, name: str, path: Path_, message: str, *, hint: str = "") -> None:
         """A problem inside the block of connection `name`, wherever that block is written. The value is not shown: under a key
         that is misspelt it may be a password."""

@@ -11,8 +11,10 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from dataflow_assets.calendars import Calendar
 from dataflow_assets.errors import Place
 from dataflow_assets.protocols import CheckPromise, Reference
+from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions
 from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
@@ -123,6 +125,42 @@ class WindowPlan:
 
 
 @dataclass(frozen=True)
+class Followed:
+    """A pipeline that comes before, and those of its endpoints that matter: the ones that are read, or all where none is."""
+
+    pipeline: PipelinePlan
+    endpoints: tuple[StepPlan, ...]
+
+
+@dataclass(frozen=True)
+class SchedulePlan:
+    """When a pipeline runs by itself, and what a tick asks for. `text` is the schedule as written."""
+
+    text: str
+    crons: tuple[str, ...]
+    timezone: str = "UTC"
+    slot_minutes: int = 0
+    """Above 0: cron cannot say the period; the first tick in each slot of so many minutes acts (`plan.periods`)."""
+    after_windows: bool = False
+    catch_up: Literal["all", "latest"] = "all"
+    paused_until: datetime | None = None
+    blackout: tuple[Calendar, ...] = ()
+    running: bool = False
+    """Whether it ticks before anybody starts it."""
+    max_windows: int | None = None
+    order: Literal["oldest", "newest"] = "oldest"
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """A pool of Dagster that runs draw from. `limit` None: nobody says one in the project."""
+
+    name: str
+    limit: int | None = None
+    connections: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class AlertPlan:
     """Who is told what of a pipeline. Times in seconds; `overdue_after` None: windows that are not published in time are not told."""
 
@@ -152,13 +190,21 @@ class PipelinePlan:
     owners: tuple[str, ...] = ()
     group: str = "default"
     description: str = ""
-    schedule: str | None = None
+    schedule: SchedulePlan | None = None
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
+    expected_seconds: Mapping[str, float] = field(default_factory=dict)
+    """How long phases of a window should take, where the pipeline says so."""
     upstream: tuple[str, ...] = ()
     """Pipelines that come first: `depends_on`, those found in the SQL, and those that checks look at."""
     looks_at: Mapping[str, PipelinePlan] = field(default_factory=dict)
     """Pipelines whose published rows its checks look at, by name."""
+    late_data: LateDataOptions | None = None
+    """With `sources` filled in: the steps that are looked at."""
+    follows: tuple[Followed, ...] = ()
+    """The pipelines before it whose windows may be reopened for late data, so that its own follow."""
+    pools: tuple[PoolPlan, ...] = ()
+    """The pools of its connections, first the one that its runs draw from."""
     alerts: AlertPlan = field(default_factory=AlertPlan)
 
     @cached_property

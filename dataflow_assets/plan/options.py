@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import AliasChoices, BaseModel, ValidationError
@@ -17,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.protocols import Mistake
+from dataflow_assets.spec.pools import POOL_KEYS
 
 Path = tuple[str | int, ...]
 _ALLOWED = re.compile(r"'([^']*)'")
@@ -24,6 +26,7 @@ _TEMPLATE_SIGNS = ("{{", "{%", "${")
 _PROBES: tuple[Any, ...] = (1, "x", True, ["x"], {"x": "x"}, datetime(2000, 1, 1, tzinfo=UTC), "2000-01-01", "1h")
 _PROBES += ("x:x", "count(*) > 0", "text")  # a function, a condition, a type
 """Values that stand in for a template until one of them has the type the field wants."""
+_OF_ANY_CONNECTION = POOL_KEYS | {"type"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def check_options(model: type[BaseModel], raw: Mapping[str, Any]) -> Checked:
             return Checked(found, strangers)
 
 
-def known_keys(model: type[BaseModel]) -> dict[str, str]:
+@cache
+def known_keys(model: type[BaseModel]) -> Mapping[str, str]:
     """Every key the model takes, older names included, with the field each one fills."""
     keys: dict[str, str] = {}
     for name, info in model.model_fields.items():
@@ -70,11 +74,11 @@ def known_keys(model: type[BaseModel]) -> dict[str, str]:
 
 
 def split_block(implementation: Any, block: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A connection block without `type`, as the connection's own keys and those meant for the `config` of its steps.
+    """A connection block without the keys of any connection, as the connection's own keys and those meant for the `config` of its steps.
 
     DFT names a file in its connection. Only connectors without SQL take that: a `table` in a database's connection is a mistake.
     """
-    own = {key: value for key, value in block.items() if key != "type"}
+    own = {key: value for key, value in block.items() if key not in _OF_ANY_CONNECTION}
     if implementation.capabilities.dialect is not None:
         return own, {}
     of_steps = {**known_keys(implementation.Source), **known_keys(implementation.Endpoint)}.keys() - known_keys(

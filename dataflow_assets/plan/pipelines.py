@@ -5,32 +5,30 @@ Here: from a pipeline document to a draft. Not here: names and tables shared bet
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_assets.cron import parse_cron
 from dataflow_assets.plan.alerts import alert_plan, refuse_bad_alerts
 from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
+from dataflow_assets.plan.late_data import planned_late_data
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
-from dataflow_assets.plan.model import AlertPlan, AssetPath, StepPlan, WindowPlan
+from dataflow_assets.plan.model import AlertPlan, AssetPath, PoolPlan, SchedulePlan, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
+from dataflow_assets.plan.pools import pools_of
 from dataflow_assets.plan.quarantine import asides, refuse_bad_quarantines
 from dataflow_assets.plan.references import looked_up_tables, refuse_bad_references
 from dataflow_assets.plan.rendering import Renderer
+from dataflow_assets.plan.schedules import schedule_plan
 from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_lost_inputs, refuse_metrics_without_home
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
+from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import PipelineModel, QuarantineOptions, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
 from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import as_utc, parse_duration
-
-_PLAIN_CRON = re.compile(r"(\*|[1-5]?\d|\*/([2-9]|[1-5]\d)) (\*|1?\d|2[0-3]) (\*|[1-9]|1\d|2[0-8]) \* (\*|[0-6])")
-"""Surely sound, told without the import of a cron parser; anything else is parsed."""
-_NICKNAMES = {"@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually", "@midnight"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,9 @@ class PipelineDraft:
     """The project's."""
     looked_up: Mapping[str, tuple[TableRef, ...]] = field(default_factory=dict)
     """The tables of connections that the checks of each step look at."""
+    late_data: LateDataOptions | None = None
+    schedule: SchedulePlan | None = None
+    pools: tuple[PoolPlan, ...] = ()
     default_retries: RetryOptions | None = None
     """The project's."""
     alerts: AlertPlan = field(default_factory=AlertPlan)
@@ -125,6 +126,7 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     _refuse_bad_words(model, findings)
     _refuse_bad_times(model, findings)
     windows = _windows(model, findings)
+    schedule = schedule_plan(model, project, windows, findings)
     renderer = Renderer(project, model)
     renderer.refuse_mistakes(model.variables, ("variables",), findings, where="variables")
     steps = draft_steps(model, connections, renderer, findings)
@@ -150,7 +152,10 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
         default_policy=project.model.schema_policy,
         looked_up=looked_up,
         default_retries=project.model.retries,
+        schedule=schedule,
         alerts=alert_plan(project.model.alerts, model),
+        pools=pools_of(steps, connections, findings),
+        late_data=planned_late_data(model, steps, writings, findings),
     )
 
 
@@ -215,18 +220,3 @@ def _refuse_bad_times(model: PipelineModel, findings: Findings) -> None:
             parse_duration(text)
         except ValueError as error:
             findings.add(path, f"{'.'.join(path)}: {error}")
-    _refuse_bad_schedule(model, findings)
-
-
-def _refuse_bad_schedule(model: PipelineModel, findings: Findings) -> None:
-    schedule = (model.schedule or "").strip()
-    if schedule == "windows" and model.windows is None:
-        findings.add(("schedule",), "schedule: windows needs windows", hint="add a windows: block, or write a cron expression")
-    if not schedule or schedule == "windows" or schedule in _NICKNAMES or _PLAIN_CRON.fullmatch(schedule):
-        return
-    try:
-        parse_cron(schedule)
-    except ValueError as error:
-        hint = "write five cron fields (minute hour day month weekday) like '30 6 * * *', or @hourly, @daily, @weekly, windows"
-        message = f"the schedule {schedule!r} never comes" if "never" in str(error) else f"{schedule!r} is not a schedule"
-        findings.add(("schedule",), message, hint=hint)

@@ -59,24 +59,29 @@ def windows_to_run(
     full_refresh: bool = False,
     keys: Collection[str] | None = None,
     fingerprints: Mapping[str, str] | None = None,
+    reopened: Mapping[str, str] | None = None,
 ) -> list[WindowTodo]:
     """Every window in question with its state, oldest first; `run` says whether it is due.
 
     A window is published when the ledger of every endpoint has it (`ledger`: the entries of each endpoint). Missing and failed
     windows run, and so do the newest `lookback` published ones. `start` (inclusive), `end` (exclusive) and `keys` restrict the
     answer to those windows and run them whatever their state; `full_refresh` runs all. A stale window (published by a step that
-    is written differently now, where `fingerprints` gives the current one by step id) runs only when asked for.
+    is written differently now, where `fingerprints` gives the current one by step id) runs only when asked for. `reopened`: key -> why
+    a published window is to run again, such as rows that came late.
     Raises SelectionError for a key that is no complete window.
     """
     asked = _Asked(start, end, None if keys is None else frozenset(keys), full_refresh)
     if plan is None:
-        return [_whole(ledger, failed)]
+        return [_whole(ledger, failed, (reopened or {}).get(WHOLE, ""))]
     entries = [{entry.unit.key: entry for entry in endpoint} for endpoint in ledger]
     todos: list[WindowTodo] = []
     for window in expected_windows(plan, now):
         key = plan.cadence.key(window)
         state, reason = _state(window, key, entries, failed, fingerprints or {})
-        todos.append(WindowTodo(window, key, state, state in {"missing", "failed"}, reason))
+        why = (reopened or {}).get(key, "")
+        if why:
+            state, reason = ("reopened", why) if state in {"published", "stale"} else (state, f"{reason}; {why}")
+        todos.append(WindowTodo(window, key, state, state in {"missing", "failed", "reopened"}, reason))
     _refuse_unknown_keys(asked, todos)
     todos = _reopened(todos, plan.lookback)
     if not asked.reason:
@@ -88,9 +93,10 @@ def windows_to_run(
     ]
 
 
-def _whole(ledger: Sequence[Sequence[LedgerEntry]], failed: Collection[str]) -> WindowTodo:
-    state: WindowState = "published" if ledger and all(ledger) else "missing"
-    return WindowTodo(None, WHOLE, "failed" if WHOLE in failed else state, True, "a pipeline without windows runs whole")
+def _whole(ledger: Sequence[Sequence[LedgerEntry]], failed: Collection[str], why: str) -> WindowTodo:
+    state: WindowState = ("reopened" if why else "published") if ledger and all(ledger) else "missing"
+    reason = why or "a pipeline without windows runs whole"
+    return WindowTodo(None, WHOLE, "failed" if WHOLE in failed else state, True, reason)
 
 
 def _state(
@@ -127,7 +133,9 @@ def _reopened(todos: list[WindowTodo], lookback: int) -> list[WindowTodo]:
         if left == 0:
             break
         todo = todos[position]
-        if todo.state in {"published", "stale"}:
+        if todo.state == "reopened":
+            left -= 1
+        elif todo.state in {"published", "stale"}:
             todos[position] = WindowTodo(todo.window, todo.key, "reopened", True, f"lookback {lookback}: rows may have arrived late")
             left -= 1
     return todos

@@ -20,7 +20,7 @@ from dataflow_assets.spec.models import PipelineModel
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 
 _PLANNED = ("mode", "upsert_keys", "event_time_column", "schema_policy", "reconcile")
-_TEMPLATED_WINDOW = ("window.", "batch_start", "batch_end", "batch_period")
+TEMPLATED_WINDOW = ("window.", "batch_start", "batch_end", "batch_period")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def source_column(pipeline: PipelineModel, draft: Draft, findings: Findings) -> 
         column = _text(draft.options.event_time_column)
     else:
         query = str(getattr(draft.options, "query", None) or "")
-        column = None if any(word in query for word in _TEMPLATED_WINDOW) else pipeline.event_time_column
+        column = None if any(word in query for word in TEMPLATED_WINDOW) else pipeline.event_time_column
     if column is None and getattr(draft.options, "window", None) is not None:
         message = f"step {draft.id!r} tells the window in parameters, but no event_time_column says which rows it holds"
         findings.add(step_path(draft.index, "config", "window"), message, hint="add event_time_column: to the pipeline or to its config")

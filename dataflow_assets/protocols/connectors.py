@@ -47,6 +47,8 @@ class Capabilities:
     """Two endpoint steps may not share one table or path."""
     exact_types: bool = True
     """Whether Arrow types survive a round trip (a CSV keeps text only)."""
+    costly_reads: bool = False
+    """Whether reading costs a service that others use: then nothing reads again and again to compare content, unless somebody says so."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,16 @@ class Comparable(Protocol):
 
         A segment holds the rows whose keys' MD5 begins with its name, `depth` hexadecimal digits long; with depth 0 there is one, "".
         `keys` are positions in `columns`; without any, all of them. `within`: only these segments, of some smaller depth.
+        """
+        ...
+
+    def tallies_between(
+        self, columns: Sequence[CanonicalColumn], *, by: CanonicalColumn, edges: Sequence[int], checksum: bool = True
+    ) -> dict[int, Tally]:
+        """Position of an interval -> count and checksum of the rows in it, in one query; intervals without rows are left out.
+
+        `by` is an instant or a date, `edges` are ascending and in its canonical unit: interval i is [edges[i], edges[i + 1]). Without
+        `checksum` only the counts mean anything.
         """
         ...
 

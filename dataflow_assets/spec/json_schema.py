@@ -17,6 +17,7 @@ from dataflow_assets import discovery
 from dataflow_assets.spec.contracts import ContractModel
 from dataflow_assets.spec.data_tests import DataTestModel
 from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel
+from dataflow_assets.spec.pools import PoolOptions
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 _REF = "#/$defs/{model}"
@@ -102,7 +103,7 @@ def _schema_of(root: type[BaseModel], plugins: list[_Plugin]) -> tuple[Schema, d
         own = definitions[ref.rpartition("/")[2]]
         own["type"] = ["object", "null"]
         if plugin.role == "connection":
-            own["properties"] = {"type": {"type": "string"}, **own.get("properties", {})}
+            own["properties"] = {"type": {"type": "string"}, **own.get("properties", {}), **_of_any_connection()}
     name = str(found[(root, "validation")]["$ref"]).rpartition("/")[2]
     schema = {"$schema": DRAFT, **definitions.pop(name), "$defs": definitions}
     rules = [_connection_rule(plugin, ref) for plugin, ref in refs.items() if plugin.role == "connection"]
@@ -112,6 +113,12 @@ def _schema_of(root: type[BaseModel], plugins: list[_Plugin]) -> tuple[Schema, d
         "additionalProperties": {"type": "object", "properties": {"type": {"type": "string"}}, "required": ["type"], "allOf": rules},
     }
     return schema, refs
+
+
+def _of_any_connection() -> Schema:
+    """The keys that every kind of connection takes."""
+    properties: Schema = PoolOptions.model_json_schema(schema_generator=_Generator)["properties"]
+    return properties
 
 
 def _plugins(role: str) -> list[_Plugin]:

@@ -14,8 +14,10 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 
 from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
-from dataflow_assets.spec.drive import DriveOptions
+from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
+from dataflow_assets.spec.late_data import LateData
 from dataflow_assets.spec.retries import RetryChoice
+from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, parse_duration
 
@@ -49,8 +51,7 @@ class WindowOptions(Model):
     @field_validator("timezone")
     @classmethod
     def _timezone_is_known(cls, value: str) -> str:
-        Cadence("day", value)
-        return value
+        return known_timezone(value)
 
     @property
     def cadence(self) -> Cadence:
@@ -145,10 +146,15 @@ class PipelineModel(Model):
     )
     windows: WindowOptions | None = Field(None, description="how it is cut into windows; without it the pipeline runs whole")
     event_time_column: str | None = Field(None, description="source filter and target partition column, said once")
-    schedule: str | None = Field(None, description="a cron expression, @hourly, @daily, @weekly, @monthly, or windows")
+    schedule: Schedule = Field(
+        None, description="when it runs by itself: cron, a list of cron, @daily, every 10 min, windows, or a mapping"
+    )
     owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
+    late_data: LateData = Field(
+        None, description="look again at the sources of published windows, and reopen those that have changed; true for the defaults"
+    )
     retries: RetryChoice | None = Field(
         None, description="how a window is tried again after a transient failure; a number is max_retries; default: the project's"
     )
@@ -157,6 +163,9 @@ class PipelineModel(Model):
     )
     schema_policy: SchemaPolicy | None = Field(
         None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
+    )
+    phases: dict[PhaseName, PhaseOptions] = Field(
+        default_factory=dict, description="phase -> how long it should take, shown beside how long it took; default: as usual"
     )
     steps: list[StepModel] = Field(default_factory=list, description="what it reads, computes, checks and writes")
 
@@ -226,6 +235,7 @@ class ProjectModel(Model):
         default_factory=dict, description="name -> type and the keys of that connector; sources is an older name"
     )
     timezone: str = Field("UTC", description="whose clock schedules of pipelines without windows and date functions follow")
+    calendars: dict[str, Calendar] = Field(default_factory=dict, description="times in which nothing is to run, named under blackout")
     stages: StageOptions = Field(
         default_factory=StageOptions, description="where stages live and how long those of failed windows are kept"
     )
@@ -242,6 +252,11 @@ class ProjectModel(Model):
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process", description="how Dagster runs a job: in the run's own process, or each op in a process of its own"
     )
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, value: str) -> str:
+        return known_timezone(value)
 
     @model_validator(mode="before")
     @classmethod

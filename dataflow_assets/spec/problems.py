@@ -173,7 +173,8 @@ def _describe(item: Any, model: type[BaseModel], data: Any) -> tuple[str, str, b
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         return _wrong_tag(item)
     if kind == "value_error":
-        return str(item["ctx"]["error"]), "", False
+        message, found, meant = str(item["ctx"]["error"]).partition("; did you mean")
+        return message, f"did you mean{meant}" if found else "", False
     if kind in _EXPECTED:
         name = f"{loc[-1]!r} " if loc and isinstance(loc[-1], str) else ""
         return f"{name}must be {_EXPECTED[kind]}, found {_found(value)}", _shape_hint(kind, value), False

@@ -37,6 +37,8 @@ class DigestDialect:
     total: Callable[[str], str]
     """16 hexadecimal digits -> the sum, over the rows, of the numbers they are, correct at least modulo 2^64."""
     concat: Callable[[Sequence[str]], str] = lambda parts: " || ".join(parts)
+    whole: Callable[[str], str] = lambda text: f"CAST({text} AS BIGINT)"
+    """The text of a whole number -> the number."""
     prefix: Callable[[str, int], str] = lambda text, digits: f"SUBSTR({text}, 1, {digits})"
 
 
@@ -96,6 +98,28 @@ def tally_query(dialect: DigestDialect, inner: str, columns: Columns, *, keys: S
     return f"SELECT {segment}, COUNT(*), COUNT(dataflow_digest), {total} FROM ({rows}) AS dataflow_digests{grouped}"
 
 
+def between_query(dialect: DigestDialect, inner: str, columns: Columns, *, edges: Sequence[int], checksum: bool) -> str:
+    """Interval, rows, rows that have a digest, and the sum of these; the last of `columns` is the one that the edges cut, and no more."""
+    compared = range(len(columns) - 1) if checksum else ()
+    digest = dialect.md5(_joined(dialect, columns, compared)) if compared else "''"
+    place = _interval(dialect.whole(cell(len(columns) - 1)), edges, 0, len(edges) - 1)
+    rows = f"SELECT {digest} AS dataflow_digest, {place} AS dataflow_segment FROM ({inner}) AS dataflow_rows"
+    total = dialect.total(dialect.prefix("dataflow_digest", DIGEST_DIGITS)) if compared else "0"
+    return (
+        f"SELECT dataflow_segment, COUNT(*), COUNT(dataflow_digest), {total} FROM ({rows}) AS dataflow_digests"
+        " WHERE dataflow_segment IS NOT NULL GROUP BY dataflow_segment"
+    )
+
+
+def _interval(value: str, edges: Sequence[int], first: int, last: int) -> str:
+    """CASE that halves the edges, so that a row is compared with few of them, however many there are."""
+    if last - first == 1:
+        return f"CASE WHEN {value} >= {edges[first]} AND {value} < {edges[last]} THEN {first} END"
+    middle = (first + last) // 2
+    below, above = _interval(value, edges, first, middle), _interval(value, edges, middle, last)
+    return f"CASE WHEN {value} < {edges[middle]} THEN {below} ELSE {above} END"
+
+
 def rows_query(dialect: DigestDialect, inner: str, columns: Columns, *, keys: Sequence[int], within: Sequence[str]) -> str:
     """The canonical texts of the rows of some segments."""
     every = range(len(columns))
@@ -137,6 +161,11 @@ class SqlRows:
             self._ask(columns, lambda inner: tally_query(self.dialect, inner, columns, keys=keys, depth=depth, within=within))
         )
 
+    def tallies_between(self, columns: Columns, *, by: CanonicalColumn, edges: Sequence[int], checksum: bool = True) -> dict[int, Tally]:
+        """Count and checksum of the rows in each interval."""
+        wanted = (*(columns if checksum else ()), by)
+        return read_intervals(self._ask(wanted, lambda inner: between_query(self.dialect, inner, wanted, edges=edges, checksum=checksum)))
+
     def rows(self, columns: Columns, *, keys: Sequence[int] = (), within: Sequence[str] = ()) -> list[tuple[str | None, ...]]:
         """The canonical texts of a few rows."""
         found = self._ask(columns, lambda inner: rows_query(self.dialect, inner, columns, keys=keys, within=within))
@@ -155,6 +184,11 @@ def read_tallies(found: Sequence[Sequence[Any]]) -> dict[str, Tally]:
         if rows:
             tallies[_as_text(segment) or ""] = Tally(int(rows), int(total) % 2**64)
     return tallies
+
+
+def read_intervals(found: Sequence[Sequence[Any]]) -> dict[int, Tally]:
+    """The answer to a `between_query`. Raises ReadFailed as `read_tallies` does."""
+    return {int(name): tally for name, tally in read_tallies(found).items()}
 
 
 def _as_text(value: Any) -> str | None:

@@ -21,8 +21,10 @@ from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage.casts import cast_exactly, plain
 from dataflow_assets.storage.digests import (
     DigestDialect,
+    between_query,
     canonical_rows,
     cell,
+    read_intervals,
     read_tallies,
     rows_query,
     tally_query,
@@ -267,11 +269,28 @@ class LocalRows:
         inner = self._keep(columns)
         return read_tallies(self._run(tally_query(DUCKDB_DIGESTS, inner, columns, keys=keys, depth=depth, within=within)))
 
+    def tallies_between(
+        self, columns: Sequence[CanonicalColumn], *, by: CanonicalColumn, edges: Sequence[int], checksum: bool = True
+    ) -> dict[int, Tally]:
+        """Count and checksum of the rows in each interval, as they are streamed once."""
+        wanted = (*(columns if checksum else ()), by)
+        with self._passing(wanted) as rows:
+            return read_intervals(self._run(between_query(DUCKDB_DIGESTS, rows, wanted, edges=edges, checksum=checksum)))
+
     def rows(
         self, columns: Sequence[CanonicalColumn], *, keys: Sequence[int] = (), within: Sequence[str] = ()
     ) -> list[tuple[str | None, ...]]:
         """The canonical texts of a few rows."""
         return self._run(rows_query(DUCKDB_DIGESTS, self._keep(columns), columns, keys=keys, within=within))
+
+
+def sum_up(open_rows: OpenRows, columns: Sequence[CanonicalColumn]) -> Tally:
+    """Count and checksum of a stream, summed up as it passes; nothing is put on disk."""
+    import duckdb
+
+    with ExitStack() as stack:
+        connection = stack.enter_context(duckdb.connect(":memory:", config={"threads": "2", "memory_limit": MEMORY_LIMIT}))
+        return LocalRows(open_rows, connection, stack).tallies(columns).get("", Tally())
 
 
 @contextmanager

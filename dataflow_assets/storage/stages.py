@@ -13,7 +13,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -58,6 +58,10 @@ class Receipt:
     checksum_version: int = CHECKSUM_VERSION
     made_from: Mapping[str, str] = field(default_factory=dict)
     """The parts of the fingerprint, so that a later attempt can say which of them changed."""
+    begun: str = ""
+    """A moment before its rows were read, in ISO form."""
+    source_version: str = ""
+    """What its source said of itself before it was read, shortened."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def write_stage(
     batch: str = "",
     observers: Sequence[Observer] = (),
     made_from: Mapping[str, str] | None = None,
+    begun: str = "",
+    source_version: str = "",
 ) -> Iterator[tuple[int, int]]:
     """Write the stream into `folder` and seal it with a receipt; yields (rows, bytes) after each batch.
 
@@ -123,8 +129,8 @@ def write_stage(
         with _disk_errors(folder):
             files = parts.close()
     failpoint("stage.before_receipt")
-    columns = schema_fingerprint(schema)
-    receipt = Receipt(step, fingerprint, checksum.rows, size, str(checksum), columns, files, batch, made_from=dict(made_from or {}))
+    made = Receipt(step, fingerprint, checksum.rows, size, str(checksum), schema_fingerprint(schema), files, batch)
+    receipt = replace(made, begun=begun, source_version=source_version, made_from=dict(made_from or {}))
     with _disk_errors(folder):
         _write_receipt(folder, receipt, schema)
     failpoint("stage.after_receipt")

@@ -13,7 +13,7 @@ import pytest
 from dataflow_assets.assets.build import VALIDATING, build_definitions
 from dataflow_assets.assets.placeholders import Broken
 from dataflow_assets.errors import Place, PlanError, Problem
-from dataflow_assets.plan.model import CheckPlan, PipelinePlan, ProjectPlan, StepPlan, WindowPlan
+from dataflow_assets.plan.model import CheckPlan, PipelinePlan, PoolPlan, ProjectPlan, StepPlan, WindowPlan
 from dataflow_assets.protocols import CheckPromise
 from dataflow_assets.spec.models import FreshnessOptions, ProjectModel
 from dataflow_assets.spec.project import Places, Project
@@ -88,7 +88,10 @@ def test_an_asset_carries_what_the_plan_knows(tmp_path: Path) -> None:
 
 
 def test_one_op_runs_a_pipeline_and_can_run_a_part_of_it() -> None:
-    definitions = build_definitions(ProjectPlan("p", (pipeline("orders", windows=DAYS),)), project())
+    definitions = build_definitions(
+        ProjectPlan("p", (pipeline("orders", windows=DAYS, pools=(PoolPlan("connection/warehouse"), PoolPlan("connection/shop", 9))),)),
+        project(),
+    )
     (assets,) = [item for item in definitions.assets or [] if isinstance(item, dg.AssetsDefinition)]
     assert assets.can_subset
     assert len(list(assets.keys)) == 3

@@ -16,6 +16,7 @@ from dataflow_assets.assets.execute import LOCATION, PipelineResult, execute
 from dataflow_assets.assets.instance import FOLDER, HOME, dagster_home, open_instance, provision_pools
 from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.events import StepFinished, WindowFinished
+from dataflow_assets.plan.model import PoolPlan
 from dataflow_assets.windows import Window
 from dataflow_assets_tests.assets import shop
 from dataflow_assets_tests.assets.shop import DAYS
@@ -79,11 +80,26 @@ def test_the_ui_lists_the_run_with_its_events(project: Path, instance: dg.Dagste
     assert sorted(item["partition"] for item in run["assetMaterializations"]) == sorted(DAYS[:2] * 3)
 
 
-def test_windows_with_a_gap_are_still_one_run(project: Path, instance: dg.DagsterInstance) -> None:
-    chosen = [DAYS[0], DAYS[2], DAYS[4]]
-    assert _go(project, instance, chosen, report=False)["orders"].status == "ok"
+def test_windows_with_gaps_are_one_run_a_piece_and_no_check_shows_as_skipped(project: Path, instance: dg.DagsterInstance) -> None:
+    chosen = [DAYS[0], DAYS[1], DAYS[3]]
+    result = _go(project, instance, chosen, report=False)["orders"]
+    assert (result.status, len(result.run_ids)) == ("ok", 2)
     assert shop.recorded(instance, "orders", "publish") == chosen
-    assert instance.get_runs_count() == 1
+    assert instance.get_runs_count() == 2
+    assert sorted(shop.evaluations(instance, "id_not_null", "orders", "clean")) == [(day, "SUCCEEDED") for day in chosen]
+
+
+def test_after_a_failed_check_the_later_pieces_run_and_after_any_other_error_they_do_not(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    shop.write_shop(tmp_path, bad_days=[DAYS[0]])
+    result = _go(tmp_path, instance, [DAYS[0], DAYS[2]], report=False)["orders"]
+    assert (result.status, [event.key for event in result.failed], len(result.run_ids)) == ("failed", [DAYS[0]], 2)
+    assert result.run_id == result.run_ids[0]
+    assert shop.recorded(instance, "orders", "publish") == [DAYS[2]]
+    (tmp_path / "orders.parquet").unlink()
+    broken = _go(tmp_path, instance, [DAYS[1], DAYS[3]], report=False)["orders"]
+    assert (broken.status, len(broken.run_ids)) == ("failed", 1)
 
 
 def test_what_depends_on_a_failed_pipeline_is_skipped_and_the_rest_goes_on(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -154,9 +170,9 @@ def test_dagster_home_wins(project: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_pools_get_a_limit_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(HOME, raising=False)
     instance = open_instance(shop.planned(project)[1])
-    assert provision_pools(instance, ["connection/b", "connection/a"]) == ["connection/a", "connection/b"]
+    assert provision_pools(instance, [PoolPlan("connection/b"), PoolPlan("connection/a")]) == ["connection/a", "connection/b"]
     instance.event_log_storage.set_concurrency_slots("connection/a", 7)
-    assert provision_pools(instance, ["connection/a", "connection/c"]) == ["connection/c"]
+    assert provision_pools(instance, [PoolPlan("connection/a"), PoolPlan("connection/c")]) == ["connection/c"]
     limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
     assert limits == {"connection/a": 7, "connection/b": 1, "connection/c": 1}
     instance.dispose()
@@ -167,7 +183,7 @@ def test_no_pool_is_made_where_a_killed_process_would_hold_it(project: Path, tmp
     (tmp_path / "elsewhere" / "dagster.yaml").write_text("concurrency: {pools: {granularity: op}}\n")
     monkeypatch.setenv(HOME, str(tmp_path / "elsewhere"))
     instance = open_instance(shop.planned(project)[1])
-    assert provision_pools(instance, ["connection/a"]) == []
+    assert provision_pools(instance, [PoolPlan("connection/a")]) == []
     instance.dispose()
 
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished, WindowFailed
+from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.execution.run import RunRequest, run
-from dataflow_assets.execution.status import ledger_entries, window_status
+from dataflow_assets.execution.status import window_status
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.spec.load import load

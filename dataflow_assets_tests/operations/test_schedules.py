@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 
 from dataflow_assets.assets.execute import execute
-from dataflow_assets.operations.schedules import build_schedule, build_schedules, cron_of, request_of
-from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, WindowPlan
+from dataflow_assets.calendars import Calendar, read_hours, read_span
+from dataflow_assets.operations.run_requests import run_requests
+from dataflow_assets.operations.schedules import asked_for, build_schedule, build_schedules, described
+from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan, WindowPlan
+from dataflow_assets.plan.periods import read_period
+from dataflow_assets.plan.schedules import after_each_window
 from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import Cadence
 from dataflow_assets_tests.assets import shop
@@ -25,92 +30,194 @@ def _windows(every: str = "day", zone: str = "UTC", lag: float = 0.0) -> WindowP
     return WindowPlan(Cadence(every, zone), BEGIN, None, 0, lag)
 
 
+DAILY = SchedulePlan("@daily", ("0 0 * * *",))
+AFTER_WINDOWS = SchedulePlan("windows", ("0 0 * * *",), after_windows=True)
+
+
 @pytest.mark.parametrize(
-    ("schedule", "windows", "cron"),
+    ("windows", "cron"),
     [
-        ("@daily", None, "0 0 * * *"),
-        ("@hourly", None, "0 * * * *"),
-        ("15 6 * * 1-5", None, "15 6 * * 1-5"),
-        ("windows", None, "0 0 * * *"),
-        ("windows", _windows("hour"), "0 * * * *"),
-        ("windows", _windows("hour", lag=900), "15 * * * *"),
-        ("windows", _windows("hour", lag=3600 * 3 + 900), "15 * * * *"),
-        ("windows", _windows("day", lag=7200 + 600), "10 2 * * *"),
-        ("windows", _windows("week", lag=3600), "0 1 * * 1"),
-        ("windows", _windows("day", lag=86400 * 2), "0 0 * * *"),
-        ("windows", _windows("10min", lag=120), "*/10 * * * *"),
+        (_windows("hour"), "0 * * * *"),
+        (_windows("hour", lag=900), "15 * * * *"),
+        (_windows("hour", lag=3600 * 3 + 900), "15 * * * *"),
+        (_windows("day", lag=7200 + 600), "10 2 * * *"),
+        (_windows("week", lag=3600), "0 1 * * 1"),
+        (_windows("day", lag=86400 * 2), "0 0 * * *"),
+        (_windows("day", lag=3600 * 30), "0 6 * * *"),
+        (_windows("10min", lag=120), "2-59/10 * * * *"),
+        (_windows("10min", lag=1200), "*/10 * * * *"),
     ],
 )
-def test_when_it_ticks(schedule: str, windows: WindowPlan | None, cron: str) -> None:
-    assert cron_of(pipeline("p", schedule=schedule, windows=windows)) == cron
+def test_when_it_ticks_after_windows(windows: WindowPlan, cron: str) -> None:
+    assert after_each_window(windows) == cron
 
 
-def test_a_schedule_is_stopped_and_on_the_clock_of_its_windows(project: Path) -> None:
+def test_a_schedule_says_what_it_does_and_is_stopped_unless_told(project: Path) -> None:
     _, loaded = shop.planned(project)
-    schedule = build_schedule(pipeline("p", schedule="windows", windows=_windows(zone="America/New_York")), loaded)
+    daily = pipeline("p", windows=_windows())
+    schedule = build_schedule(daily, SchedulePlan("windows", ("0 0 * * *",), "America/New_York", after_windows=True), loaded)
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
-    assert schedule.execution_timezone == "America/New_York"
-    assert schedule.job_name == "p"
+    assert (schedule.execution_timezone, schedule.job_name) == ("America/New_York", "p")
+    assert schedule.description == "After each window (America/New_York): loads every due window of p."
+    several = replace(DAILY, text="every 90 min", crons=read_period("90 min").crons, running=True, max_windows=3, order="newest")
+    built = build_schedule(daily, several, loaded)
+    assert (built.cron_schedule, built.default_status) == (["0 */3 * * *", "30 1-23/3 * * *"], dg.DefaultScheduleStatus.RUNNING)
+    assert described(daily, several) == "Every 90 min (UTC): loads every due window of p, at most 3 at a time, newest first."
 
 
 def test_only_pipelines_with_a_schedule_have_one(project: Path) -> None:
     _, loaded = shop.planned(project)
-    plan = ProjectPlan("p", (pipeline("a"), pipeline("b", schedule="@daily")))
+    plan = ProjectPlan("p", (pipeline("a"), pipeline("b", schedule=DAILY)))
     assert [schedule.name for schedule in build_schedules(plan, loaded)] == ["b_schedule"]
 
 
-def _orders(folder: Path) -> tuple[ProjectPlan, PipelinePlan, Project]:
+def _orders(folder: Path, schedule: SchedulePlan = AFTER_WINDOWS) -> tuple[ProjectPlan, PipelinePlan, Project]:
     plan, loaded = shop.planned(folder)
-    return plan, replace(plan.by_name["orders"], schedule="windows"), loaded
+    return plan, replace(plan.by_name["orders"], schedule=schedule), loaded
+
+
+def _asked(orders: PipelinePlan, loaded: Project, now: datetime) -> list[tuple[str, str]]:
+    """The first and the last window of each run that a tick asks for."""
+    assert orders.schedule is not None
+    found = asked_for(orders, orders.schedule, loaded, now=now)
+    assert isinstance(found, list)
+    return [_span(request) for request in found]
+
+
+def _span(request: dg.RunRequest) -> tuple[str, str]:
+    tags = request.tags
+    single = tags.get("dagster/partition", "")
+    return tags.get("dagster/asset_partition_range_start", single), tags.get("dagster/asset_partition_range_end", single)
+
+
+def _tick(orders: PipelinePlan, loaded: Project, instance: dg.DagsterInstance, now: datetime) -> tuple[list[dg.RunRequest], str]:
+    assert orders.schedule is not None
+    schedule = build_schedule(orders, orders.schedule, loaded)
+    found = schedule.evaluate_tick(dg.build_schedule_context(instance, scheduled_execution_time=now))
+    return list(found.run_requests or []), found.skip_message or ""
 
 
 def test_a_tick_asks_for_every_due_window_in_one_run(project: Path) -> None:
     _, orders, loaded = _orders(project)
-    request = request_of(orders, loaded, now=datetime(2024, 3, 4, tzinfo=UTC))
-    assert isinstance(request, dg.RunRequest)
-    assert request.tags["dagster/asset_partition_range_start"] == DAYS[0]
-    assert request.tags["dagster/asset_partition_range_end"] == DAYS[2]
-    assert "dataflow/windows" not in request.tags
+    assert _asked(orders, loaded, datetime(2024, 3, 4, tzinfo=UTC)) == [(DAYS[0], DAYS[2])]
 
 
-def test_a_tick_asks_for_what_earlier_ticks_missed_and_for_nothing_else(project: Path, instance: dg.DagsterInstance) -> None:
+def test_a_tick_asks_for_what_earlier_ticks_missed_a_run_for_each_piece(project: Path, instance: dg.DagsterInstance) -> None:
     plan, orders, loaded = _orders(project)
     assert orders.windows is not None
     done = [orders.windows.cadence.window(day) for day in (DAYS[0], DAYS[2])]
     execute(plan, loaded, windows={"orders": done}, instance=instance)
-    request = request_of(orders, loaded, now=datetime(2024, 3, 5, tzinfo=UTC))
-    assert isinstance(request, dg.RunRequest)
-    assert request.tags["dataflow/windows"] == f'["{DAYS[1]}", "{DAYS[3]}"]'
+    now = datetime(2024, 3, 5, tzinfo=UTC)
+    asked = asked_for(orders, AFTER_WINDOWS, loaded, now=now)
+    assert isinstance(asked, list)
+    assert [_span(request) for request in asked] == [(DAYS[1], DAYS[1]), (DAYS[3], DAYS[3])]
+    assert [request.run_key for request in asked] == [f"orders:{now.isoformat()}:{day}" for day in (DAYS[1], DAYS[3])]
     execute(plan, loaded, windows={"orders": [orders.windows.cadence.window(day) for day in (DAYS[1], DAYS[3])]}, instance=instance)
-    assert isinstance(request_of(orders, loaded, now=datetime(2024, 3, 5, tzinfo=UTC)), dg.SkipReason)
+    assert isinstance(asked_for(orders, AFTER_WINDOWS, loaded, now=now), dg.SkipReason)
+
+
+def test_a_backlog_drains_from_either_end_and_says_what_waits(project: Path, instance: dg.DagsterInstance) -> None:
+    now = datetime(2024, 3, 6, tzinfo=UTC)
+    for order, spans in (("oldest", (DAYS[0], DAYS[1])), ("newest", (DAYS[3], DAYS[4]))):
+        _, orders, loaded = _orders(project, replace(DAILY, max_windows=2, order=order))
+        (request,), _ = _tick(orders, loaded, instance, now)
+        assert _span(request) == spans
+        assert request.tags["dataflow/waiting"] == "3"
 
 
 def test_a_pipeline_without_windows_is_asked_for_whole(project: Path) -> None:
     plan, loaded = shop.planned(project)
-    request = request_of(plan.by_name["report"], loaded, now=BEGIN)
-    assert isinstance(request, dg.RunRequest)
-    assert request.run_key == "report:2024-03-01T00:00:00+00:00"
+    asked = asked_for(plan.by_name["report"], DAILY, loaded, now=BEGIN)
+    assert isinstance(asked, list)
+    assert [request.run_key for request in asked] == ["report:2024-03-01T00:00:00+00:00"]
 
 
 def test_a_tick_waits_for_the_run_before_it(project: Path, instance: dg.DagsterInstance) -> None:
     plan, orders, loaded = _orders(project)
     from dataflow_assets.assets.build import build_definitions
 
-    schedule = build_schedule(orders, loaded)
+    schedule = build_schedule(orders, AFTER_WINDOWS, loaded)
     definitions = dg.Definitions.merge(build_definitions(plan, loaded), dg.Definitions(schedules=[schedule]))
     job = definitions.resolve_job_def("orders")
     when = datetime(2024, 3, 4, tzinfo=UTC)
-    first = schedule.evaluate_tick(dg.build_schedule_context(instance, scheduled_execution_time=when))
-    assert len(first.run_requests or []) == 1
+    assert len(_tick(orders, loaded, instance, when)[0]) == 1
     run = instance.create_run_for_job(job, tags={"dataflow/pipeline": "orders", "dagster/partition": DAYS[0]})
-    second = schedule.evaluate_tick(dg.build_schedule_context(instance, scheduled_execution_time=when))
-    assert not second.run_requests
-    assert run.run_id in str(second.skip_message)
+    requests, message = _tick(orders, loaded, instance, when)
+    assert not requests
+    assert run.run_id in message
+
+
+def test_no_tick_in_a_pause_or_a_blackout_and_the_first_one_after_asks_for_all(project: Path, instance: dg.DagsterInstance) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    holidays = Calendar("holidays", zone, spans=(read_span("2024-03-02..2024-03-03"),))
+    nights = Calendar("nights", zone, hours=(read_hours("22:00-06:00"),))
+    paused = replace(DAILY, timezone="Europe/Berlin", paused_until=datetime(2024, 3, 1, 23, tzinfo=UTC), blackout=(holidays, nights))
+    _, orders, loaded = _orders(project, paused)
+
+    def tick(text: str) -> tuple[list[dg.RunRequest], str]:
+        return _tick(orders, loaded, instance, datetime.fromisoformat(text).replace(tzinfo=zone))
+
+    assert "orders is paused until 2024-03-02 00:00 Europe/Berlin (paused_until in" in tick("2024-03-01T12:00")[1]
+    assert tick("2024-03-02T12:00")[1].startswith("blackout holidays until 2024-03-04 00:00 Europe/Berlin; what is due by then")
+    assert tick("2024-03-04T05:00")[1].startswith("blackout nights until 2024-03-04 06:00 Europe/Berlin")
+    (request,), _ = tick("2024-03-04T06:00")
+    assert _span(request) == (DAYS[0], DAYS[2])
+
+
+def test_a_period_that_cron_cannot_say_takes_one_turn_a_slot(project: Path, instance: dg.DagsterInstance) -> None:
+    period = read_period("3 days")
+    schedule = replace(DAILY, text="every 3 days", crons=period.crons, slot_minutes=period.slot_minutes)
+    _, orders, loaded = _orders(project, schedule)
+    zone = ZoneInfo("UTC")
+    first = next(day for day in range(1, 5) if period.slot(datetime(2024, 3, day, tzinfo=UTC), zone) != period.slot(BEGIN, zone))
+    (request,), _ = _tick(orders, loaded, instance, datetime(2024, 3, first, tzinfo=UTC))
+    shop.run(project, instance, tags={**request.tags})
+    for later in (1, 2):
+        requests, message = _tick(orders, loaded, instance, datetime(2024, 3, first + later, tzinfo=UTC))
+        assert (requests, message) == ([], "every 3 days: this turn has been taken; nothing to do until the next one")
+    assert len(_tick(orders, loaded, instance, datetime(2024, 3, first + 3, tzinfo=UTC))[0]) == 1
+    # a turn that was missed is taken later, and is still the same turn
+    late = asked_for(orders, schedule, loaded, now=datetime(2024, 3, first + 4, tzinfo=UTC))
+    on_time = asked_for(orders, schedule, loaded, now=datetime(2024, 3, first + 3, tzinfo=UTC))
+    assert isinstance(late, list)
+    assert isinstance(on_time, list)
+    assert late[0].run_key == on_time[0].run_key
+
+
+@pytest.mark.parametrize(
+    ("day", "hour", "due"), [("2024-03-31", 3, 30), ("2024-10-27", 2, 26), ("2024-06-02", 2, 1)], ids=["spring", "autumn", "summer"]
+)
+def test_a_lag_on_the_wall_clock_over_both_clock_changes(project: Path, day: str, hour: int, due: int) -> None:
+    """At 02:10 the day before is due; Dagster ticks at 03:00 where 02:10 does not exist."""
+    zone = "Europe/Berlin"
+    windows = WindowPlan(Cadence("day", zone), datetime(2024, 2, 29, 23, tzinfo=UTC), None, 0, 7200 + 600)
+    schedule = SchedulePlan("windows", (after_each_window(windows),), zone, after_windows=True)
+    plan, loaded = shop.planned(project)
+    orders = replace(plan.by_name["orders"], windows=windows)
+    tick = datetime.fromisoformat(f"{day}T{hour:02d}:{0 if hour == 3 else 10:02d}").replace(tzinfo=ZoneInfo(zone))
+    asked = asked_for(orders, schedule, loaded, now=tick.astimezone(UTC))
+    assert isinstance(asked, list)
+    assert _span(asked[-1])[1].endswith(f"-{due:02d}")
 
 
 def test_what_a_tick_asks_for_runs(project: Path, instance: dg.DagsterInstance) -> None:
     _, orders, loaded = _orders(project)
-    request = request_of(orders, loaded, now=datetime(2024, 3, 4, tzinfo=UTC))
-    assert isinstance(request, dg.RunRequest)
+    (request,) = _tick(orders, loaded, instance, datetime(2024, 3, 4, tzinfo=UTC))[0]
     assert shop.run(project, instance, tags=dict(request.tags)).success
     assert shop.recorded(instance, "orders", "publish") == DAYS[:3]
+
+
+def test_a_later_piece_does_not_overtake_an_earlier_one_that_failed(project: Path, instance: dg.DagsterInstance) -> None:
+    text = shop.ORDERS.replace("file_path: lake/orders", "file_path: lake/orders, mode: append")
+    shop.write_shop(project, bad_days=[DAYS[0]], orders=text)
+    plan, _ = shop.planned(project)
+    orders = plan.by_name["orders"]
+    assert orders.windows is not None
+    first, second = run_requests(orders, [orders.windows.cadence.window(day) for day in (DAYS[0], DAYS[2])], key="k")
+    for request in (first, second):
+        assert not shop.run(project, instance, tags={**request.tags, "dagster/run_key": str(request.run_key)}).success
+    assert shop.published(project) == {}
+    shop.write_orders(project)
+    for request in run_requests(orders, [orders.windows.cadence.window(day) for day in (DAYS[0], DAYS[2])], key="later"):
+        assert shop.run(project, instance, tags={**request.tags, "dagster/run_key": str(request.run_key)}).success
+    assert shop.published(project) == {DAYS[0]: 2, DAYS[2]: 2}

@@ -1,0 +1,211 @@
+"""`schedule:` of a pipeline, resolved: when it ticks, on whose clock, in which calendars it is silent; and what is refused.
+
+Here: from what is written to a `SchedulePlan`, with a suggestion for every mistake. Not here: Dagster's schedules and what a tick
+asks for (`operations.schedules`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from itertools import islice
+from zoneinfo import ZoneInfo
+
+from dataflow_assets.calendars import Calendar, read_hours, read_span, read_weekday
+from dataflow_assets.cron import parse_cron, ticks
+from dataflow_assets.plan.findings import Findings
+from dataflow_assets.plan.model import SchedulePlan, WindowPlan
+from dataflow_assets.plan.names import suggest
+from dataflow_assets.plan.periods import Period, read_period
+from dataflow_assets.spec.models import PipelineModel
+from dataflow_assets.spec.project import Places, Project
+from dataflow_assets.spec.schedules import CalendarOptions, ScheduleOptions
+from dataflow_assets.windows import as_utc
+
+_PLAIN_CRON = re.compile(r"(\*|[1-5]?\d|\*/([2-9]|[1-5]\d)) (\*|1?\d|2[0-3]) (\*|[1-9]|1\d|2[0-8]) \* (\*|[0-6])")
+"""Surely sound, told without the import of a cron parser; anything else is parsed."""
+NICKNAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 1",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+_FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
+_NUMBER = re.compile(r"\d+")
+_MINUTE_FIELD = re.compile(r"^(?P<first>\d+)\Z|^\*/(?P<step>\d+)\Z")
+_TRIED_TICKS, _TRIED_DAYS = 1000, 3700
+
+
+def schedule_plan(model: PipelineModel, project: Project, windows: WindowPlan | None, findings: Findings) -> SchedulePlan | None:
+    """The schedule of a pipeline; None where there is none, or where `findings` now say what is wrong with it."""
+    options = model.schedule
+    if options is None:
+        return None
+    before = len(findings.problems)
+    zone = options.timezone or (windows.cadence.timezone if windows else project.model.timezone)
+    period = _period(options, model, windows, findings)
+    blackout = _blackout(options, project, findings)
+    if len(findings.problems) > before:
+        return None
+    paused = as_utc(options.paused_until, zone) if options.paused_until is not None else None
+    plan = SchedulePlan(
+        text=_text(options),
+        crons=period.crons,
+        timezone=zone,
+        slot_minutes=period.slot_minutes,
+        after_windows=options.windows,
+        catch_up=options.catch_up,
+        paused_until=paused,
+        blackout=blackout,
+        running=options.status == "running",
+        max_windows=options.max_windows,
+        order=options.order,
+    )
+    _refuse_silence(plan, findings)
+    return plan if len(findings.problems) == before else None
+
+
+def _text(options: ScheduleOptions) -> str:
+    """What is written, in its short form."""
+    if options.windows:
+        return "windows"
+    return f"every {options.every}" if options.every else ", ".join(item.strip() for item in options.cron)
+
+
+def _period(options: ScheduleOptions, model: PipelineModel, windows: WindowPlan | None, findings: Findings) -> Period:
+    if options.windows:
+        if model.windows is None:
+            findings.add(("schedule",), "schedule: windows needs windows", hint="add a windows: block, or write a cron expression")
+        return Period((after_each_window(windows),)) if windows else Period(())
+    if options.every is None:
+        return Period(tuple(_cron(text, number, findings) for number, text in enumerate(options.cron)))
+    try:
+        return read_period(options.every)
+    except ValueError as error:
+        message, _, hint = str(error).partition("; ")
+        findings.add(("schedule", "every"), message, hint=hint)
+        return Period(())
+
+
+def _cron(written: str, number: int, findings: Findings) -> str:
+    """Five fields; what is none is noted with its wrong field and a suggestion."""
+    text = " ".join(written.split())
+    if text in NICKNAMES:
+        return NICKNAMES[text]
+    if not _PLAIN_CRON.fullmatch(text):
+        try:
+            parse_cron(text)
+        except ValueError as error:
+            never = "never" in str(error)
+            message = f"the schedule {text!r} never comes" if never else f"{text!r} is not a schedule{_wrong_field(text)}"
+            findings.add(("schedule", "cron", number), message, hint=_suggestion(text, never=never))
+    return text
+
+
+def _wrong_field(text: str) -> str:
+    fields = text.split()
+    if len(fields) != len(_FIELDS):
+        return "" if text.startswith("@") or len(fields) == 1 else f": it has {len(fields)} fields"
+    for field, (name, least, most) in zip(fields, _FIELDS, strict=True):
+        numbers = [int(item) for item in _NUMBER.findall(field.partition("/")[0])]
+        if wrong := next((item for item in numbers if not least <= item <= most), None):
+            return f": {name} {wrong} is not between {least} and {most}"
+    return ""
+
+
+def _suggestion(text: str, *, never: bool) -> str:
+    fields = text.split()
+    if len(fields) == 4:
+        return f"did you mean '{text} *'?"
+    if len(fields) == 6:
+        return f"a schedule has no seconds; did you mean '{' '.join(fields[1:])}'?"
+    words = [*NICKNAMES, *(name.removeprefix("@") for name in NICKNAMES), "windows"]
+    near = suggest(text, words) if len(fields) == 1 and not never else ""
+    if near.startswith("did you mean"):
+        word = near.split("'")[1]
+        return f"did you mean '{word if word == 'windows' or word.startswith('@') else '@' + word}'?"
+    return "write five cron fields (minute hour day month weekday) like '30 6 * * *', or @hourly, @daily, @weekly, every 10 min, windows"
+
+
+def after_each_window(windows: WindowPlan) -> str:
+    """The cadence, moved by the part of the lag that a cron expression can say; windows due later wait for the next tick."""
+    minute, hour, *days = windows.cadence.cron.split()
+    late = round(windows.lag_seconds / 60)
+    match = _MINUTE_FIELD.match(minute)
+    if not late or not match:
+        return windows.cadence.cron
+    if step := int(match["step"] or 0):
+        return " ".join([f"{late % step}-59/{step}" if late % step else minute, hour, *days])
+    total = int(minute) + late
+    if not hour.isdigit():
+        return " ".join([str(total % 60), hour, *days])
+    at = int(hour) * 60 + total
+    if at >= 24 * 60 and days != ["*", "*", "*"]:
+        return windows.cadence.cron
+    return " ".join([str(at % 60), str(at // 60 % 24), *days])
+
+
+def _blackout(options: ScheduleOptions, project: Project, findings: Findings) -> tuple[Calendar, ...]:
+    known = project.model.calendars
+    found = []
+    for number, name in enumerate(options.blackout):
+        if name not in known:
+            hint = suggest(name, known, noun="calendars") if known else "add it under calendars: in the project file"
+            findings.add(("schedule", "blackout", number), f"there is no calendar {name!r}", hint=hint)
+        elif calendar := read_calendar(name, known[name], project, findings):
+            found.append(calendar)
+    return tuple(found)
+
+
+def read_calendar(name: str, options: CalendarOptions, project: Project, findings: Findings) -> Calendar | None:
+    """A calendar of the project; None where `findings` now say what is wrong with it."""
+    problems = len(findings.problems)
+    values: dict[str, list[object]] = {"dates": [], "weekdays": [], "daily": []}
+    for key, read in (("dates", read_span), ("weekdays", read_weekday), ("daily", read_hours)):
+        for number, text in enumerate(getattr(options, key)):
+            try:
+                values[key].append(read(text))
+            except ValueError as error:
+                message, _, hint = str(error).partition("; ")
+                path = _written_at(project.places, ("calendars", name), key, number)
+                findings.add_to_project(path, f"calendar {name!r}: {message}", hint=hint)
+    if len(findings.problems) > problems:
+        return None
+    zone = ZoneInfo(options.timezone or project.model.timezone)
+    return Calendar(name, zone, tuple(values["dates"]), frozenset(values["weekdays"]), tuple(values["daily"]))  # type: ignore[arg-type]
+
+
+def _written_at(places: Places, section: tuple[str | int, ...], key: str, number: int) -> tuple[str | int, ...]:
+    """A calendar may be a list of dates, and a list of one a single value."""
+    candidates: Iterable[tuple[str | int, ...]] = ((*section, key, number), (*section, key), (*section, number))
+    return next((path for path in candidates if path in places.known), section)
+
+
+def tick_times(plan: SchedulePlan, start: datetime, *, days: int = _TRIED_DAYS) -> Iterable[datetime]:
+    """The ticks of a schedule after `start`, day by day, each once."""
+    zone = ZoneInfo(plan.timezone)
+    crons = [parse_cron(text) for text in plan.crons]
+    first = start.astimezone(zone).date()
+    for number in range(days):
+        day: date = first + timedelta(days=number)
+        yield from (tick for tick in sorted({tick for cron in crons for tick in ticks(cron, zone, day)}) if tick > start)
+
+
+def _refuse_silence(plan: SchedulePlan, findings: Findings) -> None:
+    """A blackout that never ends: every tick lies in what comes back for ever. Dates end by themselves."""
+    returning = [calendar for calendar in plan.blackout if calendar.returns]
+    if not returning:
+        return
+    tried = islice(tick_times(plan, datetime(2025, 12, 31, tzinfo=UTC)), _TRIED_TICKS)
+    if all(any(tick in calendar for calendar in returning) for tick in tried):
+        names = _listed([calendar.name for calendar in returning])
+        message = f"every tick of {plan.text!r} ({plan.timezone}) lies in the blackout {names}: it never ends, and nothing would ever run"
+        findings.add(("schedule", "blackout"), message, hint="move the schedule out of these hours, or take a calendar away")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
