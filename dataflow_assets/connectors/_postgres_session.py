@@ -10,13 +10,13 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_assets.connectors._postgres_login import WELCOME, login_state
 from dataflow_assets.connectors._postgres_tls import verdict
 from dataflow_assets.error_kinds import Codes, stream_kind
-from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed, ValueRefused, WriteFailed
+from dataflow_assets.errors import ConnectionFailed, DataflowError, ErrorKind, MissingDriver, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement
 from dataflow_assets.tables import Target, Unit
@@ -198,11 +198,13 @@ class Sessions:
             with translated(f"connection {self._name!r}", ConnectionFailed):
                 yield conninfo
         except ConnectionFailed as error:
-            if (refused := _told_by_the_server(conninfo, error)) is not None:
-                raise refused from error.__cause__
-            if error.transient and (found := verdict(conninfo_to_dict(conninfo))) is not None:
-                raise ConnectionFailed(error.message, hint=found.hint, transient=found.transient) from error.__cause__
-            raise
+            told = _told_by_the_server(conninfo, error)
+            found = verdict(conninfo_to_dict(conninfo)) if (told is None and error.transient) or (told and told.may_be_tls) else None
+            if told is None and found is None:
+                raise
+            kind = told.kind if told else "transient" if found and found.transient else "configuration"
+            hint = found.hint if found else told.hint if told else ""
+            raise ConnectionFailed(error.message, hint=hint, kind=kind) from error.__cause__
 
     def _connect_sql(self) -> psycopg.Connection[Any]:
         import psycopg
@@ -232,13 +234,32 @@ class Sessions:
                 connection.close()
 
 
-def _told_by_the_server(conninfo: str, error: ConnectionFailed) -> ConnectionFailed | None:
-    """The refusal of a login by the code that the server gives for it; None where it gives none, or the drivers have told it."""
-    if getattr(error.__cause__, "sqlstate", None) or not (state := login_state(conninfo)):
+@dataclass(frozen=True)
+class _Refusal:
+    """What the server says of a login that it refuses."""
+
+    state: str
+
+    @property
+    def kind(self) -> ErrorKind:
+        return "transient" if self.state == WELCOME else ERROR_CODES.kind(self.state)
+
+    @property
+    def hint(self) -> str:
+        return _AT_ITS_LIMIT if self.state == "53300" else _REFUSED if self.kind == "configuration" else _UNREACHABLE
+
+    @property
+    def may_be_tls(self) -> bool:
+        """Whether it may be that no rule lets in a connection without, or with, encryption."""
+        return self.state == "28000"
+
+
+def _told_by_the_server(conninfo: str, error: ConnectionFailed) -> _Refusal | None:
+    """The refusal by the code that the server gives for it; None where it gives none, or the drivers have told it."""
+    if getattr(error.__cause__, "sqlstate", None):
         return None
-    kind = "transient" if state == WELCOME else ERROR_CODES.kind(state)
-    hint = _AT_ITS_LIMIT if state == "53300" else _REFUSED if kind == "configuration" else _UNREACHABLE
-    return ConnectionFailed(error.message, hint=hint, kind=kind)
+    state = login_state(conninfo)
+    return _Refusal(state) if state else None
 
 
 def _ping(connection: Any) -> None:
