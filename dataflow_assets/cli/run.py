@@ -18,15 +18,16 @@ import click
 
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.closing import close
-from dataflow_assets.cli.due import Due, Wish, find_due, refuse_unknown_keys
+from dataflow_assets.cli.due import Due, Wish, find_due, paused_of, refuse_unknown_keys
 from dataflow_assets.cli.interrupts import watching_interrupts
 from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
 from dataflow_assets.cli.outcome import PipelineOutcome
-from dataflow_assets.cli.ranges import range_options
+from dataflow_assets.cli.ranges import pause_option, range_options
 from dataflow_assets.cli.report import report_for
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
+from dataflow_assets.plan.gaps import gaps_of
 from dataflow_assets.tables import utc_now
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @selection_options
 @variable_options
 @range_options
+@pause_option
 @click.option("--max-windows", type=click.IntRange(min=1), help="At most this many windows per pipeline, the oldest ones.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; same as `dataflow plan`.")
 @click.option(
@@ -55,8 +57,8 @@ def command(session: Session, /, **given: Any) -> int:
     """
     session.json = session.json or given["json_lines"]
     variables = read_variables(given["several"], given["single"])
-    chosen = choose(session, given["select"], given["exclude"], variables)
-    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"])
+    chosen = choose(session, given["select"], given["exclude"], variables, near=True)
+    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"], given["even_if_paused"])
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)
     if given["dry_run"]:
@@ -121,6 +123,10 @@ class Run:
         if due.error:
             outcome.status, outcome.error = "failed", due.error
             return self.report.nothing(outcome)
+        self._note_gaps(due)
+        if due.paused:
+            outcome.reason = f"{due.paused}; --even-if-paused runs it all the same"
+            return self.report.nothing(outcome)
         if not due.now:
             outcome.reason = "nothing to do" if due.todos or not self.wish.keys else "no such window"
             return self.report.nothing(outcome)
@@ -128,11 +134,20 @@ class Run:
 
     def due_of(self, pipeline: PipelinePlan) -> Due:
         """What is to be run of a pipeline."""
-        return find_due(self.chosen.project, pipeline, self.wish, now=self.now)
+        return find_due(self.chosen.project, pipeline, self.wish, now=self.now, paused=self._paused.get(pipeline.name, ""))
 
     def close(self) -> None:
         """Let go of the instance and the log file."""
         self._open.close()
+
+    def _note_gaps(self, due: Due) -> None:
+        """Record gaps that nobody has recorded yet, where every window was looked at."""
+        if self.wish.start or self.wish.end or self.wish.keys or not gaps_of(due.todos):
+            return
+        from dataflow_assets.operations.gaps import note_gaps
+
+        if new := note_gaps(self.instance, self.chosen.project, due.pipeline, due.todos, now=self.now):
+            self.report.note(f"{plural(len(new), 'new gap')} in {due.pipeline.name}: dataflow gaps {due.pipeline.name}")
 
     def _failed_upstream(self, pipeline: PipelinePlan) -> str | None:
         return next((other.name for other in self.outcomes if other.name in pipeline.upstream and other.status != "ok"), None)
@@ -164,6 +179,10 @@ class Run:
         self.report.end(outcome)
         if interrupted:
             raise KeyboardInterrupt
+
+    @cached_property
+    def _paused(self) -> dict[str, str]:
+        return paused_of(self.chosen.project, self.chosen.pipelines, self.wish, now=self.now)
 
     @cached_property
     def instance(self) -> dg.DagsterInstance:

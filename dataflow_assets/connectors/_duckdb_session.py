@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.error_kinds import Codes, stream_kind
 from dataflow_assets.errors import ConnectionFailed, DataflowError, ErrorKind, ValueRefused, WriteFailed
+from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement
 
 if TYPE_CHECKING:
     import duckdb
 
 DUCKDB = Dialect("DuckDB", folds_case=True)
+RECORDS = RecordForms(DUCKDB, types={"json": "JSON", "list": "JSON"}, indexes=False)
 ERROR_CODES = Codes(
     "class of the error",
     transient=("IOException", "TransactionException", "InterruptException", "HTTPException"),
