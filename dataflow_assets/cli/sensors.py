@@ -119,10 +119,11 @@ def _preview(chosen: Chosen, pipeline: PipelinePlan, sensor: SensorPlan, instanc
 
     state = states.get(sensor.name)
     status = ("running" if state.is_running else "stopped") if state is not None else sensor.options.status
-    if reason := reason_to_wait(instance, pipeline.name):
+    now = utc_now()
+    if reason := reason_to_wait(instance, chosen.project, pipeline, now=now):
         return Preview(pipeline, sensor, status, reason=reason)
     cursor = getattr(state.instigator_data, "cursor", None) if state is not None else None
-    asked = Evaluation(chosen.plan, chosen.project, pipeline, sensor, instance, utc_now(), store=_Unwritten(instance))
+    asked = Evaluation(chosen.plan, chosen.project, pipeline, sensor, instance, now, store=_Unwritten(instance))
     try:
         decision = evaluate(asked, cursor)
     except Exception as error:  # noqa: BLE001 - whatever a system answers stops this sensor only

@@ -64,9 +64,10 @@ class _Tick:
 
     def __call__(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """One tick. An error that may pass by itself is a skip that says so, and leaves the cursor; any other one fails the tick."""
-        if reason := reason_to_wait(context.instance, self.pipeline.name):
+        now = utc_now()
+        if reason := reason_to_wait(context.instance, self.project, self.pipeline, now=now):
             return dg.SensorResult(skip_reason=reason, cursor=context.cursor)
-        asked = Evaluation(self.plan, self.project, self.pipeline, self.sensor, context.instance, utc_now())
+        asked = Evaluation(self.plan, self.project, self.pipeline, self.sensor, context.instance, now)
         try:
             decision = evaluate(asked, context.cursor)
         except DataflowError as error:

@@ -14,12 +14,13 @@ from functools import cached_property
 
 import dagster as dg
 
-from dataflow_assets.assets.names import FILES_TAG, PIPELINE_TAG, WHY_TAG, tag_value
-from dataflow_assets.assets.partitions import range_tags
+from dataflow_assets.assets.names import FILES_TAG, WHY_TAG
 from dataflow_assets.assets.values import Values
 from dataflow_assets.execution.sensing import DUE, FILES, Decision, Found, Marks, Memory, decide, ledger_marks
 from dataflow_assets.execution.session import RunRequest, Session
-from dataflow_assets.execution.status import ledger_entries, window_status
+from dataflow_assets.execution.ledgers import ledger_entries
+from dataflow_assets.execution.status import window_status
+from dataflow_assets.operations.run_requests import run_requests
 from dataflow_assets.operations.sensors.seen import Seen
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SensorPlan, StepPlan
 from dataflow_assets.plan.windows import WHOLE
@@ -98,19 +99,16 @@ class Evaluation:
         return plan.cadence.window(unit).end <= self.now - timedelta(seconds=plan.lag_seconds)
 
     def run_requests(self, decision: Decision) -> Iterator[dg.RunRequest]:
-        """The runs that a decision asks for: one for all windows, or one for each set of files."""
-        tags = {PIPELINE_TAG: tag_value(self.pipeline.name), WHY_TAG: decision.reason[:_LONGEST_REASON]}
+        """The runs that a decision asks for: one for each piece of windows without a gap, or for each set of files."""
+        tags = {WHY_TAG: decision.reason[:_LONGEST_REASON]}
         batches = [unit for unit in decision.asked if unit.startswith(FILES)]
         for unit in batches:
-            own = decision.memory.waiting[unit]
-            yield dg.RunRequest(run_key=f"{self.sensor.name}:{unit}:{own.tries}", tags={**tags, FILES_TAG: unit.removeprefix(FILES)})
-        keys = [unit for unit in decision.asked if unit not in batches]
-        if not keys:
-            return
-        if plan := self.pipeline.windows:
-            tags |= range_tags(plan, [plan.cadence.window(key) for key in keys])
-        span = keys[0] if len(keys) == 1 else f"{keys[0]}..{keys[-1]}"
-        yield dg.RunRequest(run_key=f"{self.sensor.name}:{span}:{decision.run_key}", tags=tags)
+            key = f"{self.sensor.name}:{unit}:{decision.memory.waiting[unit].tries}"
+            yield from run_requests(self.pipeline, (), key=key, tags={**tags, FILES_TAG: unit.removeprefix(FILES)})
+        if keys := [unit for unit in decision.asked if unit not in batches]:
+            plan = self.pipeline.windows
+            windows = [plan.cadence.window(key) for key in keys] if plan else []
+            yield from run_requests(self.pipeline, windows, key=f"{self.sensor.name}:{decision.run_key}", tags=tags)
 
 
 def evaluate(evaluation: Evaluation, cursor: str | None) -> Decision:

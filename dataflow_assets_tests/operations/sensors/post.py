@@ -6,7 +6,6 @@ expected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ import dagster as dg
 import pytest
 
 from dataflow_assets.assets.names import job_name
+from dataflow_assets.assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from dataflow_assets.operations import sensors
 from dataflow_assets.operations.load import load_project
 from dataflow_assets.spec.load import load
@@ -79,22 +79,18 @@ class Post:
         assert result.success == success, [event.message for event in result.all_events if event.is_failure]
         return result
 
-    def load(self, name: str, pipeline: str) -> int:
-        """Tick, and run what is asked for; how many runs that were."""
+    def load(self, name: str, pipeline: str) -> list[dg.RunRequest]:
+        """Tick, and run what is asked for."""
         requests = self.tick(name)
         for request in requests:
             self.launch(pipeline, request)
-        return len(requests)
+        return requests
 
 
-def windows_of(request: dg.RunRequest) -> Sequence[str]:
-    """The keys of the windows at either end of what a request asks for, and of all where there are gaps."""
-    tags = request.tags
-    if key := tags.get("dagster/partition"):
-        return [key]
-    if several := tags.get("dataflow/windows"):
-        import json
-
-        found: list[str] = json.loads(several)
-        return found
-    return [tags["dagster/asset_partition_range_start"], tags["dagster/asset_partition_range_end"]]
+def windows_of(*requests: dg.RunRequest) -> list[str]:
+    """The keys at either end of each piece of windows that is asked for."""
+    keys = []
+    for request in requests:
+        ends = [request.tags.get(tag) for tag in (PARTITION_TAG, RANGE_START_TAG, RANGE_END_TAG)]
+        keys += [key for key in ends if key is not None]
+    return keys
