@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from dataflow_assets.execution.checking import begin_checks, finish_checks
 from dataflow_assets.execution.events import Event, Progress
 from dataflow_assets.execution.fingerprints import short_version
 from dataflow_assets.execution.session import Rendered, Session
+from dataflow_assets.execution.sightings import known_sightings
 from dataflow_assets.execution.splitting import judge_published, set_aside
 from dataflow_assets.execution.work import Work, step_context
 from dataflow_assets.failpoints import failpoint
@@ -88,7 +90,7 @@ def read_request(session: Session, step: StepPlan, window: Window | None, render
 def _resume(work: Work, step: StepPlan, fingerprint: str) -> Stage | None:
     """The verified stage of an earlier attempt; its rows pass the checks while they are verified."""
     stage = adopt_stage(work.attempt, step.id, fingerprint)
-    if stage is None:
+    if stage is None or _has_changed_since(work, step, stage):
         return None
     running = begin_checks(work, step, stage.schema)
     if not verify_stage(stage, observers=running.observers):
@@ -97,6 +99,15 @@ def _resume(work: Work, step: StepPlan, fingerprint: str) -> Stage | None:
     set_aside(work, step, running, stage)
     work.resumed.add(step.id)
     return stage
+
+
+def _has_changed_since(work: Work, step: StepPlan, stage: Stage) -> bool:
+    """Whether somebody has looked at the source after a stage was read, and found other rows: then it is read anew."""
+    if work.pipeline.late_data is None or step.id not in work.pipeline.late_data.sources or not stage.receipt.begun:
+        return False
+    session = work.session
+    seen = session.shared("sightings", lambda: known_sightings(session.project, session.pipeline.name)).get((work.key, step.id))
+    return seen is not None and bool(seen.sentence) and seen.at > datetime.fromisoformat(stage.receipt.begun)
 
 
 def _write(
