@@ -6,6 +6,7 @@ repository, it is the example. Not here: anything about it (`operations.load`).
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,7 +22,9 @@ _EXAMPLE = Path(__file__).parent.parent / "examples" / "nyc_flights"
 @dg.definitions
 def defs() -> dg.Definitions:
     """The code location."""
-    return load_project(_project_file())
+    definitions = load_project(_project_file())
+    gc.freeze()  # what a code server holds for good is not looked through for garbage again
+    return definitions
 
 
 def _project_file() -> Path:

@@ -10,9 +10,8 @@ import os
 from collections.abc import Iterable, Sequence
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as PipelineJob
 
-from dataflow_assets.assets.names import PIPELINE_TAG, job_name, tag_value
+from dataflow_assets.assets.jobs import PipelineJob, pipeline_job
 from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
 from dataflow_assets.assets.placeholders import Broken, placeholders
 from dataflow_assets.assets.requests import Listener
@@ -33,7 +32,8 @@ def build_definitions(
     Raises PlanError instead of making placeholders while `dagster definitions validate` or `dg check defs` runs.
     """
     around = Surroundings.of(plan, project)
-    broken, assets, jobs = list(failures), [], []
+    broken, assets = list(failures), list[dg.AssetsDefinition]()
+    jobs: list[PipelineJob] = []
     for pipeline in plan.pipelines:
         try:
             built = pipeline_assets(pipeline, around, listen=listen)
@@ -53,30 +53,26 @@ def build_definitions(
     )
 
 
-def pipeline_job(pipeline: PipelinePlan) -> PipelineJob:
-    """The job that materializes one pipeline with its checks."""
-    return dg.define_asset_job(
-        job_name(pipeline.name),
-        selection=dg.AssetSelection.assets(*(dg.AssetKey(step.asset_key) for step in pipeline.steps)),
-        description=pipeline.description or None,
-        tags={PIPELINE_TAG: tag_value(pipeline.name)},
-    )
-
-
 def executor_of(project: Project) -> dg.ExecutorDefinition:
     """In-process unless the project says otherwise: a spawned step costs 1.75 s of processor time."""
+    if project.model.executor == "celery":
+        from dataflow_assets.assets.celery_app import celery_executor
+
+        return celery_executor()
     return dg.multiprocess_executor if project.model.executor == "multiprocess" else dg.in_process_executor
 
 
-def _source_tables(plan: ProjectPlan, project: Project) -> Iterable[dg.AssetSpec]:
+def _source_tables(plan: ProjectPlan, project: Project) -> Iterable[dg.AssetsDefinition]:
+    """A definition for each: loose specs become one definition together, and all of it part of every job that reads one of them."""
     for key in plan.external:
-        yield dg.AssetSpec(
+        spec = dg.AssetSpec(
             key,
             group_name=SOURCES_GROUP,
             kinds=_kinds(key, project),
             metadata={"dagster/table_name": ".".join(key)},
             description=f"Read by pipelines of {plan.name}; no pipeline publishes it.",
         )
+        yield dg.AssetsDefinition(specs=[spec])
 
 
 def _kinds(key: AssetPath, project: Project) -> set[str]:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
-from dataflow_assets.assets.build import pipeline_job
+from dataflow_assets.assets.drivers import this_driver
 from dataflow_assets.assets.instance import open_instance, provision_pools
-from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, REPLAY_TAG, job_name, tag_value
+from dataflow_assets.assets.jobs import pipeline_job
+from dataflow_assets.assets.names import DRIVER_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, REPLAY_TAG, job_name, tag_value
 from dataflow_assets.assets.partitions import partitions_of, pieces, range_tags
 from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
 from dataflow_assets.errors import DataflowError, Interrupted, RunFailed
@@ -25,6 +26,7 @@ from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
 from dataflow_assets.plan.pools import project_pools
 from dataflow_assets.secrets import looks_secret, mask
 from dataflow_assets.spec.project import Project
+from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import Window
 
 if TYPE_CHECKING:
@@ -81,16 +83,18 @@ def execute(
     full_refresh: bool = False,
     checks_only: bool = False,
     replay: bool = False,
+    tags: Mapping[str, str] | None = None,
 ) -> list[PipelineResult]:
     """Run pipelines, upstream ones first: `windows` names each pipeline and what to run of it, `(None,)` without windows.
 
     `steps` narrows a pipeline to some of its steps; with `checks_only` just their checks run, and nothing is materialized.
-    `replay`: for the sake of quarantined rows, see `RunRequest`. A pipeline whose upstream failed is skipped, the others go on.
-    Each run is in the instance with its events, and can be re-executed from the UI of this code location. An interrupt ends the
-    run and gives the status `interrupted` to it and `skipped` to the rest.
+    `replay`: for the sake of quarantined rows, see `RunRequest`. `tags`: further ones for each run. A pipeline whose upstream failed is
+    skipped, the others go on. Each run is in the instance with its events, and can be re-executed from the UI of this code location.
+    An interrupt ends the run and gives the status `interrupted` to it and `skipped` to the rest.
     """
     opened = instance or open_instance(project)
     results: dict[str, PipelineResult] = {}
+    driver = this_driver(now=utc_now()).tag
     provision_pools(opened, project_pools(plan).values())
     try:
         for pipeline in plan.pipelines:
@@ -100,13 +104,38 @@ def execute(
                     results[pipeline.name] = PipelineResult(pipeline.name, "skipped", reason=reason)
                     continue
                 chosen = (steps or {}).get(pipeline.name)
-                marks = _marks(full_refresh=full_refresh, replay=replay)
+                marks = {**(tags or {}), DRIVER_TAG: driver, **_marks(full_refresh=full_refresh, replay=replay)}
                 task = _Task(project, pipeline, windows[pipeline.name], chosen, checks_only, marks)
                 results[pipeline.name] = _run_pipeline(plan, task, opened, _Watch(on_event))
     finally:
         if instance is None:
             opened.dispose()
     return list(results.values())
+
+
+def was_interrupted(result: PipelineResult) -> bool:
+    """Whether Ctrl-C ended the run; Dagster records a step that it stopped as failed, with an error of this name."""
+    return result.status == "interrupted" or (result.status == "failed" and "DagsterExecutionInterruptedError" in str(result.error))
+
+
+def queue(
+    plan: ProjectPlan,
+    project: Project,
+    pipeline: PipelinePlan,
+    *,
+    windows: Sequence[Window | None],
+    instance: dg.DagsterInstance,
+    steps: frozenset[str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """Put a run into the queue of Dagster's daemon, which starts it as the limits of the instance allow; returns its id."""
+    from dagster._core.run_coordinator.base import SubmitRunContext
+
+    task = _Task(project, pipeline, windows, steps, False, tags or {})
+    run = _create_run(_job(plan, task, _Watch(None)), task, instance, run_config={})
+    # the queue only notes the run; its daemon looks the job up in its own workspace
+    instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))  # type: ignore[arg-type]
+    return run.run_id
 
 
 def _reason_to_skip(pipeline: PipelinePlan, results: Mapping[str, PipelineResult], *, checks_only: bool) -> str:
@@ -183,14 +212,16 @@ def _run_piece(plan: ProjectPlan, task: _Task, instance: dg.DagsterInstance, wat
     return _result(task.pipeline, instance, run.run_id, watch, message)
 
 
-def _create_run(job: dg.JobDefinition, task: _Task, instance: dg.DagsterInstance) -> dg.DagsterRun:
+def _create_run(
+    job: dg.JobDefinition, task: _Task, instance: dg.DagsterInstance, *, run_config: Mapping[str, object] = _QUIET
+) -> dg.DagsterRun:
     from dagster._core.execution.api import create_execution_plan
     from dagster._core.snap import snapshot_from_execution_plan
 
     assets, checks = task.selection
     tags, origin = _tags(task), _origin(task.pipeline)
     if not task.checks_only:
-        return instance.create_run_for_job(job, run_config=_QUIET, tags=tags, asset_selection=assets, remote_job_origin=origin)
+        return instance.create_run_for_job(job, run_config=run_config, tags=tags, asset_selection=assets, remote_job_origin=origin)
     # create_run_for_job knows no checks: a re-execution of its run from the UI would load everything
     plan = create_execution_plan(job, run_config=_QUIET, tags=tags)
     return instance.create_run(

@@ -34,8 +34,13 @@ _INTEGERS = range(-(2**53), 2**53)  # what survives the way through JSON into a 
 
 def code_reference(place: Place, root: Path, label: str) -> dict[str, Any]:
     """Static metadata: the file and line where a step is written."""
-    reference = dg.LocalFileCodeReference(file_path=str((root / place.file).resolve()), line_number=max(place.line, 1), label=label)
+    reference = dg.LocalFileCodeReference(file_path=_resolved(root, place.file), line_number=max(place.line, 1), label=label)
     return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+
+
+@lru_cache(maxsize=64)
+def _resolved(root: Path, file: str) -> str:
+    return str((root / file).resolve())
 
 
 def materialized(event: StepFinished, step: StepPlan, *, window: Window | None, inputs: Sequence[dg.AssetKey]) -> dict[str, Any]:

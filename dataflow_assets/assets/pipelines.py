@@ -16,7 +16,7 @@ from dataflow_assets.assets.contracts import contract_tags, promised
 from dataflow_assets.assets.metadata import code_reference
 from dataflow_assets.assets.names import PIPELINE_TAG, group_name, op_name, owner, tag_value, tags_of
 from dataflow_assets.assets.partitions import mapping_between, partitions_of
-from dataflow_assets.assets.recording import Yielded, record
+from dataflow_assets.assets.recording import record
 from dataflow_assets.assets.requests import Listener, PipelineOp
 from dataflow_assets.plan.model import AssetPath, PipelinePlan, ProjectPlan, StepPlan
 from dataflow_assets.spec.project import Project
@@ -61,7 +61,7 @@ def pipeline_assets(pipeline: PipelinePlan, around: Surroundings, *, listen: Lis
             op_tags={PIPELINE_TAG: tag_value(pipeline.name)},
             pool=pool_of(pipeline),
         )
-        def steps(context: dg.AssetExecutionContext) -> Iterator[Yielded]:
+        def steps(context: dg.AssetExecutionContext) -> Iterator[Any]:  # Dagster looks into what is said of each pipeline's yields
             yield from record(context, op)
 
     outputs.update(steps.output_names_by_entity_key)

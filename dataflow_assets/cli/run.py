@@ -17,21 +17,21 @@ import click
 
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.closing import close
-from dataflow_assets.cli.due import Due, Wish, find_due, refuse_unknown_keys
+from dataflow_assets.cli.due import Due, Wish, find_due, paused_of, refuse_unknown_keys
 from dataflow_assets.cli.interrupts import watching_interrupts
 from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
 from dataflow_assets.cli.outcome import PipelineOutcome
-from dataflow_assets.cli.ranges import range_options
+from dataflow_assets.cli.ranges import pause_option, range_options
 from dataflow_assets.cli.report import report_for
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
+from dataflow_assets.plan.gaps import gaps_of
 from dataflow_assets.tables import utc_now
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from dataflow_assets.assets.execute import PipelineResult
     from dataflow_assets.plan.model import PipelinePlan
 
 
@@ -39,8 +39,12 @@ if TYPE_CHECKING:
 @selection_options
 @variable_options
 @range_options
+@pause_option
 @click.option("--max-windows", type=click.IntRange(min=1), help="At most this many windows per pipeline, the oldest ones.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; same as `dataflow plan`.")
+@click.option(
+    "--alerts", is_flag=True, help="Tell at the end what is to be told, as the sensor of alerts does where Dagster's daemon runs."
+)
 @click.option("--json-lines", is_flag=True, help="Print one JSON document per event as it happens; the last one is that of --json.")
 @click.pass_obj
 def command(session: Session, /, **given: Any) -> int:
@@ -52,22 +56,22 @@ def command(session: Session, /, **given: Any) -> int:
     """
     session.json = session.json or given["json_lines"]
     variables = read_variables(given["several"], given["single"])
-    chosen = choose(session, given["select"], given["exclude"], variables)
-    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"])
+    chosen = choose(session, given["select"], given["exclude"], variables, near=True)
+    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"], given["even_if_paused"])
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)
     if given["dry_run"]:
         from dataflow_assets.cli.plan import print_plan
 
         return print_plan(session, chosen, wish, now=now)
-    return Run(session, chosen, wish, now=now, stream=given["json_lines"]).go()
+    return Run(session, chosen, wish, now=now, stream=given["json_lines"], alerts=given["alerts"]).go()
 
 
 class Run:
     """One call of `dataflow run`."""
 
-    def __init__(self, session: Session, chosen: Chosen, wish: Wish, *, now: datetime, stream: bool) -> None:
-        self.session, self.chosen, self.wish, self.now = session, chosen, wish, now
+    def __init__(self, session: Session, chosen: Chosen, wish: Wish, *, now: datetime, stream: bool, alerts: bool = False) -> None:
+        self.session, self.chosen, self.wish, self.now, self._alerts = session, chosen, wish, now, alerts
         self.outcomes: list[PipelineOutcome] = []
         self._open = ExitStack()
         self.report = report_for(session, total=len(chosen.pipelines), stream=stream)
@@ -89,6 +93,10 @@ class Run:
             self._interrupted()
         finally:
             self.report.close()
+            if self._alerts:
+                from dataflow_assets.cli.alerting import tell_of_run
+
+                tell_of_run(self.session, self.chosen.project, self.instance, self.outcomes)
             self._open.close()
         return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=time.perf_counter() - started)
 
@@ -106,21 +114,34 @@ class Run:
         if culprit := self._failed_upstream(pipeline):
             outcome.status, outcome.reason = "skipped", f"{culprit} did not succeed"
             return self.report.nothing(outcome)
-        due = find_due(self.chosen.project, pipeline, self.wish, now=self.now)
+        due = find_due(self.chosen.project, pipeline, self.wish, now=self.now, paused=self._paused.get(pipeline.name, ""))
         outcome.waiting = due.waiting
         if due.error:
             outcome.status, outcome.error = "failed", due.error
+            return self.report.nothing(outcome)
+        self._note_gaps(due)
+        if due.paused:
+            outcome.reason = f"{due.paused}; --even-if-paused runs it all the same"
             return self.report.nothing(outcome)
         if not due.now:
             outcome.reason = "nothing to do" if due.todos or not self.wish.keys else "no such window"
             return self.report.nothing(outcome)
         return self._execute(due, outcome)
 
+    def _note_gaps(self, due: Due) -> None:
+        """Record gaps that nobody has recorded yet, where every window was looked at."""
+        if self.wish.start or self.wish.end or self.wish.keys or not gaps_of(due.todos):
+            return
+        from dataflow_assets.operations.gaps import note_gaps
+
+        if new := note_gaps(self.instance, self.chosen.project, due.pipeline, due.todos, now=self.now):
+            self.report.note(f"{plural(len(new), 'new gap')} in {due.pipeline.name}: dataflow gaps {due.pipeline.name}")
+
     def _failed_upstream(self, pipeline: PipelinePlan) -> str | None:
         return next((other.name for other in self.outcomes if other.name in pipeline.upstream and other.status != "ok"), None)
 
     def _execute(self, due: Due, outcome: PipelineOutcome) -> None:
-        from dataflow_assets.assets.execute import execute
+        from dataflow_assets.assets.execute import execute, was_interrupted
 
         outcome.planned = due.now
         self.report.begin(due.pipeline, due.now)
@@ -148,13 +169,12 @@ class Run:
             raise KeyboardInterrupt
 
     @cached_property
+    def _paused(self) -> dict[str, str]:
+        return paused_of(self.chosen.project, self.chosen.pipelines, self.wish, now=self.now)
+
+    @cached_property
     def instance(self) -> dg.DagsterInstance:
         """The project's Dagster instance, opened when the first pipeline runs."""
         from dataflow_assets.assets.instance import open_instance
 
         return self._open.enter_context(open_instance(self.chosen.project))
-
-
-def was_interrupted(result: PipelineResult) -> bool:
-    """Whether Ctrl-C ended the run; Dagster records a step that it stopped as failed, with an error of this name."""
-    return result.status == "interrupted" or (result.status == "failed" and "DagsterExecutionInterruptedError" in str(result.error))

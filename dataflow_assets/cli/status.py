@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
+from dataflow_assets.cli.due import Wish, paused_of
 from dataflow_assets.cli.failures import FAILED, OK, describe, explain
 from dataflow_assets.cli.ranges import collapse, interval
 from dataflow_assets.cli.terminal import Session, plural, table
@@ -21,6 +22,7 @@ from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.tables import LedgerEntry, utc_now
 
 _PUBLISHED = {"published", "reopened", "stale"}
+_STATES = ("published", "missing", "stale", "failed", "reopened", "gap", "skipped")
 _DUE = {"missing", "failed"}
 _HEADER = ("PIPELINE", "PUBLISHED", "MISSING", "STALE", "FAILED", "LAST WINDOW", "ROWS", "PUBLISHED AT", "GENERATION")
 
@@ -36,7 +38,8 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
     """
     chosen = choose(session, select, exclude, read_variables(several, single))
     now = utc_now()
-    reports = [_report(chosen, pipeline, now=now) for pipeline in chosen.pipelines]
+    paused = paused_of(chosen.project, chosen.pipelines, Wish(), now=now)
+    reports = [{**_report(chosen, pipeline, now=now), "paused": paused.get(pipeline.name)} for pipeline in chosen.pipelines]
     code = FAILED if any(report["error"] for report in reports) else OK
     session.emit({"ok": code == OK, "project": chosen.project.model.project_name, "now": now, "pipelines": reports})
     if not session.json:
@@ -69,10 +72,10 @@ def _counts(pipeline: PipelinePlan, todos: Sequence[WindowTodo]) -> dict[str, An
     return {
         "windowed": cadence is not None,
         "due": sum(todo.run for todo in todos),
-        "windows": {state: sum(todo.state == state for todo in todos) for state in ("published", "missing", "stale", "failed", "reopened")},
+        "windows": {state: sum(todo.state == state for todo in todos) for state in _STATES},
         "last_published": published[-1].key if published else None,
         "last_published_range": interval(published[-1].window, cadence) if cadence and published and published[-1].window else None,
-        "gaps": [item.text(cadence) for item in collapse(todos) if item.first.state not in _PUBLISHED] if cadence else [],
+        "gaps": [item.text(cadence) for item in collapse(todos) if item.first.state not in {*_PUBLISHED, "skipped"}] if cadence else [],
     }
 
 
@@ -94,8 +97,14 @@ def _print(session: Session, chosen: Chosen, reports: Sequence[Mapping[str, Any]
     for line in table([_row(report) for report in reports if not report["error"]], header=_HEADER):
         session.say(line)
     for report in reports:
+        if report["paused"]:
+            session.say(click.style(f"  {report['name']}: {report['paused']}", fg="yellow"))
         for gap in report.get("gaps", [])[:3]:
             session.say(f"  {report['name']}: not published {gap}")
+        if lost := report.get("windows", {}).get("gap"):
+            session.say(f"  {report['name']}: {plural(lost, 'window')} out of reach, never published: dataflow gaps {report['name']}")
+        if left := report.get("windows", {}).get("skipped"):
+            session.say(f"  {report['name']}: {plural(left, 'window')} skipped on purpose: dataflow plan --select {report['name']}")
         if aside := sum(endpoint["quarantined"] for endpoint in report.get("endpoints", [])):
             session.say(f"  {report['name']}: {plural(aside, 'row')} in quarantine: dataflow quarantine list {report['name']}")
         if report["error"]:

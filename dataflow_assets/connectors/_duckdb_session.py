@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.errors import ConnectionFailed, DataflowError, ValueRefused, WriteFailed
+from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement
 
 if TYPE_CHECKING:
     import duckdb
 
 DUCKDB = Dialect("DuckDB", folds_case=True)
+RECORDS = RecordForms(DUCKDB, types={"json": "JSON", "list": "JSON"}, indexes=False)
 _LINGER_SECONDS = 0.25
 _POLL_SECONDS = 0.02
 

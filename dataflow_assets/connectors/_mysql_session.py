@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
+from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement, on_duplicate_key
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ MYSQL = Dialect(
     adding="ADD COLUMN",
     retyping="MODIFY COLUMN {column} {kind} {null}",
 )
+RECORDS = RecordForms(MYSQL, types={"json": "JSON", "list": "JSON"})
 
 STRICT = "STRICT_ALL_TABLES,STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 _ZONE = "time_zone = '+00:00', autocommit = 1"

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
+from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement
 from dataflow_assets.tables import TableName
 
@@ -31,6 +32,23 @@ SNOWFLAKE = Dialect(
     integer_type="NUMBER(19,0)",
     instant_type="TIMESTAMP_LTZ",
     conflict=lambda *_: "",  # there is no such form; who inserts holds the ledger
+)
+
+
+class UnquotedDialect(Dialect):
+    """Names as Snowflake reads them without quotes, in upper case, so that whoever asks need not quote them."""
+
+    def quote(self, name: str) -> str:
+        """The name in upper case and quotes."""
+        return super().quote(name.upper())
+
+
+RECORDS = RecordForms(
+    UnquotedDialect(**{item.name: getattr(SNOWFLAKE, item.name) for item in fields(Dialect)}),
+    types={"json": "VARIANT", "list": "ARRAY"},
+    around={"json": "PARSE_JSON({})", "list": "PARSE_JSON({})::ARRAY"},
+    row="SELECT {}",  # VALUES takes no functions
+    indexes=False,
 )
 _MISSING = 2003
 _IDLE_SECONDS = 30

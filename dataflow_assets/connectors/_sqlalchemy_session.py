@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.secrets import register_secret
+from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement, on_conflict, on_duplicate_key
 
 if TYPE_CHECKING:
@@ -98,6 +99,19 @@ def sql_dialect(given: sa.Dialect) -> Dialect:
     if given.name != "postgresql":
         return replace(made, folds_case=True, adding="ADD")  # without COLUMN, which not every dialect has there
     return replace(made, instant_type="TIMESTAMP WITH TIME ZONE", instant=lambda moment: moment)
+
+
+def records(dialect: Dialect) -> RecordForms:
+    """How records are written: JSON and days as text, for not every dialect has types of their own for them."""
+    schemas = dialect.name in {"postgresql", "cockroachdb", "mysql", "mariadb"}
+    return RecordForms(
+        dialect,
+        types={"date": dialect.key_text_type},
+        date=lambda day: day.isoformat(),
+        first_rows=" OFFSET 0 ROWS FETCH NEXT {} ROWS ONLY" if dialect.name in {"oracle", "mssql", "db2"} else " LIMIT {}",
+        make_schema="CREATE SCHEMA IF NOT EXISTS {}" if schemas else "",
+        indexes=schemas or dialect.name == "sqlite",
+    )
 
 
 def for_driver(statement: Statement, paramstyle: str) -> tuple[str, tuple[Any, ...] | dict[str, Any]]:

@@ -12,6 +12,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from dataflow_assets import discovery
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.connections import open_connector, validated
@@ -141,7 +143,9 @@ class Session:
             self._connectors[name] = open_connector(self.project, self.pipeline, connection, kind=kind, context=self.context(None))
         return self._connectors[name]
 
-    def render(self, step: StepPlan, model: type[Any], context: TemplateContext, *, config: Mapping[str, Any] | None = None) -> Rendered:
+    def render(
+        self, step: StepPlan, model: type[BaseModel], context: TemplateContext, *, config: Mapping[str, Any] | None = None
+    ) -> Rendered:
         """The step's options for one window. Raises TemplateError or DataflowError."""
         raw = rendered_config(step.config if config is None else config, context, sql_fields=sql_fields(model), quote_identifier=_quote)
         where = f"{step.place} step {self.pipeline.name}.{step.id}"

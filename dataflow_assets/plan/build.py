@@ -26,12 +26,28 @@ from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.writes import clashes
 from dataflow_assets.spec.project import Project
 from dataflow_assets.spec.retries import joined
+from dataflow_assets.windows import parse_duration
 
 if TYPE_CHECKING:
     from dataflow_assets.plan.contracts import Bound
 
-Published = Sequence[tuple[TableRef, str, AssetPath]]
-"""Every table that a pipeline publishes: its address, the pipeline, the endpoint's asset key."""
+
+class _Publications:
+    """Every table that pipelines publish, with the pipeline and the endpoint's asset key, to be found by its address."""
+
+    def __init__(self, drafts: Sequence[PipelineDraft]) -> None:
+        self.all: list[tuple[TableRef, str, AssetPath]] = [
+            (table, draft.name, asset_key(draft.name, draft.steps[step].model)) for draft in drafts for step, table in draft.writes.items()
+        ]
+        self._files = [found for found in self.all if found[0].is_file]
+        self._at: dict[tuple[str, str, str], list[tuple[TableRef, str, AssetPath]]] = {}
+        for found in self.all:
+            self._at.setdefault(found[0].identity, []).append(found)
+
+    def read_by(self, table: TableRef) -> list[tuple[str, AssetPath]]:
+        """Who publishes what reading `table` reads; a pattern of files may be published by several."""
+        candidates = self._files if table.is_file and self._files else self._at.get(table.identity, ())
+        return [(name, key) for target, name, key in candidates if table.is_read_from(target)]
 
 
 def build_plan(project: Project, *, external: bool = True) -> ProjectPlan:
@@ -85,9 +101,13 @@ class _Edges:
 
     def __init__(self) -> None:
         self.upstream: dict[str, dict[str, None]] = {}
-        self.reads: dict[tuple[str, str], dict[AssetPath, None]] = {}
+        self.reads: dict[str, dict[str, dict[AssetPath, None]]] = {}
         self.external: dict[AssetPath, None] = {}
         self.looks_at: dict[str, dict[str, None]] = {}
+
+    def reads_of(self, pipeline: str, step: str) -> dict[AssetPath, None]:
+        """What a step reads, to be added to."""
+        return self.reads.setdefault(pipeline, {}).setdefault(step, {})
 
 
 def _bound(project: Project, drafts: Sequence[PipelineDraft]) -> tuple[Sequence[Bound], Mapping[str, Sequence[Problem]]]:
@@ -182,13 +202,11 @@ def _refuse_unknown_upstream(project: Project, drafts: Sequence[PipelineDraft]) 
 
 def _find_edges(root: Path, drafts: Sequence[PipelineDraft], *, external: bool) -> _Edges:
     edges = _Edges()
-    published = [
-        (table, draft.name, asset_key(draft.name, draft.steps[step].model)) for draft in drafts for step, table in draft.writes.items()
-    ]
+    published = _Publications(drafts)
     for draft in drafts:
         edges.upstream[draft.name] = dict.fromkeys(draft.model.depends_on)
         for step, reads in draft.reads.items():
-            if not external and reads.sql is not None and not any(mentions(reads.sql, table) for table, *_ in published):
+            if not external and reads.sql is not None and not any(mentions(reads.sql, table) for table, *_ in published.all):
                 continue
             for table in tables_of(draft.steps[step], reads, root):
                 _connect(edges, draft.name, step, table, published, external=external)
@@ -211,12 +229,12 @@ def _connect_references(drafts: Sequence[PipelineDraft], edges: _Edges) -> None:
             if name != draft.name:
                 edges.upstream[draft.name][name] = None
                 model = next(item for item in models[name].steps if item.id == endpoint)
-                edges.reads.setdefault((draft.name, step.id), {})[asset_key(name, model)] = None
+                edges.reads_of(draft.name, step.id)[asset_key(name, model)] = None
 
 
-def _connect(edges: _Edges, pipeline: str, step: str, table: TableRef, published: Published, *, external: bool) -> None:
-    writers = [(name, key) for target, name, key in published if table.is_read_from(target)]
-    reads = edges.reads.setdefault((pipeline, step), {})
+def _connect(edges: _Edges, pipeline: str, step: str, table: TableRef, published: _Publications, *, external: bool) -> None:
+    writers = published.read_by(table)
+    reads = edges.reads_of(pipeline, step)
     for name, key in writers:
         if name != pipeline:  # reading what the pipeline itself publishes is last run's state, not an edge
             edges.upstream[pipeline][name] = None
@@ -275,7 +293,7 @@ def _pipeline_plan(draft: PipelineDraft, edges: _Edges, bound: Sequence[Bound]) 
 
 def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
     model = draft.model
-    reads: Mapping[str, tuple[AssetPath, ...]] = {step: tuple(found) for (name, step), found in edges.reads.items() if name == draft.name}
+    reads: Mapping[str, tuple[AssetPath, ...]] = {step: tuple(found) for step, found in edges.reads.get(draft.name, {}).items()}
     return PipelinePlan(
         name=draft.name,
         steps=draft.step_plans(reads),
@@ -291,6 +309,7 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         schedule=draft.schedule,
         freshness=model.freshness,
         retries=joined(model.retries, draft.default_retries),
+        expected_seconds={name: parse_duration(phase.expected_run_duration).total_seconds() for name, phase in model.phases.items()},
         upstream=tuple(edges.upstream[draft.name]),
         late_data=draft.late_data,
         pools=draft.pools,

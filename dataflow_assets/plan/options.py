@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import AliasChoices, BaseModel, ValidationError
@@ -62,7 +63,8 @@ def check_options(model: type[BaseModel], raw: Mapping[str, Any]) -> Checked:
             return Checked(found, strangers)
 
 
-def known_keys(model: type[BaseModel]) -> dict[str, str]:
+@cache
+def known_keys(model: type[BaseModel]) -> Mapping[str, str]:
     """Every key the model takes, older names included, with the field each one fills."""
     keys: dict[str, str] = {}
     for name, info in model.model_fields.items():

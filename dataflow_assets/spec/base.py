@@ -7,6 +7,7 @@ files beside it).
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
@@ -21,6 +22,7 @@ class SqlMarker:
 SqlText = Annotated[str, SqlMarker()]
 
 
+@cache
 def sql_fields(model: type[BaseModel]) -> frozenset[str]:
     """The names (and aliases) of a model's `SqlText` fields, also optional ones."""
     found: set[str] = set()
