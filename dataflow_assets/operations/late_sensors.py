@@ -21,7 +21,7 @@ from dataflow_assets.execution.late_data import LateWindow, look_for_late_data
 from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.operations.late_data import Reopened, find_reopened, report
 from dataflow_assets.operations.run_requests import run_requests
-from dataflow_assets.operations.schedules import reason_for_silence
+from dataflow_assets.operations.silence import reason_for_silence
 from dataflow_assets.plan.late_data import may_be_reopened
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
 from dataflow_assets.spec.project import Project
@@ -135,7 +135,7 @@ class Tick:
         reopened = find_reopened(self.project, self.pipeline, now=self.now)
         if not reopened.windows:
             return "no window is reopened"
-        if self.pipeline.schedule and (silent := reason_for_silence(self.pipeline, self.pipeline.schedule, now=self.now)):
+        if silent := reason_for_silence(self.instance, self.project, self.pipeline, now=self.now):
             return silent
         if running := self._run_ids(_UNFINISHED):
             return f"run {running[0]} of {self.pipeline.name} has not ended"
