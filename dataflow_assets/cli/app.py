@@ -41,6 +41,8 @@ VERBS = {
     "list": Verb("listing", "List pipelines, steps, tags or kinds."),
     "show": Verb("show", "Show one pipeline or step, resolved, with a sample of its rows."),
     "status": Verb("status", "Show what is published, missing and failed."),
+    "pause": Verb("pause", "Leave pipelines alone for a while, or until further notice."),
+    "unpause": Verb("unpause", "End the pauses of pipelines."),
     "gaps": Verb("gaps", "List windows that were never loaded: out of reach, or between published ones."),
     "history": Verb("history", "List every attempt at a window with its phases; explain one; remove old ones."),
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
@@ -49,9 +51,11 @@ VERBS = {
     "schema": Verb("schema", "Print the JSON Schema of project files; show, diff and infer the columns of targets."),
     "anomalies": Verb("anomalies", "List and acknowledge what metric checks flagged; try settings on the past."),
     "contract": Verb("contract", "List, compare and accept the contracts of datasets."),
+    "health": Verb("health", "Answer liveness, readiness and Prometheus metrics over HTTP, or once."),
     "alerts": Verb("alerts", "Try the channels of alerts; see what was told and what is open; mute a pipeline."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
     "instance": Verb("instance", "Show and choose Dagster's storage, launcher and limits; make it ready."),
+    "worker": Verb("worker", "Start a Celery worker, for runs on several hosts."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),
 }
 

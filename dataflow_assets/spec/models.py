@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 
 from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
+from dataflow_assets.spec.celery import CeleryOptions
 from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
 from dataflow_assets.spec.late_data import LateData
 from dataflow_assets.spec.query_windows import WindowOptions
@@ -210,9 +211,10 @@ class ProjectModel(Model):
         None, description="how windows are tried again after a transient failure, where a pipeline does not say otherwise"
     )
     drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
-    executor: Literal["in_process", "multiprocess"] = Field(
-        "in_process", description="how Dagster runs a job: in the run's own process, or each op in a process of its own"
+    executor: Literal["in_process", "multiprocess", "celery"] = Field(
+        "in_process", description="how Dagster runs a job: in the run's own process, each op in a process of its own, or on Celery workers"
     )
+    celery: CeleryOptions = Field(default_factory=CeleryOptions, description="how Celery workers take work")
 
     @field_validator("timezone")
     @classmethod
