@@ -183,6 +183,15 @@ class AlertPlan:
 
 
 @dataclass(frozen=True)
+class AutomationPlan:
+    """What makes a pipeline run besides a clock: `on_new_inputs`, `on_missing`."""
+
+    when: tuple[str, ...]
+    running: bool = False
+    check_every: str = "30s"
+
+
+@dataclass(frozen=True)
 class PipelinePlan:
     """One pipeline, resolved; `steps` are in the order they run, endpoints as late as their dependents allow."""
 
@@ -199,6 +208,7 @@ class PipelinePlan:
     group: str = "default"
     description: str = ""
     schedule: SchedulePlan | None = None
+    automation: AutomationPlan | None = None
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
     expected_seconds: Mapping[str, float] = field(default_factory=dict)

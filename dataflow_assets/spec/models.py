@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
+from dataflow_assets.spec.automation import Automation
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
 from dataflow_assets.spec.celery import CeleryOptions
 from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
@@ -113,6 +114,7 @@ class PipelineModel(Model):
     schedule: Schedule = Field(
         None, description="when it runs by itself: cron, a list of cron, @daily, every 10 min, windows, or a mapping"
     )
+    automation: Automation = Field(None, description="runs it because of its inputs: on_new_inputs, on_missing, or a mapping")
     owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
