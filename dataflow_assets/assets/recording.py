@@ -6,6 +6,8 @@ Here: events into materializations and check evaluations, and how the run ends. 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +23,15 @@ from dataflow_assets.assets.requests import PipelineOp, asked_of, requests_of
 from dataflow_assets.assets.shown_errors import masked
 from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import DataflowError, Place
+from dataflow_assets.execution.drive import open_drive
 from dataflow_assets.execution.events import CheckEvaluated, StepFinished, WindowFailed
+from dataflow_assets.execution.journal import Journal
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.protocols import Severity
 from dataflow_assets.secrets import mask
 from dataflow_assets.windows import Window
 
+_log = logging.getLogger(__name__)
 _SHOWN_FAILURES = 50
 
 Yielded = dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
@@ -48,6 +53,8 @@ def record(context: dg.AssetExecutionContext, op: PipelineOp) -> Iterator[Yielde
         if op.listen is not None:  # somebody at a terminal pressed Ctrl-C: a cancelled run, not a failed one
             context.instance.report_run_canceling(context.run)
         raise
+    finally:
+        recorder.drive.close()
     yield from recorder.close()
 
 
@@ -59,11 +66,23 @@ class _Recorder:
         self.failures: list[WindowFailed] = []
         self.evaluated: dict[dg.AssetCheckKey, None] = {}
         self.recorded: set[dg.AssetKey] = set()
+        self.drive = open_drive(op.project, warn=self._warn)
+
+    def _warn(self, message: str) -> None:
+        """Say it in the run's log and in the terminal's, for they are not the same."""
+        self.context.log.warning(message)
+        _log.warning(message)
 
     def follow(self, request: RunRequest) -> Iterator[Yielded]:
-        """Run a request and record its events."""
+        """Run a request and record its events, in the drive table too when it loads anything."""
+        with contextlib.closing(Journal(self.drive, request, run_id=self.context.run.run_id)) as journal:
+            yield from self._follow(request, None if request.checks_only else journal)
+
+    def _follow(self, request: RunRequest, journal: Journal | None) -> Iterator[Yielded]:
         self.windows |= {self.op.key_of(window): window for window in request.windows}
         for event in run(request):
+            if journal:
+                journal.hear(event)
             if self.op.listen:
                 self.op.listen(self.op.pipeline.name, event)
             if isinstance(event, CheckEvaluated):

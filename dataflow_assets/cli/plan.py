@@ -20,7 +20,15 @@ from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.tables import utc_now
 
-_COLORS = {"missing": "cyan", "stale": "yellow", "failed": "red", "reopened": "yellow", "published": "green"}
+_COLORS = {
+    "missing": "cyan",
+    "stale": "yellow",
+    "failed": "red",
+    "reopened": "yellow",
+    "published": "green",
+    "gap": "red",
+    "skipped": "bright_black",
+}
 
 
 @click.command("plan", cls=VerbCommand)

@@ -26,6 +26,7 @@ from dataflow_assets.cli.report import report_for
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
+from dataflow_assets.plan.gaps import gaps_of
 from dataflow_assets.tables import utc_now
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 @range_options
 @click.option("--max-windows", type=click.IntRange(min=1), help="At most this many windows per pipeline, the oldest ones.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; same as `dataflow plan`.")
+@click.option(
+    "--alerts", is_flag=True, help="Tell at the end what is to be told, as the sensor of alerts does where Dagster's daemon runs."
+)
 @click.option("--json-lines", is_flag=True, help="Print one JSON document per event as it happens; the last one is that of --json.")
 @click.pass_obj
 def command(session: Session, /, **given: Any) -> int:
@@ -59,14 +63,14 @@ def command(session: Session, /, **given: Any) -> int:
         from dataflow_assets.cli.plan import print_plan
 
         return print_plan(session, chosen, wish, now=now)
-    return Run(session, chosen, wish, now=now, stream=given["json_lines"]).go()
+    return Run(session, chosen, wish, now=now, stream=given["json_lines"], alerts=given["alerts"]).go()
 
 
 class Run:
     """One call of `dataflow run`."""
 
-    def __init__(self, session: Session, chosen: Chosen, wish: Wish, *, now: datetime, stream: bool) -> None:
-        self.session, self.chosen, self.wish, self.now = session, chosen, wish, now
+    def __init__(self, session: Session, chosen: Chosen, wish: Wish, *, now: datetime, stream: bool, alerts: bool = False) -> None:
+        self.session, self.chosen, self.wish, self.now, self._alerts = session, chosen, wish, now, alerts
         self.outcomes: list[PipelineOutcome] = []
         self._open = ExitStack()
         self.report = report_for(session, total=len(chosen.pipelines), stream=stream)
@@ -88,6 +92,10 @@ class Run:
             self._interrupted()
         finally:
             self.report.close()
+            if self._alerts:
+                from dataflow_assets.cli.alerting import tell_of_run
+
+                tell_of_run(self.session, self.chosen.project, self.instance, self.outcomes)
             self._open.close()
         return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=time.perf_counter() - started)
 
@@ -110,10 +118,20 @@ class Run:
         if due.error:
             outcome.status, outcome.error = "failed", due.error
             return self.report.nothing(outcome)
+        self._note_gaps(due)
         if not due.now:
             outcome.reason = "nothing to do" if due.todos or not self.wish.keys else "no such window"
             return self.report.nothing(outcome)
         return self._execute(due, outcome)
+
+    def _note_gaps(self, due: Due) -> None:
+        """Record gaps that nobody has recorded yet, where every window was looked at."""
+        if self.wish.start or self.wish.end or self.wish.keys or not gaps_of(due.todos):
+            return
+        from dataflow_assets.operations.gaps import note_gaps
+
+        if new := note_gaps(self.instance, self.chosen.project, due.pipeline, due.todos, now=self.now):
+            self.report.note(f"{plural(len(new), 'new gap')} in {due.pipeline.name}: dataflow gaps {due.pipeline.name}")
 
     def _failed_upstream(self, pipeline: PipelinePlan) -> str | None:
         return next((other.name for other in self.outcomes if other.name in pipeline.upstream and other.status != "ok"), None)

@@ -21,6 +21,7 @@ from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.tables import LedgerEntry, utc_now
 
 _PUBLISHED = {"published", "reopened", "stale"}
+_STATES = ("published", "missing", "stale", "failed", "reopened", "gap", "skipped")
 _DUE = {"missing", "failed"}
 _HEADER = ("PIPELINE", "PUBLISHED", "MISSING", "STALE", "FAILED", "LAST WINDOW", "ROWS", "PUBLISHED AT", "GENERATION")
 
@@ -69,10 +70,10 @@ def _counts(pipeline: PipelinePlan, todos: Sequence[WindowTodo]) -> dict[str, An
     return {
         "windowed": cadence is not None,
         "due": sum(todo.run for todo in todos),
-        "windows": {state: sum(todo.state == state for todo in todos) for state in ("published", "missing", "stale", "failed", "reopened")},
+        "windows": {state: sum(todo.state == state for todo in todos) for state in _STATES},
         "last_published": published[-1].key if published else None,
         "last_published_range": interval(published[-1].window, cadence) if cadence and published and published[-1].window else None,
-        "gaps": [item.text(cadence) for item in collapse(todos) if item.first.state not in _PUBLISHED] if cadence else [],
+        "gaps": [item.text(cadence) for item in collapse(todos) if item.first.state not in {*_PUBLISHED, "skipped"}] if cadence else [],
     }
 
 
@@ -96,6 +97,10 @@ def _print(session: Session, chosen: Chosen, reports: Sequence[Mapping[str, Any]
     for report in reports:
         for gap in report.get("gaps", [])[:3]:
             session.say(f"  {report['name']}: not published {gap}")
+        if lost := report.get("windows", {}).get("gap"):
+            session.say(f"  {report['name']}: {plural(lost, 'window')} out of reach, never published: dataflow gaps {report['name']}")
+        if left := report.get("windows", {}).get("skipped"):
+            session.say(f"  {report['name']}: {plural(left, 'window')} skipped on purpose: dataflow plan --select {report['name']}")
         if aside := sum(endpoint["quarantined"] for endpoint in report.get("endpoints", [])):
             session.say(f"  {report['name']}: {plural(aside, 'row')} in quarantine: dataflow quarantine list {report['name']}")
         if report["error"]:

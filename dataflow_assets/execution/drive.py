@@ -12,13 +12,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from dataflow_assets import discovery
 from dataflow_assets.errors import ConnectionFailed, DataflowError
 from dataflow_assets.execution.connections import open_block
 from dataflow_assets.protocols import Connector, KeepsRecords
@@ -71,40 +70,43 @@ _MOST_KEYS = 500
 """How many values one statement names."""
 
 
-def open_drive(project: Project) -> Drive:
+def open_drive(project: Project, *, warn: Callable[[str], object] | None = None) -> Drive:
     """The project's drive: `drive: {connection, schema, table}` of the project file, else SQLite in `.dataflow/`.
 
-    Nothing is reached yet; the table is made by the first row that is written.
+    Nothing is reached yet; the table is made by the first row that is written. `warn` hears, once, that it cannot be reached.
     """
     options = project.model.drive
-    return Drive(open_drive_connector(project), TableName(options.table, options.table_schema), spool=project.root / SPOOL)
+    table = TableName(options.table, options.table_schema)
+    return Drive(lambda: open_drive_connector(project), table, spool=project.root / SPOOL, warn=warn or _log.warning)
 
 
 def open_drive_connector(project: Project) -> Connector:
-    """The connector of the drive's database, for what else all workers must know. Nothing is reached yet."""
-    options = project.model.drive
+    """The connector of the drive's database, for what else all workers must know. Nothing is reached yet.
+
+    Raises DataflowError when its connection is written wrong.
+    """
+    named = project.model.drive.connection
     block: Mapping[str, Any] = {"type": "sqlite", "database": str(FILE), "lock_timeout": "5s"}
-    if options.connection is not None:
-        block = project.model.connections[options.connection]
-    kind = str(block.get("type", ""))
+    if named is not None:
+        block = project.model.connections[named]
     context = TemplateContext(
         project_variables=project.model.vars,
         overrides=project.overrides,
         environment=project.environment,
         timezone=project.model.timezone,
     )
-    discovery.find("connectors", kind)
-    return open_block(project, block, name=options.connection or "drive", kind=kind, context=context)
+    return open_block(project, block, name=named or "drive", kind=str(block.get("type", "")), context=context)
 
 
 class Drive:
     """The rows of all attempts. Writing never raises for the sake of the database; reading and deleting do. Safe between threads."""
 
-    def __init__(self, connector: Connector, table: TableName, *, spool: Path) -> None:
-        if not isinstance(connector, KeepsRecords):
-            raise DataflowError(f"a connection of kind {connector.kind!r} cannot hold the drive table")
-        self._connector, self._keeper, self._name = connector, connector, table
+    def __init__(
+        self, opening: Callable[[], Connector], table: TableName, *, spool: Path, warn: Callable[[str], object] = _log.warning
+    ) -> None:
+        self._opening, self._name, self._warn = opening, table, warn
         self._spool = Spool(spool)
+        self._connector: Connector | None = None
         self._lock = threading.RLock()
         self._known: tuple[RecordForms, RecordTable] | None = None
         self._ready = False
@@ -145,10 +147,19 @@ class Drive:
                 return self._keep(line)
             try:
                 forms, table = self._open()
-                self._keeper.write_records(_statements(forms, table, line, replacing=False))
+                self._change(forms, table, line)
             except Exception as error:  # noqa: BLE001 - whatever its database does, the load goes on
                 self._gone(error)
                 self._keep(line)
+
+    def _change(self, forms: RecordForms, table: RecordTable, line: Line) -> None:
+        """Write one change. A row that is there already, from the same attempt told twice, is replaced."""
+        try:
+            self._keeper.write_records(_statements(forms, table, line, replacing=False))
+        except DataflowError as error:
+            if not line["new"] or error.transient or isinstance(error, ConnectionFailed):
+                raise
+            self._keeper.write_records(_statements(forms, table, line, replacing=True))
 
     # -- reading
 
@@ -204,9 +215,19 @@ class Drive:
         """Let go of the connection; what is still to be sent waits for the next drive."""
         with self._lock:
             self._spool.close()
-            self._connector.close()
+            if self._connector is not None:
+                self._connector.close()
 
     # -- the table
+
+    @property
+    def _keeper(self) -> KeepsRecords:
+        """The connector, opened when it is first used: a connection that is written wrong is a drive that cannot be reached."""
+        if self._connector is None:
+            self._connector = self._opening()
+        if not isinstance(self._connector, KeepsRecords):
+            raise DataflowError(f"a connection of kind {self._connector.kind!r} cannot hold the drive table")
+        return self._connector
 
     def _forms(self) -> tuple[RecordForms, RecordTable]:
         if self._known is None:
@@ -267,14 +288,14 @@ class Drive:
         self._ready, self._away_since = False, time.monotonic()
         if not self._said:
             self._said = True
-            why = mask(str(error))
-            _log.warning("the drive table %s cannot be written, the load goes on and its record is kept for later: %s", self._name, why)
+            message = f"the drive table {self._name} cannot be written; the load goes on, and its record is kept for later: {error}"
+            self._warn(mask(message))
 
     def _keep(self, line: Line) -> None:
         try:
             self._spool.keep({**line, "values": {name: _plain(value) for name, value in line["values"].items()}})
         except OSError as error:
-            _log.warning("the record of %s is lost, for it could not be kept either: %s", line["key"], mask(str(error)))
+            self._warn(mask(f"the record of {line['key']} is lost, for it could not be kept either: {error}"))
 
     def _send(self, forms: RecordForms, table: RecordTable, lines: Sequence[Line]) -> None:
         for line in lines:
@@ -284,7 +305,7 @@ class Drive:
             except DataflowError as error:
                 if error.transient:
                     raise
-                _log.warning("the record of %s is refused by the drive table %s: %s", line["key"], self._name, mask(str(error)))
+                self._warn(mask(f"the record of {line['key']} is refused by the drive table {self._name}: {error}"))
 
 
 def _statements(forms: RecordForms, table: RecordTable, line: Line, *, replacing: bool) -> list[Statement]:

@@ -17,13 +17,16 @@ from dataflow_assets.windows import Window
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dataflow_assets.execution.phases import Phase
+
 
 @dataclass(frozen=True)
 class WindowStarted:
-    """A window (None: a pipeline without windows) begins. `key` is its partition key."""
+    """A window (None: a pipeline without windows) begins. `key` is its partition key, `attempt` the name of this try."""
 
     key: str
     window: Window | None
+    attempt: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class WindowFinished:
     key: str
     window: Window | None
     seconds: float
+    phases: Mapping[str, Phase] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ class WindowFailed:
     tries: int = 1
     again: NextTry | None = None
     given_up: str = ""
+    phases: Mapping[str, Phase] = field(default_factory=dict)
+    """Those that were entered; the others are still to come."""
 
 
 Event = WindowStarted | StepStarted | Progress | CheckEvaluated | StepFinished | WindowFinished | WindowFailed

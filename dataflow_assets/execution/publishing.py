@@ -17,6 +17,7 @@ from dataflow_assets.errors import AuditFailed
 from dataflow_assets.execution.events import Event
 from dataflow_assets.execution.fingerprints import fingerprint_state
 from dataflow_assets.execution.following import following_state
+from dataflow_assets.execution.phases import AUDIT, PUBLISH
 from dataflow_assets.execution.quarantine import HELD, TABLE, claim_quarantine, publish_quarantine
 from dataflow_assets.execution.reconciling import options_of, reconcile_target
 from dataflow_assets.execution.reporting import finished
@@ -53,21 +54,22 @@ def claim_early(work: Work, step: StepPlan) -> None:
 def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
     """Publish the stage that the endpoint passes on, audit it, and report."""
     stage, target = work.stage_of(step), work.targets[step.id]
-    connector = work.session.connector(step)
-    claim = work.claims.get(step.id) or _claim_batch(work, step, stage, target)
-    aside = publish_quarantine(work, step, claim)
-    request = _request(work, step, stage, claim, aside)
-    failpoint("publish.ready")
-    pa.default_memory_pool().release_unused()  # what staging has freed goes back to the system before the target's driver asks for more
-    published = connector.publish(request)
-    failpoint("publish.done")
-    _audit(work, step, stage, published)
+    with work.phases.during(PUBLISH):
+        claim = work.claims.get(step.id) or _claim_batch(work, step, stage, target)
+        aside = publish_quarantine(work, step, claim)
+        request = _request(work, step, stage, claim, aside)
+        failpoint("publish.ready")
+        pa.default_memory_pool().release_unused()  # what staging has freed goes back to the system before the target's driver asks for more
+        published = work.published[step.id] = work.session.connector(step).publish(request)
+        failpoint("publish.done")
+    with work.phases.during(AUDIT):
+        _audit(work, step, stage, published)
     if not published.already:
         work.session.remember(step, target, _entry(request, published))
     report = finished(work, step, started=started)
     held, where = int(aside.get(HELD, 0)), aside.get(TABLE, "")
     yield replace(report, published=published, metrics=dict(work.metrics), quarantined=held, quarantine=where)
-    yield from reconcile_target(work, step, stage, published)
+    yield from work.phases.follow(AUDIT, reconcile_target(work, step, stage, published))
 
 
 def _claim_batch(work: Work, step: StepPlan, stage: Stage, target: Target) -> Claim:

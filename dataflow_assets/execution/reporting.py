@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished
+from dataflow_assets.execution.phases import CHECK
 from dataflow_assets.execution.work import Work, producer_of
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.protocols import CheckResult, Severity
@@ -21,7 +22,10 @@ def report_checks(work: Work, step: StepPlan) -> Iterator[Event]:
     Raises CheckFailed when a blocking one did not pass; where checks run alone they are kept for `refuse_broken`.
     """
     results = work.results.pop(step.id, [])
+    counts = work.phases[CHECK].counts
     for result in results:
+        counts["checks"] = counts.get("checks", 0) + 1
+        counts["checks_failed"] = counts.get("checks_failed", 0) + (not result.passed)
         yield CheckEvaluated(work.key, step.id, result)
     if not work.session.request.checks_only:
         refuse_beyond_budget(work, step)

@@ -13,6 +13,8 @@ from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.execution.following import note_upstream
+from dataflow_assets.execution.outcome import ended
+from dataflow_assets.execution.phases import CHECK, CLAIM, STAGE, SWEEP
 from dataflow_assets.execution.publishing import claim_early, publish
 from dataflow_assets.execution.reconciling import reconcile_published, reconcile_sources
 from dataflow_assets.execution.reporting import finished, refuse_beyond_budget, refuse_broken, report_checks
@@ -38,10 +40,11 @@ def run_window(session: Session, window: Window | None, *, key: str, name: str =
     attempt = Attempt(unit / name, AttemptRecord(name, request.batch or request.attempt, key))
     chosen = request.steps if request.steps is not None else frozenset(session.pipeline.by_id)
     work = Work(session, window, key, attempt, chosen, _needed(session, chosen))
-    yield WindowStarted(key, window)
+    yield WindowStarted(key, window, name)
     current = ""
     try:
-        _claim(work)
+        with work.phases.during(CLAIM):
+            _claim(work)
         for number, step in enumerate(work.steps, 1):
             current = step.id
             if step.id in chosen:
@@ -51,14 +54,15 @@ def run_window(session: Session, window: Window | None, *, key: str, name: str =
         failpoint("window.before_sweep")
     except Exception as error:  # noqa: BLE001 -- the boundary: whatever stops a window is reported as its failure
         _leave(work, current, error)
-        yield WindowFailed(key, window, current, error)
+        yield WindowFailed(key, window, current, error, phases=ended(work, failed=True))
         return
     except BaseException:
         _leave(work, current, None)
         raise
-    attempt.succeed()
-    sweep_dead(unit)
-    yield WindowFinished(key, window, time.perf_counter() - started)
+    with work.phases.during(SWEEP):
+        attempt.succeed()
+        sweep_dead(unit)
+    yield WindowFinished(key, window, time.perf_counter() - started, ended(work))
 
 
 def _leave(work: Work, step: str, error: Exception | None) -> None:
@@ -92,20 +96,22 @@ def _run_step(work: Work, step: StepPlan) -> Iterator[Event]:
     started = time.perf_counter()
     checks_only = work.session.request.checks_only
     if step.role in {"source", "transform"}:
-        yield from stage_step(work, step)
+        yield from work.phases.follow(STAGE, stage_step(work, step))
     elif step.role == "endpoint" and checks_only and step.id in work.chosen:
         if any(plan.kind != RECONCILE for plan in step.checks):
             yield from stage_for_checks(work, step)
         reconcile_published(work, step)
     if step.id not in work.chosen:
-        refuse_beyond_budget(work, step)
+        with work.phases.during(CHECK):
+            refuse_beyond_budget(work, step)
         return
     if step.role == "endpoint" and not checks_only:
-        reconcile_sources(work)
-        yield from _report_endpoint_checks(work)
+        with work.phases.during(CHECK):
+            reconcile_sources(work)
+        yield from work.phases.follow(CHECK, _report_endpoint_checks(work))
         yield from publish(work, step, started=started)
         return
-    yield from report_checks(work, step)
+    yield from work.phases.follow(CHECK, report_checks(work, step))
     if not checks_only:
         yield finished(work, step, started=started)
 

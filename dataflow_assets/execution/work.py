@@ -12,12 +12,13 @@ from typing import Any
 
 from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt
+from dataflow_assets.execution.phases import Phases
 from dataflow_assets.execution.session import Rendered, Session
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.protocols import CheckResult, StepContext
 from dataflow_assets.spec.templates import TemplateContext
 from dataflow_assets.storage.stages import Stage
-from dataflow_assets.tables import Claim, Target
+from dataflow_assets.tables import Claim, Published, Target
 from dataflow_assets.windows import Window
 
 
@@ -86,6 +87,9 @@ class Work:
     """Steps whose rules would set more rows aside than their budget allows."""
     reconciled: set[str] = field(default_factory=set)
     """Endpoints whose sources were compared with their stages."""
+    published: dict[str, Published] = field(default_factory=dict)
+    """What each endpoint's connector said of its publish."""
+    phases: Phases = field(default_factory=Phases)
     fingerprints: dict[str, Any] = field(default_factory=dict)
     """What each source held, as far as it was asked for."""
     upstream: Mapping[str, str] | None = None

@@ -15,6 +15,7 @@ import dagster as dg
 from dataflow_assets.assets.names import PIPELINE_TAG, SLOT_TAG, WAITING_TAG, job_name, plain_name, tag_value
 from dataflow_assets.calendars import covering
 from dataflow_assets.execution.status import window_status
+from dataflow_assets.operations.gaps import note_gaps
 from dataflow_assets.operations.run_requests import run_requests
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan
 from dataflow_assets.plan.periods import Period
@@ -90,7 +91,7 @@ def tick(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project, insta
         return dg.SkipReason(f"{schedule.text}: this turn has been taken; nothing to do until the next one")
     if running := _runs(instance, pipeline, statuses=_UNFINISHED):
         return dg.SkipReason(f"run {running} of {pipeline.name} has not ended; what it leaves is asked for at the next tick")
-    return asked_for(pipeline, schedule, project, now=now)
+    return asked_for(pipeline, schedule, project, now=now, instance=instance)
 
 
 def reason_for_silence(pipeline: PipelinePlan, schedule: SchedulePlan, *, now: datetime) -> str:
@@ -124,14 +125,21 @@ def _runs(
     return found[0] if found else ""
 
 
-def asked_for(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project, *, now: datetime) -> Asked:
-    """What a tick at `now` asks for: the due windows, those that earlier ticks missed included, one run for each piece of them."""
+def asked_for(
+    pipeline: PipelinePlan, schedule: SchedulePlan, project: Project, *, now: datetime, instance: dg.DagsterInstance | None = None
+) -> Asked:
+    """What a tick at `now` asks for: the due windows, those that earlier ticks missed included, one run for each piece of them.
+
+    Gaps among the windows are noted in `instance`.
+    """
     slot = _slot(schedule, now)
     key = f"{pipeline.name}:{slot or now.isoformat()}"
     tags = {SLOT_TAG: slot} if slot else {}
     if pipeline.windows is None:
         return run_requests(pipeline, (), key=key, tags=tags)
     todos = window_status(project, pipeline, now=now + _skipped_hour(pipeline, schedule, now))
+    if instance is not None:
+        note_gaps(instance, project, pipeline, todos, now=now)
     due = [todo.window for todo in todos if todo.run and todo.window]
     if not due:
         return dg.SkipReason(f"no window of {pipeline.name} is due")

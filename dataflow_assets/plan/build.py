@@ -26,6 +26,7 @@ from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.writes import clashes
 from dataflow_assets.spec.project import Project
 from dataflow_assets.spec.retries import joined
+from dataflow_assets.windows import parse_duration
 
 if TYPE_CHECKING:
     from dataflow_assets.plan.contracts import Bound
@@ -308,6 +309,7 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         schedule=draft.schedule,
         freshness=model.freshness,
         retries=joined(model.retries, draft.default_retries),
+        expected_seconds={name: parse_duration(phase.expected_run_duration).total_seconds() for name, phase in model.phases.items()},
         upstream=tuple(edges.upstream[draft.name]),
         late_data=draft.late_data,
         pools=draft.pools,

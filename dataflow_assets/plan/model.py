@@ -122,6 +122,14 @@ class WindowPlan:
     end: datetime | None
     lookback: int
     lag_seconds: float
+    reach_seconds: float | None = None
+    """Windows older than now less this much are not asked for."""
+    reach_start: datetime | None = None
+    """Windows that start before this edge are not asked for."""
+    latest_only: bool = False
+    """Only the newest window is asked for (`catch_up: latest`)."""
+    newest_first: bool = False
+    """A backlog is drained from its newest window."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +225,8 @@ class PipelinePlan:
     schedule: SchedulePlan | None = None
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
+    expected_seconds: Mapping[str, float] = field(default_factory=dict)
+    """How long phases of a window should take, where the pipeline says so."""
     upstream: tuple[str, ...] = ()
     """Pipelines that come first: `depends_on`, those found in the SQL, and those that checks look at."""
     looks_at: Mapping[str, PipelinePlan] = field(default_factory=dict)
@@ -255,8 +265,9 @@ class ProjectPlan:
         return {pipeline.name: pipeline for pipeline in self.pipelines}
 
 
-WindowState = Literal["missing", "published", "stale", "failed", "reopened", "retired"]
-"""`retired`: retention took it away, or would as soon as it was loaded."""
+WindowState = Literal["missing", "published", "stale", "failed", "reopened", "gap", "skipped", "retired"]
+"""`gap`: out of reach and never published. `skipped`: left alone on purpose. `retired`: retention took it away, or would as soon as it was
+loaded."""
 
 
 
@@ -269,3 +280,5 @@ class WindowTodo:
     state: WindowState
     run: bool
     reason: str = ""
+    hole: bool = False
+    """Missing between published windows."""

@@ -23,13 +23,14 @@ from dataflow_assets.plan.rendering import Renderer
 from dataflow_assets.plan.retention import retention_plan
 from dataflow_assets.plan.schedules import schedule_plan
 from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_lost_inputs, refuse_metrics_without_home
+from dataflow_assets.plan.window_bounds import window_plan
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
 from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import PipelineModel, QuarantineOptions, StepModel
 from dataflow_assets.spec.project import LoadedPipeline, Path_, Project
 from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
-from dataflow_assets.windows import as_utc, parse_duration
+from dataflow_assets.windows import parse_duration
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
     connections = merged_connections(project, model.connections)
     _refuse_bad_words(model, findings)
     _refuse_bad_times(model, findings)
-    windows = _windows(model, findings)
+    windows = window_plan(model, findings)
     schedule = schedule_plan(model, project, windows, findings)
     renderer = Renderer(project, model)
     renderer.refuse_mistakes(model.variables, ("variables",), findings, where="variables")
@@ -166,35 +167,6 @@ def _writing(model: PipelineModel, draft: Draft, findings: Findings) -> Writing:
     if draft.plugin.role == "endpoint":
         return endpoint_writing(model, draft, findings)
     return Writing(window_column=source_column(model, draft, findings)) if draft.plugin.role == "source" else Writing()
-
-
-def _windows(model: PipelineModel, findings: Findings) -> WindowPlan | None:
-    """The windows with bounds on window edges: `begin` moved back to one, `end` forward."""
-    options = model.windows
-    if options is None:
-        return None
-    section = ("windows",) if ("windows",) in findings.places.known else ("variables", "microbatch")
-    if options.begin is None:
-        findings.add(
-            section,
-            f"the windows of {model.pipeline_name!r} have no begin",
-            hint="add begin: with the date of the first rows, e.g. begin: 2024-01-01",
-        )
-        return None
-    cadence = options.cadence
-    begin = as_utc(options.begin, options.timezone)
-    end = as_utc(options.end, options.timezone) if options.end is not None else None
-    if end is not None and end <= begin:
-        findings.add(
-            (*section, "end"),
-            f"windows of {model.pipeline_name!r} end ({options.end}) before they begin ({options.begin})",
-            hint="end must lie after begin",
-        )
-        return None
-    begin = cadence.floor(begin)
-    if end is not None and cadence.floor(end) != end:
-        end = cadence.next(cadence.floor(end))
-    return WindowPlan(cadence, begin, end, options.lookback, parse_duration(options.lag).total_seconds())
 
 
 def _refuse_bad_words(model: PipelineModel, findings: Findings) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dataflow_assets.errors import SelectionError
+from dataflow_assets.plan.gaps import NOT_YET, reach_edge, with_gaps
 from dataflow_assets.plan.model import WindowPlan, WindowState, WindowTodo
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.tables import LedgerEntry
@@ -37,9 +38,9 @@ class _Asked:
         return "asked for" if self.start or self.end or self.keys is not None else ""
 
     @property
-    def named(self) -> bool:
-        """Whether windows were named, by key or by time."""
-        return self.start is not None or self.end is not None or self.keys is not None
+    def everything(self) -> bool:
+        """Whether no window is named: then those out of reach stay as they are, for their source may have them no more."""
+        return self.start is None and self.end is None and self.keys is None
 
     def covers(self, window: Window, key: str) -> bool:
         inside = (self.end is None or window.start < self.end) and (self.start is None or window.end > self.start)
@@ -75,6 +76,7 @@ def windows_to_run(
     is written differently now, where `fingerprints` gives the current one by step id) runs only when asked for. `reopened`: key -> why
     a published window is to run again, such as rows that came late. `horizon`: windows that ended at or before it are not kept; one that is
     not published is retired then, as is one whose rows retention took away, and runs only when its key or its time is named.
+    Windows out of reach, skipped ones and holes: `plan.gaps`.
     Raises SelectionError for a key that is no complete window.
     """
     asked = _Asked(start, end, None if keys is None else frozenset(keys), full_refresh)
@@ -92,13 +94,14 @@ def windows_to_run(
             state, reason = ("reopened", why) if state in {"published", "stale"} else (state, f"{reason}; {why}")
         todos.append(WindowTodo(window, key, state, state in {"missing", "failed", "reopened"}, reason))
     _refuse_unknown_keys(asked, todos)
-    todos = _reopened(todos, plan.lookback)
+    todos = with_gaps(plan, _reopened(todos, plan.lookback), now)
     if not asked.reason:
         return todos
+    edge = reach_edge(plan, now) if asked.everything else None
     return [
-        WindowTodo(todo.window, todo.key, todo.state, True, asked.reason)
+        WindowTodo(todo.window, todo.key, todo.state, True, asked.reason) if edge is None or todo.window.start >= edge else todo
         for todo in todos
-        if todo.window is not None and asked.covers(todo.window, todo.key) and (todo.state != "retired" or asked.named)
+        if todo.window is not None and asked.covers(todo.window, todo.key) and (todo.state != "retired" or not asked.everything)
     ]
 
 
@@ -130,7 +133,7 @@ def _why_missing(found: Sequence[LedgerEntry | None], published: int, endpoints:
     if published:
         return f"published by {published} of {endpoints} endpoints"
     elsewhere = next((entry.unit.window for entry in found if entry is not None), None)
-    return f"published before as {elsewhere}" if elsewhere is not None else "not published yet"
+    return f"published before as {elsewhere}" if elsewhere is not None else NOT_YET
 
 
 def _reopened(todos: list[WindowTodo], lookback: int) -> list[WindowTodo]:

@@ -1,13 +1,26 @@
-"""Where attempts are recorded: the section `drive:` of the project file.
+"""Where attempts are recorded, and how long their phases should take: `drive:` of the project file, `phases:` of a pipeline.
 
-Here: the model. Not here: which connections can serve (`plan.drive`), the table itself (`storage.drive`).
+Here: the models. Not here: which connections can serve (`plan.drive`), the table itself (`storage.drive`).
 """
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, Field
+from typing import Literal
+
+from pydantic import AliasChoices, Field, field_validator
 
 from dataflow_assets.spec.base import Model
+from dataflow_assets.windows import parse_duration
+
+PhaseName = Literal[
+    "stale_pipeline_handling",
+    "pre_validation",
+    "source_to_stage_transfer",
+    "stage_to_target_transfer",
+    "audit",
+    "stage_cleaning",
+    "target_cleaning",
+]
 
 
 class DriveOptions(Model):
@@ -20,3 +33,17 @@ class DriveOptions(Model):
         None, validation_alias=AliasChoices("schema", "table_schema"), description="the table's schema; default: the connection's"
     )
     table: str = Field("pipeline_execution_drive", min_length=1, description="the table, which is made when it is missing")
+
+
+class PhaseOptions(Model):
+    """What is expected of a phase."""
+
+    expected_run_duration: str = Field(
+        description="how long it should take, such as 10m; default: the median of earlier successful attempts"
+    )
+
+    @field_validator("expected_run_duration")
+    @classmethod
+    def _expected_run_duration_is_a_duration(cls, value: str) -> str:
+        parse_duration(value)
+        return value

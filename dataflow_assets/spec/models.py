@@ -7,57 +7,20 @@ plugin wants in `config` (its own model, checked in `plan`).
 
 from __future__ import annotations
 
-from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
-from dataflow_assets.spec.drive import DriveOptions
+from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
 from dataflow_assets.spec.late_data import LateData
+from dataflow_assets.spec.query_windows import WindowOptions
 from dataflow_assets.spec.retention import ProjectRetention, Retention, RetentionOfProject
 from dataflow_assets.spec.retries import RetryChoice
 from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
 from dataflow_assets.tables import SchemaPolicy, WriteMode
-from dataflow_assets.windows import Cadence, parse_duration
-
-
-class WindowOptions(Model):
-    """How a pipeline is cut into windows. DFT's `variables.microbatch` block becomes this."""
-
-    every: str = Field(
-        validation_alias=AliasChoices("every", "batch_size"), description="10min, hour, day, week, month, year or a cron expression"
-    )
-    timezone: str = Field("UTC", description="whose wall clock the window edges follow, e.g. America/New_York")
-    begin: datetime | date | None = Field(
-        None, description="the first window holds this moment; on the wall clock of timezone when it has no offset"
-    )
-    end: datetime | date | None = Field(None, description="no window starts at or after this moment; default: now")
-    lookback: int = Field(0, ge=0, description="how many already published windows to run again, for rows that arrive late")
-    lag: str = Field("0s", description="wait this long after a window's end before it runs, e.g. 2h")
-
-    @field_validator("lag")
-    @classmethod
-    def _lag_is_a_duration(cls, value: str) -> str:
-        parse_duration(value)
-        return value
-
-    @field_validator("every")
-    @classmethod
-    def _cadence_is_known(cls, value: str) -> str:
-        Cadence(value)
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _timezone_is_known(cls, value: str) -> str:
-        return known_timezone(value)
-
-    @property
-    def cadence(self) -> Cadence:
-        """The validated cadence."""
-        return Cadence(self.every, self.timezone)
+from dataflow_assets.windows import parse_duration
 
 
 class QuarantineOptions(Model):
@@ -168,6 +131,9 @@ class PipelineModel(Model):
     )
     schema_policy: SchemaPolicy | None = Field(
         None, description="what its endpoints do with columns that their target has not: evolve, freeze or discard; default: the project's"
+    )
+    phases: dict[PhaseName, PhaseOptions] = Field(
+        default_factory=dict, description="phase -> how long it should take, shown beside how long it took; default: as usual"
     )
     steps: list[StepModel] = Field(default_factory=list, description="what it reads, computes, checks and writes")
 

@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from dataflow_assets.errors import Problem
-from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel, WindowOptions
+from dataflow_assets.spec.models import PipelineModel, ProjectModel, StepModel
 from dataflow_assets.spec.project import Path_, Places
+from dataflow_assets.spec.query_windows import WindowOptions
 
 M = typing.TypeVar("M", bound=BaseModel)
 

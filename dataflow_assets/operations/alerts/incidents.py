@@ -29,8 +29,8 @@ Fact = str | int | float
 class Incident:
     """One thing that happened to a pipeline, or that is over again.
 
-    `event` with `pipeline`, `step` and `cause` say what it is: reported again with the same three it is the same incident, however the
-    other fields differ, and is told once until `change` differs. `over` ends it, and is told as recovery.
+    `event`, `pipeline` and `cause` say what it is: reported again with the same three it is the same incident, however the other fields
+    differ, and is told once until `change` differs. `over` ends it, and is told as recovery.
     """
 
     event: AlertEvent
@@ -38,7 +38,7 @@ class Incident:
     summary: str
     """One sentence: what happened, without the pipeline's name."""
     cause: str = ""
-    """What tells it from others of the same event; short, without numbers that differ each time."""
+    """What tells it from others of the same event; short, without numbers that differ each time. Default: the step."""
     change: str = ""
     """Told again when this text differs from what was told."""
     step: str = ""
@@ -62,7 +62,7 @@ class Incident:
     @property
     def identity(self) -> str:
         """What two reports of one incident have in common."""
-        return "/".join((self.event, self.step, self.cause))
+        return f"{self.event}/{self.cause or self.step}"
 
 
 def report(instance: dg.DagsterInstance, project: str, incidents: Iterable[Incident]) -> None:

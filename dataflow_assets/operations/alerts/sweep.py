@@ -1,0 +1,188 @@
+"""One look at what happened since the last one: what the sensor does at each tick, and the terminal when it is asked to.
+
+Here: the order of things, so that a sweep which is killed anywhere loses nothing: messages are in the outbox before what is remembered
+says that they were told, and both before the position moves on; a message that is put there twice has one id. Not here: each part.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+from filelock import FileLock, Timeout
+
+from dataflow_assets.errors import DataflowError
+from dataflow_assets.execution.drive import Drive, open_drive
+from dataflow_assets.operations.alerts import deciding
+from dataflow_assets.operations.alerts.deciding import Telling
+from dataflow_assets.operations.alerts.drive_watch import DriveWatch
+from dataflow_assets.operations.alerts.incidents import Incident, reported
+from dataflow_assets.operations.alerts.memory import Memory, Position
+from dataflow_assets.operations.alerts.sending import Delivered, deliver, destinations, enqueue
+from dataflow_assets.operations.alerts.watching import Runs, Seen
+from dataflow_assets.operations.alerts.wording import message_of
+from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
+from dataflow_assets.spec.project import Project
+
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+FIRST_LOOK = timedelta(hours=1)
+"""How far back the first sweep looks: what is older is not told when alerts are switched on."""
+_OVERLAP = timedelta(minutes=2)
+_MOST_RUNS = 500
+_LOCK = "dataflow-alerts.lock"
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What one sweep did. `told` are the titles of new messages; `notes` what could not be looked at."""
+
+    told: tuple[str, ...] = ()
+    delivered: Delivered = field(default_factory=Delivered)
+    notes: tuple[str, ...] = ()
+    busy: bool = False
+    """Another sweep was at work on this host, so this one did nothing."""
+
+
+def sweep(plan: ProjectPlan, project: Project, instance: dg.DagsterInstance, *, now: datetime, since: datetime | None = None) -> Swept:
+    """Read what happened, decide what is told, and send it. `since`: where the first sweep of an instance begins.
+
+    Raises what the instance's storage raises; nothing for the sake of a channel or of the drive's database.
+    """
+    try:
+        with FileLock(Path(instance.root_directory) / _LOCK, timeout=0):
+            return _Sweep(plan, project, instance, now=now).go(since or now - FIRST_LOOK)
+    except Timeout:
+        return Swept(busy=True)
+
+
+class _Sweep:
+    def __init__(self, plan: ProjectPlan, project: Project, instance: dg.DagsterInstance, *, now: datetime) -> None:
+        self.plan, self.project, self.instance, self.now = plan, project, instance, now
+        self.memory = Memory(instance, project.model.project_name)
+        self.listeners = {pipeline.name: pipeline for pipeline in plan.pipelines if destinations(pipeline.alerts)}
+        self.known = self.memory.pipelines(self.listeners)
+        self.muted = {name for name, until in self.memory.muted(self.listeners).items() if until > now}
+        self.tellings: list[tuple[PipelinePlan, Telling]] = []
+        self._ended: list[Seen] = []
+        self.notes: list[str] = []
+
+    def go(self, since: datetime) -> Swept:
+        before = copy.deepcopy(self.known)
+        position = self.memory.position() or Position(since, gaps_after=since)
+        position = self._runs(position)
+        incidents, cursor = reported(self.instance, self.project.model.project_name, cursor=position.reports)
+        self._note(incidents)
+        position = self._drive(replace(position, reports=cursor))
+        self._each(lambda name, plan: deciding.remind(self.known[name], plan.alerts, now=self.now, muted=name in self.muted))
+        messages = [
+            (message_of(telling, pipeline, self.project, now=self.now), destinations(pipeline.alerts))
+            for pipeline, telling in self.tellings
+        ]
+        enqueue(self.memory, messages, now=self.now)
+        for name, memory in self.known.items():
+            if memory != before[name]:
+                self.memory.keep_pipeline(name, memory)
+        self.memory.keep_position(position)
+        delivered = deliver(self.project, self.memory, now=self.now)
+        return Swept(tuple(message.title for message, _ in messages), delivered, tuple(self.notes))
+
+    # -- what is looked at
+
+    def _runs(self, position: Position) -> Position:
+        """The runs that ended since; those of the last two minutes before are looked for again, as hosts' clocks differ."""
+        after = position.runs_after or self.now - FIRST_LOOK
+        filters = dg.RunsFilter(statuses=list(ENDED), updated_after=after - _OVERLAP)
+        records = self.instance.get_run_records(filters, order_by="update_timestamp", ascending=True)
+        runs = Runs(self.plan, self.instance)
+        new = [record for record in records if position.seen.get(record.dagster_run.run_id) != record.dagster_run.status.value]
+        for record in new[:_MOST_RUNS]:
+            for found in runs.read(record):
+                if found.pipeline.name in self.listeners:
+                    self._take(found)
+                    self._ended.append(found)
+        if not records:
+            return position
+        newest = max(_aware((new[:_MOST_RUNS] if len(new) > _MOST_RUNS else records)[-1].update_timestamp), after)
+        left = {record.dagster_run.run_id for record in new[_MOST_RUNS:]}
+        seen = {
+            record.dagster_run.run_id: record.dagster_run.status.value
+            for record in records
+            if record.dagster_run.run_id not in left and _aware(record.update_timestamp) > newest - 2 * _OVERLAP
+        }
+        return replace(position, runs_after=newest, seen=seen)
+
+    def _take(self, found: Seen) -> None:
+        pipeline, name = found.pipeline, found.pipeline.name
+        memory, plan, muted = self.known[name], pipeline.alerts, name in self.muted
+        ended = deciding.published(memory, found.published, plan, now=self.now, muted=muted, run_id=found.run_id)
+        for identity, windows in found.passed.items():
+            ended += deciding.passed(memory, identity, windows, plan, now=self.now, muted=muted, run_id=found.run_id)
+        self._tell(pipeline, ended)
+        self._tell(pipeline, deciding.note(memory, found.incidents, plan, now=self.now, muted=muted))
+
+    def _drive(self, position: Position) -> Position:
+        """Durations, gaps and what is overdue. A drive that cannot be asked is said, and asked again at the next sweep."""
+        drive: Drive | None = None
+        try:
+            drive = open_drive(self.project)
+            watch = DriveWatch(drive, self.plan)
+            found = watch.running(now=self.now)
+            for seen in self._ended:
+                if "duration" in seen.pipeline.alerts.events and seen.published:
+                    found += watch.ended(seen.pipeline, seen.run_id, now=self.now)
+            found += watch.gaps(since=position.gaps_after or self.now - FIRST_LOOK)
+            found += watch.overdue(now=self.now)
+        except (DataflowError, KeyError) as error:
+            self.notes.append(f"the drive table cannot be asked: {error}")
+            return position
+        finally:
+            if drive is not None:
+                drive.close()
+        self._note(found)
+        return replace(position, gaps_after=self.now - _OVERLAP)
+
+    def _note(self, incidents: Iterable[Incident]) -> None:
+        by_pipeline: dict[str, list[Incident]] = {}
+        for incident in incidents:
+            by_pipeline.setdefault(incident.pipeline, []).append(incident)
+        for name, found in by_pipeline.items():
+            if name in self.listeners:
+                pipeline = self.listeners[name]
+                told = deciding.note(self.known[name], found, pipeline.alerts, now=self.now, muted=name in self.muted)
+                self._tell(pipeline, told)
+
+    # -- what is told
+
+    def _each(self, decide: Callable[[str, PipelinePlan], Sequence[Telling]]) -> None:
+        for name, pipeline in self.listeners.items():
+            self._tell(pipeline, decide(name, pipeline))
+
+    def _tell(self, pipeline: PipelinePlan, tellings: Iterable[Telling]) -> None:
+        self.tellings += [(pipeline, telling) for telling in tellings]
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def summary(swept: Swept) -> Iterator[str]:
+    """What a sweep did, a line each, for the tick of a sensor and for the terminal."""
+    if swept.busy:
+        yield "another look at alerts is under way"
+        return
+    for sent in swept.delivered.sent:
+        yield f"{'not sent' if sent.error else 'sent'} to {shown(sent.channel)}: {sent.title}{f' ({sent.error})' if sent.error else ''}"
+    for channel, waiting in dict(swept.delivered.waiting).items():
+        first = waiting[0]
+        again = f", tried {first.tries} times, again at {first.next_try:%H:%M:%S} UTC: {first.error}" if first.next_try else ""
+        yield f"{len(waiting)} waiting for {shown(channel)}{again}"
+    yield from swept.notes
+
+
+def shown(channel: str) -> str:
+    """A channel's name for readers."""
+    return channel.removeprefix("mail:")
