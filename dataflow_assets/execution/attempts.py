@@ -130,10 +130,12 @@ def sweep_dead(unit: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def old_attempts(stages: Path, *, keep_seconds: float, ages: Mapping[str, float] | None = None) -> Iterator[Path]:
+def old_attempts(
+    stages: Path, *, keep_seconds: float, ages: Mapping[str, float] | None = None, pipeline: str | None = None
+) -> Iterator[Path]:
     """The folders of dead attempts that nobody touched for `keep_seconds`; `ages`: pipeline -> seconds, where it says others."""
     now, by_folder = time.time(), {folder_name(name): seconds for name, seconds in (ages or {}).items()}
-    for record in stages.glob(f"*/*/*/{RECORD}"):
+    for record in stages.glob(f"{folder_name(pipeline) if pipeline is not None else '*'}/*/*/{RECORD}"):
         keep = by_folder.get(record.parents[2].name, keep_seconds)
         with contextlib.suppress(OSError):
             if record.stat().st_mtime < now - keep and not _is_alive(record.parent):

@@ -21,7 +21,7 @@ from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.plan.retention import stage_ages
 from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.tables import WriteMode
-from dataflow_assets.windows import Window, parse_duration
+from dataflow_assets.windows import Window
 
 __all__ = ["RunRequest", "run"]
 

@@ -270,7 +270,6 @@ WindowState = Literal["missing", "published", "stale", "failed", "reopened", "ga
 loaded."""
 
 
-
 @dataclass(frozen=True)
 class WindowTodo:
     """One window and why it is (or is not) to run. `window` is None for a pipeline without windows."""

@@ -215,7 +215,8 @@ class ProjectModel(Model):
         None, description="how windows are tried again after a transient failure, where a pipeline does not say otherwise"
     )
     retention: RetentionOfProject = Field(
-        default_factory=ProjectRetention, description="how long things are kept, where a pipeline does not say otherwise, and when that is done"
+        default_factory=ProjectRetention,
+        description="how long things are kept, where a pipeline does not say otherwise",
     )
     drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
     executor: Literal["in_process", "multiprocess"] = Field(

@@ -22,9 +22,11 @@ class ArchiveOptions(Model):
     """Where rows go before they are removed: files, or a table."""
 
     to: str | None = Field(
-        None, min_length=1, description="a folder, or s3://..., gs://..., az://...: a Parquet file for each window, a folder for each endpoint"
+        None,
+        min_length=1,
+        description="a folder, or s3://..., gs://..., az://...; in it a folder for each endpoint, a file for each window",
     )
-    connection: str | None = Field(None, description="where the table lies; or a connection of type parquet that says how `to` is reached")
+    connection: str | None = Field(None, description="where the table lies; or, of type parquet, how the files are reached")
     table: str | None = Field(
         None, min_length=1, description="the table, in place of files; {pipeline} and {step} stand for the names of the endpoint"
     )
@@ -55,7 +57,8 @@ class RetentionOptions(Model):
     stages: str | None = Field(None, description="stages of failed windows; default: stages.keep_failed of the project, 7d")
     quarantine: str | None = Field(None, description="rows set aside by checks, by when they were set aside; default: for ever")
     target: str | None = Field(
-        None, description="windows of the endpoints, by when they ended: the rows go, and the ledger keeps them as retired; default: for ever"
+        None,
+        description="windows of the endpoints, by when they ended: the rows go, the ledger keeps them as retired; default: for ever",
     )
     history: str | None = Field(None, description="Dagster's runs and the drive table's rows; default: for ever")
     archive: Archive = Field(
@@ -92,7 +95,7 @@ class RetentionOptions(Model):
 class ProjectRetention(RetentionOptions):
     """The same for all pipelines, and when it is done in production."""
 
-    schedule: str = Field("0 3 * * *", min_length=1, description="when the job dataflow_retention runs: a cron expression, or @daily and the like")
+    schedule: str = Field("0 3 * * *", min_length=1, description="when the job dataflow_retention runs: cron, or @daily and the like")
     status: Literal["running", "stopped"] = Field("stopped", description="whether that schedule runs without being started by somebody")
 
 
@@ -101,14 +104,14 @@ def _age_alone(value: Any) -> Any:
     return {"stages": value, "quarantine": value} if isinstance(value, str) else value
 
 
-Retention = Annotated[
-    RetentionOptions | None, BeforeValidator(_age_alone, json_schema_input_type=RetentionOptions | str | None)
-]
+Retention = Annotated[RetentionOptions | None, BeforeValidator(_age_alone, json_schema_input_type=RetentionOptions | str | None)]
 RetentionOfProject = Annotated[ProjectRetention, BeforeValidator(_age_alone, json_schema_input_type=ProjectRetention | str)]
 
 
 def joined(pipeline: RetentionOptions | None, project: RetentionOptions) -> RetentionOptions:
     """What a pipeline says, and for the keys that it does not write, what the project says."""
+    if pipeline is None and not project.model_fields_set:
+        return project
     names = RetentionOptions.model_fields
     written = {name: getattr(project, name) for name in project.model_fields_set if name in names}
     written |= {name: getattr(pipeline, name) for name in pipeline.model_fields_set} if pipeline else {}
