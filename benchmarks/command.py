@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.events import make_events, write_csv
+from benchmarks.many_pipelines import measure_many_pipelines
 from benchmarks.many_windows import measure_many_windows
 from benchmarks.measuring import RunFailed, measure
 from benchmarks.model import Contender, Figure, Measurement, Part, Row, Settings, Way
@@ -45,7 +46,7 @@ WAYS = (
     *(csv_to_sqlite, sqlite_to_csv, csv_to_mysql, mysql_to_csv, csv_to_clickhouse, clickhouse_to_csv),
 )
 KEYS = tuple(module.__name__.rpartition(".")[2].replace("_to_", "-") for module in WAYS)
-OTHERS = ("memory", "startup", "windows", "quality")
+OTHERS = ("memory", "startup", "windows", "pipelines", "quality")
 ROWS = 5_000_000
 MEMORY_FACTOR = 4
 MEMORY_MB = 300.0
@@ -93,7 +94,10 @@ def _measure(settings: Settings, only: tuple[str, ...]) -> Report:
     if "windows" in only:
         _say("365 windows")
         figures += measure_many_windows(settings.folder, runs=settings.runs)
-    if not {*only} - {"startup", "windows"}:
+    if "pipelines" in only:
+        _say("1,000 pipelines")
+        figures += measure_many_pipelines(settings.folder, runs=settings.runs)
+    if not {*only} - {"startup", "windows", "pipelines"}:
         return Report(settings, {}, (), (), tuple(figures))
     with Servers() as servers:
         ground = _prepare(settings, servers, rows=settings.rows, peers=settings.with_peers)

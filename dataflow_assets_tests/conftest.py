@@ -14,6 +14,7 @@ from dataflow_assets import secrets
 
 pytest_plugins = [
     "dataflow_assets_tests.services.bigquery",
+    "dataflow_assets_tests.services.brokers",
     "dataflow_assets_tests.services.clickhouse",
     "dataflow_assets_tests.services.elasticsearch",
     "dataflow_assets_tests.services.mysql",

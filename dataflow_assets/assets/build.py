@@ -55,6 +55,10 @@ def build_definitions(
 
 def executor_of(project: Project) -> dg.ExecutorDefinition:
     """In-process unless the project says otherwise: a spawned step costs 1.75 s of processor time."""
+    if project.model.executor == "celery":
+        from dataflow_assets.assets.celery_app import celery_executor
+
+        return celery_executor()
     return dg.multiprocess_executor if project.model.executor == "multiprocess" else dg.in_process_executor
 
 

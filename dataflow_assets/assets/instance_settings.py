@@ -6,6 +6,7 @@ Here: reading and changing these blocks of the file, everything else in it being
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,7 @@ _BLOCKS: Mapping[Choice, tuple[str, str]] = {
 }
 _STORAGE_KEYS = {"storage", "run_storage", "event_log_storage", "schedule_storage", "instance_class"}
 _OURS = "dataflow_assets."
+_QUEUE_SECONDS = 3600
 
 
 def written(home: Path) -> dict[str, Any]:
@@ -93,12 +95,23 @@ def switch(home: Path, choice: Choice) -> bool:
     file = home / "dagster.yaml"
     before = file.read_text(encoding="utf-8") if file.exists() else ""
     after = with_block(before, key, block)
+    if choice == "celery":
+        after = _with_patience(after)
     if (yaml.safe_load(after) or {}).get(key) != (yaml.safe_load(block) or {}).get(key):
         raise DataflowError(f"{file}: the block `{key}:` cannot be replaced", hint=f"write it by hand:\n{block}")
     beside = file.with_name("dagster.yaml.new")
     beside.write_text(after, encoding="utf-8")
     beside.replace(file)
     return True
+
+
+def _with_patience(text: str) -> str:
+    """Let a run wait in the broker's queue: Dagster takes one that does not start within three minutes for lost."""
+    monitoring = (yaml.safe_load(text) or {}).get("run_monitoring") or {"enabled": True}
+    if not isinstance(monitoring, dict) or "start_timeout_seconds" in monitoring:
+        return text
+    words = ", ".join(f"{name}: {json.dumps(value)}" for name, value in {**monitoring, "start_timeout_seconds": _QUEUE_SECONDS}.items())
+    return with_block(text, "run_monitoring", f"run_monitoring: {{{words}}}\n")
 
 
 def with_block(text: str, key: str, block: str) -> str:

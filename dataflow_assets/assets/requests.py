@@ -82,8 +82,18 @@ def asked_of(context: dg.AssetExecutionContext, op: PipelineOp) -> Asked:
     if earlier:
         # Dagster leaves out assets of which the first run made any window; the missing windows need all its steps
         asked = replace(asked, assets=frozenset((earlier[-1].asset_selection or op.step_of.keys()) & op.step_of.keys()))
-    runs = [run.run_id for run in earlier] + ([context.run.run_id] if context.retry_number else [])
-    return replace(asked, done=_recorded(context.instance, runs, asked.assets, op)) if runs else asked
+    runs = [run.run_id for run in earlier] + ([context.run.run_id] if context.retry_number or _begun_before(context, op) else [])
+    return replace(asked, done=recorded_windows(context.instance, runs, asked.assets, op)) if runs else asked
+
+
+def times_begun(instance: dg.DagsterInstance, run_id: str) -> int:
+    """How often the run's op was begun: more than once when workers died under it."""
+    return len(instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_START, limit=_PAGE).records)
+
+
+def _begun_before(context: dg.AssetExecutionContext, op: PipelineOp) -> int:
+    """How many workers have begun this try of the run before this one; they may have died, or may only seem to have."""
+    return max(times_begun(context.instance, context.run.run_id) - 1, 0) if op.listen is None else 0
 
 
 def _earlier_tries(context: dg.AssetExecutionContext) -> Iterator[dg.DagsterRun]:
@@ -95,7 +105,7 @@ def _earlier_tries(context: dg.AssetExecutionContext) -> Iterator[dg.DagsterRun]
             yield run
 
 
-def _recorded(instance: dg.DagsterInstance, runs: list[str], assets: frozenset[dg.AssetKey], op: PipelineOp) -> frozenset[Window]:
+def recorded_windows(instance: dg.DagsterInstance, runs: list[str], assets: frozenset[dg.AssetKey], op: PipelineOp) -> frozenset[Window]:
     """The windows that these runs finished: every asset asked for is in the event log."""
     assert op.pipeline.windows is not None
     seen: dict[str, set[dg.AssetKey]] = {}
@@ -151,7 +161,7 @@ def _request(
         project,
         op.pipeline,
         windows,
-        attempt=f"{run.run_id}-{context.retry_number}",
+        attempt=f"{run.run_id}-{context.retry_number}" + (f"r{before}" if (before := _begun_before(context, op)) else ""),
         now=utc_now(),
         steps=steps,
         full_refresh=run.tags.get(FULL_REFRESH_TAG) == "true",

@@ -14,7 +14,7 @@ import click
 from dataflow_assets.cli.alerting import tell
 from dataflow_assets.cli.choosing import find_pipeline, survey
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, explain
-from dataflow_assets.cli.terminal import Session, plural, table
+from dataflow_assets.cli.terminal import Session, table
 from dataflow_assets.cli.verb import VerbCommand, VerbGroup
 from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import parse_duration
@@ -128,11 +128,8 @@ def _print(session: Session, document: Mapping[str, Any]) -> None:
     for line in table(rows, header=("PIPELINE", "OPEN", "SINCE", "SEEN", "TOLD", "WHAT")) if rows else ["Nothing is open."]:
         session.say(line)
     for item in document["waiting"]:
-        why = (
-            f" after {plural(item['tries'], 'try')[:-1] + 'ies' if item['tries'] > 1 else '1 try'}: {item['error']}"
-            if item["tries"]
-            else ""
-        )
+        tries = "1 try" if item["tries"] == 1 else f"{item['tries']} tries"
+        why = f" after {tries}: {item['error']}" if item["tries"] else ""
         session.say(f"waits for {item['channel']}{why}: {item['title']}")
     for name, until in document["muted"].items():
         session.say(f"{name} is muted until {_moment(until)} UTC: dataflow alerts mute {name} --for 0s ends it")

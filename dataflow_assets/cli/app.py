@@ -31,6 +31,7 @@ class Verb:
 VERBS = {
     "init": Verb("init", "Write a new project that runs at once."),
     "run": Verb("run", "Run pipelines: load, check and publish what is missing."),
+    "retry": Verb("retry", "Run again what failed or was killed, from the step where it stopped."),
     "plan": Verb("plan", "Print what a run would do, without doing it."),
     "backfill": Verb("backfill", "Load many windows in pieces: plan, progress, resume, cancel."),
     "check": Verb("check", "Run checks alone on what is published, for a CI."),
@@ -41,6 +42,8 @@ VERBS = {
     "list": Verb("listing", "List pipelines, steps, tags or kinds."),
     "show": Verb("show", "Show one pipeline or step, resolved, with a sample of its rows."),
     "status": Verb("status", "Show what is published, missing and failed."),
+    "pause": Verb("pause", "Leave pipelines alone for a while, or until further notice."),
+    "unpause": Verb("unpause", "End the pauses of pipelines."),
     "gaps": Verb("gaps", "List windows that were never loaded: out of reach, or between published ones."),
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
     "retention": Verb("retention", "Show and remove what is older than the project keeps; restore what was archived."),
@@ -49,9 +52,11 @@ VERBS = {
     "schema": Verb("schema", "Print the JSON Schema of project files; show, diff and infer the columns of targets."),
     "anomalies": Verb("anomalies", "List and acknowledge what metric checks flagged; try settings on the past."),
     "contract": Verb("contract", "List, compare and accept the contracts of datasets."),
+    "health": Verb("health", "Answer liveness, readiness and Prometheus metrics over HTTP, or once."),
     "alerts": Verb("alerts", "Try the channels of alerts; see what was told and what is open; mute a pipeline."),
     "update-gitignore": Verb("gitignore", "Add or remove the state folder in .gitignore."),
     "instance": Verb("instance", "Show and choose Dagster's storage, launcher and limits; make it ready."),
+    "worker": Verb("worker", "Start a Celery worker, for runs on several hosts."),
     "dev": Verb("dev", "Open the project in the Dagster UI."),
 }
 

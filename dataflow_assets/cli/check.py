@@ -51,7 +51,7 @@ def command(session: Session, /, **given: Any) -> int:
     same window. Nothing is published, and the results are in the Dagster UI like those of any run. Exits with 1 when a check fails that
     would keep a window from being published.
     """
-    chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]))
+    chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]), near=True)
     wish = Wish(given["start"], given["end"], given["keys"])
     if given["whole"] and (wish.keys or wish.start or wish.end):
         raise UsageFailed("--all looks at every published window", hint="leave out --all, or --window, --start and --end")

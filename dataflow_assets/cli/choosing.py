@@ -5,6 +5,7 @@ Here: the options, and what happens when some pipelines have problems. Not here:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from dataflow_assets.spec.project import Project
 from dataflow_assets.spec.selectors import Node, resolve_steps
 
 F = TypeVar("F", bound=Callable[..., Any])
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,26 @@ def _relative(file: str, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
-def choose(session: Session, select: tuple[str, ...], exclude: tuple[str, ...], overrides: Mapping[str, Any] | None = None) -> Chosen:
-    """The selected pipelines. Raises SelectionError when nothing matches, PlanError when a selected one has problems."""
-    surveyed = survey(session.load(overrides))
+def choose(
+    session: Session,
+    select: tuple[str, ...],
+    exclude: tuple[str, ...],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    near: bool = False,
+) -> Chosen:
+    """The selected pipelines. Raises SelectionError when nothing matches, PlanError when a selected one has problems.
+
+    `near`: where pipelines are selected by their plain names, what comes after them need not be known, and is not loaded.
+    """
+    names_only = near and not exclude and all(_PLAIN.match(text) for text in select)
+    surveyed = survey(session.load(overrides, around=select if names_only else ()))
     names = selected(surveyed, select, exclude)
     wrong = [problem for name in names for problem in surveyed.problems.get(name, ())]
     if wrong:
         raise PlanError(list(dict.fromkeys(wrong)))
     others = [problem for name, found in surveyed.problems.items() if name not in names for problem in found]
-    if others and not session.json:
+    if others and not session.json and not surveyed.project.partial:
         count = plural(len(others), "problem")
         click.secho(f"{count} in pipelines that were not selected: `dataflow validate` shows them", err=True, fg="yellow")
     parts = {name: frozenset(ids) for name, ids in names.items() if len(ids) < len(surveyed.steps[name])}

@@ -5,6 +5,7 @@ Here: applying `--start/--end`, `--window`, `--full-refresh`, `--max-windows`. N
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,7 @@ class Wish:
     keys: tuple[str, ...] = ()
     full_refresh: bool = False
     max_windows: int | None = None
+    even_if_paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Due:
     now: tuple[WindowTodo, ...] = ()
     waiting: int = 0
     error: Exception | None = None
+    paused: str = ""
+    """Why nothing of what is due runs now."""
 
     def data(self) -> dict[str, Any]:
         """The pipeline and its windows for `--json`."""
@@ -51,6 +55,7 @@ class Due:
                 for step in self.pipeline.endpoints
             ],
             "upstream": list(self.pipeline.upstream),
+            "paused": self.paused or None,
             "to_run": len(self.now),
             "waiting": self.waiting,
             "counts": {state: sum(todo.state == state for todo in self.todos) for state in sorted({todo.state for todo in self.todos})},
@@ -60,8 +65,19 @@ class Due:
         }
 
 
-def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datetime) -> Due:
-    """Ask the ledgers and choose. What goes wrong stands in `error`, so that the other pipelines go on; UsageFailed is raised."""
+def paused_of(project: Project, pipelines: Sequence[PipelinePlan], wish: Wish, *, now: datetime) -> dict[str, str]:
+    """Pipeline -> the pause that keeps it from running; empty when the command line goes over pauses."""
+    if wish.even_if_paused:
+        return {}
+    from dataflow_assets.assets.pauses import paused_now
+
+    found = paused_now(project, pipelines, now=now)
+    return {pipeline.name: found[pipeline.name].text(pipeline) for pipeline in pipelines if pipeline.name in found}
+
+
+def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datetime, paused: str = "") -> Due:
+    """Ask the ledgers and choose; of a paused pipeline nothing runs now. What goes wrong stands in `error`, so that the other pipelines
+    go on; UsageFailed is raised."""
     from dataflow_assets.execution.status import window_status
 
     start, end = bounds(pipeline, start=wish.start, end=wish.end)
@@ -73,6 +89,8 @@ def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datet
     except Exception as error:  # noqa: BLE001 - whatever a system answers stops this pipeline only
         return Due(pipeline, error=error)
     chosen = [todo for todo in todos if todo.run]
+    if paused:
+        return Due(pipeline, tuple(todos), (), len(chosen), paused=paused)
     kept = chosen[: wish.max_windows] if wish.max_windows is not None else chosen
     return Due(pipeline, tuple(todos), tuple(kept), len(chosen) - len(kept))
 

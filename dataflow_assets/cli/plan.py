@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
-from dataflow_assets.cli.due import Due, Wish, find_due, refuse_unknown_keys
+from dataflow_assets.cli.due import Due, Wish, find_due, paused_of, refuse_unknown_keys
 from dataflow_assets.cli.failures import FAILED, OK, explain
-from dataflow_assets.cli.ranges import collapse, range_options
+from dataflow_assets.cli.ranges import collapse, pause_option, range_options
 from dataflow_assets.cli.terminal import Session, plural, table
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
@@ -35,6 +35,7 @@ _COLORS = {
 @selection_options
 @variable_options
 @range_options
+@pause_option
 @click.option("--max-windows", type=click.IntRange(min=1), help="At most this many windows per pipeline, the oldest ones.")
 @click.pass_obj
 def command(session: Session, /, **given: Any) -> int:
@@ -42,8 +43,8 @@ def command(session: Session, /, **given: Any) -> int:
 
     For each pipeline: its windows that are missing, stale, failed or published, the write mode and the target. --json has every window.
     """
-    chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]))
-    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"])
+    chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]), near=True)
+    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"], given["even_if_paused"])
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)
     return print_plan(session, chosen, wish, now=now)
@@ -51,7 +52,8 @@ def command(session: Session, /, **given: Any) -> int:
 
 def print_plan(session: Session, chosen: Chosen, wish: Wish, *, now: datetime) -> int:
     """Print the plan of the chosen pipelines; the exit code is 1 when a system could not be asked."""
-    dues = [find_due(chosen.project, pipeline, wish, now=now) for pipeline in chosen.pipelines]
+    paused = paused_of(chosen.project, chosen.pipelines, wish, now=now)
+    dues = [find_due(chosen.project, pipeline, wish, now=now, paused=paused.get(pipeline.name, "")) for pipeline in chosen.pipelines]
     code = FAILED if any(due.error for due in dues) else OK
     total = sum(len(due.now) for due in dues)
     session.emit(
@@ -93,7 +95,9 @@ def _print_due(session: Session, due: Due) -> None:
         ]
         for line, row in zip(table(rows), rows, strict=True):
             session.say(f"  {'run ' if run else 'skip'}  {click.style(line, fg=_COLORS[row[0]] if run else 'bright_black')}")
-    if due.waiting:
+    if due.paused:
+        session.say(click.style(f"  {due.paused}; --even-if-paused runs it all the same", fg="yellow"))
+    elif due.waiting:
         session.say(f"  {plural(due.waiting, 'window')} more would wait for the next run")
     if not due.todos:
         session.say("  nothing to do")

@@ -57,6 +57,11 @@ def range_options(function: F) -> F:
     return window_options(refresh(function))
 
 
+def pause_option(function: F) -> F:
+    """Add `--even-if-paused`."""
+    return click.option("--even-if-paused", is_flag=True, help="Run pipelines that are paused, too.")(function)
+
+
 def window_options(function: F) -> F:
     """Add `--start`, `--end` and `--window`."""
     for option in (

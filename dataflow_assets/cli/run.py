@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from datetime import datetime
 from functools import cached_property
@@ -17,11 +18,11 @@ import click
 
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.closing import close
-from dataflow_assets.cli.due import Due, Wish, find_due, refuse_unknown_keys
+from dataflow_assets.cli.due import Due, Wish, find_due, paused_of, refuse_unknown_keys
 from dataflow_assets.cli.interrupts import watching_interrupts
 from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
 from dataflow_assets.cli.outcome import PipelineOutcome
-from dataflow_assets.cli.ranges import range_options
+from dataflow_assets.cli.ranges import pause_option, range_options
 from dataflow_assets.cli.report import report_for
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @selection_options
 @variable_options
 @range_options
+@pause_option
 @click.option("--max-windows", type=click.IntRange(min=1), help="At most this many windows per pipeline, the oldest ones.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; same as `dataflow plan`.")
 @click.option(
@@ -55,8 +57,8 @@ def command(session: Session, /, **given: Any) -> int:
     """
     session.json = session.json or given["json_lines"]
     variables = read_variables(given["several"], given["single"])
-    chosen = choose(session, given["select"], given["exclude"], variables)
-    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"])
+    chosen = choose(session, given["select"], given["exclude"], variables, near=True)
+    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"], given["even_if_paused"])
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)
     if given["dry_run"]:
@@ -73,6 +75,8 @@ class Run:
         self.session, self.chosen, self.wish, self.now, self._alerts = session, chosen, wish, now, alerts
         self.outcomes: list[PipelineOutcome] = []
         self._open = ExitStack()
+        self.extra: Mapping[str, Any] = {}
+        """What the closing document holds beside the outcomes."""
         self.report = report_for(session, total=len(chosen.pipelines), stream=stream)
 
     def go(self) -> int:
@@ -97,7 +101,8 @@ class Run:
 
                 tell_of_run(self.session, self.chosen.project, self.instance, self.outcomes)
             self._open.close()
-        return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=seconds, extra=self.extra)
 
     def _interrupted(self) -> None:
         """Mark the pipeline at work; those after it are not begun."""
@@ -113,16 +118,27 @@ class Run:
         if culprit := self._failed_upstream(pipeline):
             outcome.status, outcome.reason = "skipped", f"{culprit} did not succeed"
             return self.report.nothing(outcome)
-        due = find_due(self.chosen.project, pipeline, self.wish, now=self.now)
+        due = self.due_of(pipeline)
         outcome.waiting = due.waiting
         if due.error:
             outcome.status, outcome.error = "failed", due.error
             return self.report.nothing(outcome)
         self._note_gaps(due)
+        if due.paused:
+            outcome.reason = f"{due.paused}; --even-if-paused runs it all the same"
+            return self.report.nothing(outcome)
         if not due.now:
             outcome.reason = "nothing to do" if due.todos or not self.wish.keys else "no such window"
             return self.report.nothing(outcome)
         return self._execute(due, outcome)
+
+    def due_of(self, pipeline: PipelinePlan) -> Due:
+        """What is to be run of a pipeline."""
+        return find_due(self.chosen.project, pipeline, self.wish, now=self.now, paused=self._paused.get(pipeline.name, ""))
+
+    def close(self) -> None:
+        """Let go of the instance and the log file."""
+        self._open.close()
 
     def _note_gaps(self, due: Due) -> None:
         """Record gaps that nobody has recorded yet, where every window was looked at."""
@@ -163,6 +179,10 @@ class Run:
         self.report.end(outcome)
         if interrupted:
             raise KeyboardInterrupt
+
+    @cached_property
+    def _paused(self) -> dict[str, str]:
+        return paused_of(self.chosen.project, self.chosen.pipelines, self.wish, now=self.now)
 
     @cached_property
     def instance(self) -> dg.DagsterInstance:

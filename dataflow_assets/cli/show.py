@@ -11,12 +11,14 @@ from typing import Any
 import click
 
 from dataflow_assets.cli.choosing import find_pipeline
+from dataflow_assets.cli.due import Wish, paused_of
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, explain
 from dataflow_assets.cli.terminal import Session, plain, table
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.plan.model import PipelinePlan, SchedulePlan, StepPlan
 from dataflow_assets.secrets import MASK, looks_secret, mask
+from dataflow_assets.tables import utc_now
 
 _CELL = 40
 
@@ -38,7 +40,13 @@ def command(session: Session, name: str, limit: int, several: tuple[str, ...], s
     steps = _chosen_steps(pipeline, step_id)
     samples = [_sample(project, pipeline, step, limit=limit) for step in steps if step.role == "endpoint" and limit]
     code = FAILED if any(sample["error"] for sample in samples) else OK
-    document = {"ok": code == OK, "pipeline": _pipeline_data(pipeline), "steps": [_step_data(step) for step in steps], "samples": samples}
+    paused = paused_of(project, [pipeline], Wish(), now=utc_now()).get(pipeline.name)
+    document = {
+        "ok": code == OK,
+        "pipeline": {**_pipeline_data(pipeline), "paused": paused},
+        "steps": [_step_data(step) for step in steps],
+        "samples": samples,
+    }
     session.emit(document)
     if not session.json:
         for line in _lines(document, whole=step_id is None):

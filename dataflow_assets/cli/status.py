@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
+from dataflow_assets.cli.due import Wish, paused_of
 from dataflow_assets.cli.failures import FAILED, OK, describe, explain
 from dataflow_assets.cli.ranges import collapse, interval
 from dataflow_assets.cli.terminal import Session, plural, table
@@ -37,7 +38,8 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
     """
     chosen = choose(session, select, exclude, read_variables(several, single))
     now = utc_now()
-    reports = [_report(chosen, pipeline, now=now) for pipeline in chosen.pipelines]
+    paused = paused_of(chosen.project, chosen.pipelines, Wish(), now=now)
+    reports = [{**_report(chosen, pipeline, now=now), "paused": paused.get(pipeline.name)} for pipeline in chosen.pipelines]
     code = FAILED if any(report["error"] for report in reports) else OK
     session.emit({"ok": code == OK, "project": chosen.project.model.project_name, "now": now, "pipelines": reports})
     if not session.json:
@@ -95,6 +97,8 @@ def _print(session: Session, chosen: Chosen, reports: Sequence[Mapping[str, Any]
     for line in table([_row(report) for report in reports if not report["error"]], header=_HEADER):
         session.say(line)
     for report in reports:
+        if report["paused"]:
+            session.say(click.style(f"  {report['name']}: {report['paused']}", fg="yellow"))
         for gap in report.get("gaps", [])[:3]:
             session.say(f"  {report['name']}: not published {gap}")
         if lost := report.get("windows", {}).get("gap"):

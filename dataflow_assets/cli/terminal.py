@@ -48,8 +48,15 @@ class Session:
 
         return locate(self.project)
 
-    def load(self, overrides: Mapping[str, Any] | None = None) -> Project:
-        """The loaded project. Raises SpecError when its own file is wrong; broken pipeline files stand in `failures`."""
+    def load(self, overrides: Mapping[str, Any] | None = None, *, around: Sequence[str] = ()) -> Project:
+        """The loaded project, or the part of it that the pipelines `around` have to do with.
+
+        Raises SpecError when its own file is wrong; broken pipeline files stand in `failures`.
+        """
+        if around:
+            from dataflow_assets.plan.near import load_near
+
+            return load_near(self.project_file(), around, overrides=overrides or {})
         from dataflow_assets.spec.load import load
 
         return load(self.project_file(), overrides=overrides or {})

@@ -15,6 +15,7 @@ from typing import Any
 
 from dataflow_assets.connectors._bigquery_login import BigQueryConnection
 from dataflow_assets.errors import ValueRefused
+from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement, change_type
 from dataflow_assets.tables import TableName
 
@@ -79,6 +80,12 @@ def dialect(connection: BigQueryConnection) -> BigQueryDialect:
         project=connection.project,
         dataset=connection.dataset,
     )
+
+
+def records(dialect: BigQueryDialect) -> RecordForms:
+    """How records are written."""
+    parsed = "PARSE_JSON({})"
+    return RecordForms(dialect, types={"json": "JSON", "list": "JSON"}, around={"json": parsed, "list": parsed}, indexes=False)
 
 
 @dataclass

@@ -8,17 +8,18 @@ they load Arrow.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field
 
-from dataflow_assets.connectors._bigquery_errors import translated
+from dataflow_assets.connectors._bigquery_errors import ERROR_CODES, translated
 from dataflow_assets.connectors._bigquery_login import BigQueryConnection, Login, register_secrets
 from dataflow_assets.connectors._bigquery_session import Session, Sessions
-from dataflow_assets.connectors._bigquery_sql import Script
+from dataflow_assets.connectors._bigquery_sql import Script, records
 from dataflow_assets.connectors._sql import SqlConnector, Wanted
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.base import Names
@@ -40,6 +41,8 @@ from dataflow_assets.tables import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from dataflow_assets.storage.records import RecordForms
 
 _DATASET = AliasChoices("dataset", "table_dataset", "table_schema")
 _CLAIM = """\
@@ -81,6 +84,7 @@ class Connector(SqlConnector):
 
     kind: ClassVar[str] = "bigquery"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="bigquery")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[BigQueryConnection]] = BigQueryConnection
     Source: ClassVar[type[BigQuerySource]] = BigQuerySource
     Endpoint: ClassVar[type[BigQueryEndpoint]] = BigQueryEndpoint
@@ -183,3 +187,20 @@ steps:
             if not session.columns(registry.registry_table(target.table)):
                 return []
             return [registry.schema_version(row) for row in session.fetch(registry.fetch_versions(session.dialect, target.table))]
+
+    def record_forms(self) -> RecordForms:
+        """How records are written."""
+        with self._sessions.use() as session:
+            return records(session.dialect)
+
+    def read_records(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with self._sessions.use() as session, translated(f"reading records of connection {self._name!r}", ReadFailed):
+            return session.fetch(statement)
+
+    def write_records(self, statements: Sequence[Statement]) -> None:
+        """Run the statements, one after the other."""
+        with self._sessions.use() as session, translated(f"writing records of connection {self._name!r}", WriteFailed):
+            for statement in statements:  # a transaction would cost each of them a second more
+                values = {f"p{position}": value for position, value in enumerate(statement.values, start=1)}
+                session.run(statement.text, values, name=f"record_{uuid.uuid4().hex}")

@@ -7,16 +7,17 @@ Here: its options, and the connector. Not here: opening the file (`_duckdb_sessi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field, field_validator
 
-from dataflow_assets.connectors._duckdb_session import DUCKDB, Settings, database, rows, translated
+from dataflow_assets.connectors._duckdb_session import DUCKDB, ERROR_CODES, RECORDS, Settings, database, rows, translated
 from dataflow_assets.connectors._new_file import could_be_made
 from dataflow_assets.connectors._sql import ComparingConnector, Wanted
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.base import Model
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dataflow_assets.storage.digests import SqlRows
+    from dataflow_assets.storage.records import RecordForms
 
 
 class DuckDBConnection(Model):
@@ -95,6 +97,7 @@ class Connector(ComparingConnector):
 
     kind: ClassVar[str] = "duckdb"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="duckdb")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[DuckDBConnection]] = DuckDBConnection
     Source: ClassVar[type[DuckDBSource]] = DuckDBSource
     Endpoint: ClassVar[type[DuckDBEndpoint]] = DuckDBEndpoint
@@ -188,6 +191,27 @@ steps:
         with self._asking(f"reading the schemas of {target.table}", registry.registry_table(target.table)) as connection:
             found = [] if connection is None else rows(connection, registry.fetch_versions(DUCKDB, target.table))
         return [registry.schema_version(row) for row in found]
+
+    def record_forms(self) -> RecordForms:
+        """How records are written."""
+        return RECORDS
+
+    def read_records(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        doing = f"reading records of connection {self._settings.name!r}"
+        if not self._database.path.exists():
+            raise ReadFailed(f"{doing}: {self._database.path} does not exist")
+        with self._database.reading(self._settings) as connection, translated(doing, ReadFailed):
+            return rows(connection, statement)
+
+    def write_records(self, statements: Sequence[Statement]) -> None:
+        """Run the statements in one transaction."""
+        doing = f"writing records of connection {self._settings.name!r}"
+        with self._database.writing(self._settings) as connection, translated(doing, WriteFailed):
+            connection.begin()  # closing the connection undoes what was not committed
+            for statement in statements:
+                rows(connection, statement)
+            connection.commit()
 
     @contextmanager
     def _asking(self, doing: str, *tables: TableName) -> Iterator[duckdb.DuckDBPyConnection | None]:

@@ -7,7 +7,7 @@ stream (`_mysql_read`), the publish transaction (`_mysql_publish`); both are imp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -15,8 +15,20 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
-from dataflow_assets.connectors._mysql_session import MYSQL, NO_DATABASE, NO_TABLE, CommitUnknown, Sessions, code_of, fetch, translated
+from dataflow_assets.connectors._mysql_session import (
+    ERROR_CODES,
+    MYSQL,
+    NO_DATABASE,
+    NO_TABLE,
+    RECORDS,
+    CommitUnknown,
+    Sessions,
+    code_of,
+    fetch,
+    translated,
+)
 from dataflow_assets.connectors._sql import ComparingConnector, Wanted
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -43,6 +55,7 @@ if TYPE_CHECKING:
     import pymysql
 
     from dataflow_assets.storage.digests import SqlRows
+    from dataflow_assets.storage.records import RecordForms
 
 _SCHEMA = AliasChoices("table_schema", "table_database")
 _URL = re.compile(r"^(mysql|mariadb)(\+\w+)?://")
@@ -136,6 +149,7 @@ class Connector(ComparingConnector):
 
     kind: ClassVar[str] = "mysql"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="mysql")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[MySQLConnection]] = MySQLConnection
     Source: ClassVar[type[MySQLSource]] = MySQLSource
     Endpoint: ClassVar[type[MySQLEndpoint]] = MySQLEndpoint
@@ -278,3 +292,20 @@ steps:
             if not _mysql_target.exists(connection, registry.registry_table(target.table)):
                 return []
             return [registry.schema_version(row) for row in fetch(connection, registry.fetch_versions(MYSQL, target.table))]
+
+    def record_forms(self) -> RecordForms:
+        """How records are written."""
+        return RECORDS
+
+    def read_records(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with self._sessions.reading() as connection, translated(f"reading records of connection {self._name!r}", ReadFailed):
+            return fetch(connection, statement)
+
+    def write_records(self, statements: Sequence[Statement]) -> None:
+        """Run the statements in one transaction."""
+        with self._sessions.writing() as connection, translated(f"writing records of connection {self._name!r}", WriteFailed):
+            fetch(connection, Statement("START TRANSACTION"))
+            for statement in statements:
+                fetch(connection, statement)
+            connection.commit()

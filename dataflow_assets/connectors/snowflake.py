@@ -7,15 +7,16 @@ since they load Arrow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from dataflow_assets.connectors._snowflake_login import SnowflakeConnection, login, register_secrets
-from dataflow_assets.connectors._snowflake_session import SNOWFLAKE, Session, Sessions, translated
+from dataflow_assets.connectors._snowflake_session import ERROR_CODES, RECORDS, SNOWFLAKE, Session, Sessions, translated
 from dataflow_assets.connectors._sql import ComparingConnector, Wanted
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, SqlSourceOptions
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dataflow_assets.storage.digests import SqlRows
+    from dataflow_assets.storage.records import RecordForms
 
 
 class SnowflakeSource(SqlSourceOptions):
@@ -59,6 +61,7 @@ class Connector(ComparingConnector):
 
     kind: ClassVar[str] = "snowflake"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="snowflake")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[SnowflakeConnection]] = SnowflakeConnection
     Source: ClassVar[type[SnowflakeSource]] = SnowflakeSource
     Endpoint: ClassVar[type[SnowflakeEndpoint]] = SnowflakeEndpoint
@@ -158,3 +161,21 @@ steps:
             if not session.columns(registry.registry_table(target.table)):
                 return []
             return [registry.schema_version(row) for row in session.fetch(registry.fetch_versions(SNOWFLAKE, target.table))]
+
+    def record_forms(self) -> RecordForms:
+        """How records are written."""
+        return RECORDS
+
+    def read_records(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with self._sessions.use() as session, translated(f"reading records of connection {self._name!r}", ReadFailed):
+            found = session.fetch(statement)
+            session.rollback()  # else the transaction stays open
+            return found
+
+    def write_records(self, statements: Sequence[Statement]) -> None:
+        """Run the statements in one transaction."""
+        with self._sessions.use() as session, translated(f"writing records of connection {self._name!r}", WriteFailed):
+            for statement in statements:
+                session.affected(statement)
+            session.commit()

@@ -7,7 +7,7 @@ transaction (`_sqlalchemy_publish`); these are imported when used, since they lo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, SecretStr, field_validator
 
 from dataflow_assets.connectors._sql import SqlConnector, Wanted
-from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, is_deadlock, no_upsert, translated
+from dataflow_assets.connectors._sqlalchemy_session import ERROR_CODES, Session, Sessions, is_deadlock, no_upsert, records, translated
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -39,6 +40,8 @@ from dataflow_assets.windows import parse_duration
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from dataflow_assets.storage.records import RecordForms
 
 _URL = re.compile(r"^[A-Za-z][\w.-]*(\+[\w.-]+)?://")
 _CLAIM_TRIES = 5
@@ -85,6 +88,7 @@ class Connector(SqlConnector):
 
     kind: ClassVar[str] = "sqlalchemy"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="", exact_types=False)
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[SQLAlchemyConnection]] = SQLAlchemyConnection
     Source: ClassVar[type[SQLAlchemySource]] = SQLAlchemySource
     Endpoint: ClassVar[type[SQLAlchemyEndpoint]] = SQLAlchemyEndpoint
@@ -209,6 +213,22 @@ steps:
             if not _exists(session, registry.registry_table(target.table)):
                 return []
             return [registry.schema_version(row) for row in session.fetch(registry.fetch_versions(session.dialect, target.table))]
+
+    def record_forms(self) -> RecordForms:
+        """How records are written."""
+        return records(self._sessions.dialect)
+
+    def read_records(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with translated(f"reading records of connection {self._name!r}", ReadFailed), self._sessions.reading() as session:
+            return session.fetch(statement)
+
+    def write_records(self, statements: Sequence[Statement]) -> None:
+        """Run the statements in one transaction."""
+        with translated(f"writing records of connection {self._name!r}", WriteFailed), self._sessions.writing() as session:
+            for statement in statements:
+                session.affected(statement)
+            session.commit()
 
 
 def _exists(session: Session, table: TableName) -> bool:

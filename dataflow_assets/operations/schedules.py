@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from dataflow_assets.assets.names import PIPELINE_TAG, SLOT_TAG, WAITING_TAG, job_name, plain_name, tag_value
-from dataflow_assets.calendars import covering
 from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.gaps import note_gaps
 from dataflow_assets.operations.run_requests import run_requests
+from dataflow_assets.operations.silence import reason_for_silence
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan
 from dataflow_assets.plan.periods import Period
 from dataflow_assets.spec.project import Project
@@ -84,7 +84,7 @@ def _evaluation(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project
 
 def tick(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project, instance: dg.DagsterInstance, *, now: datetime) -> Asked:
     """What the tick at `now` does: the runs that it asks for, or why it asks for none."""
-    if silent := reason_for_silence(pipeline, schedule, now=now):
+    if silent := reason_for_silence(instance, project, pipeline, now=now):
         return dg.SkipReason(silent)
     slot = _slot(schedule, now)
     if slot and _runs(instance, pipeline, {SLOT_TAG: slot}):
@@ -92,17 +92,6 @@ def tick(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project, insta
     if running := _runs(instance, pipeline, statuses=_UNFINISHED):
         return dg.SkipReason(f"run {running} of {pipeline.name} has not ended; what it leaves is asked for at the next tick")
     return asked_for(pipeline, schedule, project, now=now, instance=instance)
-
-
-def reason_for_silence(pipeline: PipelinePlan, schedule: SchedulePlan, *, now: datetime) -> str:
-    """Why nothing is asked for at `now`, whatever is due; empty where nothing stands against it."""
-    if schedule.paused_until and now < schedule.paused_until:
-        return f"{pipeline.name} is paused until {_shown(schedule.paused_until, schedule)} (paused_until in {pipeline.place.file})"
-    if calendar := covering(schedule.blackout, now):
-        end = calendar.end(now)
-        until = f" until {_shown(end, schedule)}" if end else ""
-        return f"blackout {calendar.name}{until}; what is due by then is asked for at the first tick after it"
-    return ""
 
 
 def _slot(schedule: SchedulePlan, now: datetime) -> str:

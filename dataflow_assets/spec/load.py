@@ -7,7 +7,7 @@ Here: files, `.env`, names that must be unique. Not here: YAML itself (`spec.yam
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +43,10 @@ def find_project_file(start: Path) -> Path:
     raise SpecError([Problem(Place(str(start)), f"no project here: neither this folder nor one above it holds {PROJECT_FILES[0]}", hint)])
 
 
-def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Project:
-    """Load the project at `path` (its file, its folder, or a folder below).
+def load(
+    path: Path, *, overrides: Mapping[str, Any] | None = None, choose: Callable[[Sequence[Path]], Sequence[Path]] | None = None
+) -> Project:
+    """Load the project at `path` (its file, its folder, or a folder below); `choose` picks the pipeline files to read, default: all.
 
     Raises SpecError when the project file itself is wrong; a wrong pipeline file becomes a LoadFailure and the others load.
     """
@@ -59,7 +61,8 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Project:
         hint = "give contracts a folder of their own, or one inside that of the pipelines"
         message = f"the pipelines folder {model.pipelines_dir!r} lies in that of the contracts, {model.contracts_dir!r}"
         raise SpecError([places.problem(("contracts_dir",), message, hint=hint)])
-    pipelines, failures = _read_pipelines(_pipeline_files(folder, project_file=file, contracts=contracts_dir))
+    files = _pipeline_files(folder, project_file=file, contracts=contracts_dir)
+    pipelines, failures = _read_pipelines(choose(files) if choose else files)
     contracts, broken = _read_contracts(contracts_dir)
     return Project(
         root=file.parent,
@@ -123,7 +126,7 @@ def _pipeline_files(folder: Path, *, project_file: Path, contracts: Path) -> lis
     return sorted(path for path in pipelines if folder == contracts or not path.is_relative_to(contracts))
 
 
-def _read_pipelines(files: list[Path]) -> tuple[list[LoadedPipeline], list[LoadFailure]]:
+def _read_pipelines(files: Sequence[Path]) -> tuple[list[LoadedPipeline], list[LoadFailure]]:
     pipelines: list[LoadedPipeline] = []
     failures: list[LoadFailure] = []
     for file in files:

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 
 from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
+from dataflow_assets.spec.celery import CeleryOptions
 from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
 from dataflow_assets.spec.late_data import LateData
 from dataflow_assets.spec.query_windows import WindowOptions
@@ -173,11 +174,13 @@ class StageOptions(Model):
 
     dir: str = Field(".dataflow/stages", description="where stages lie, relative to the project")
     keep_failed: str = Field("7d", description="how long the stages of a failed window are kept")
+    max_age: str | None = Field(None, description="how old a stage may be to be resumed from, e.g. 12h; default: as long as it is kept")
 
-    @field_validator("keep_failed")
+    @field_validator("keep_failed", "max_age")
     @classmethod
-    def _keep_failed_is_a_duration(cls, value: str) -> str:
-        parse_duration(value)
+    def _is_a_duration(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_duration(value)
         return value
 
 
@@ -219,9 +222,10 @@ class ProjectModel(Model):
         description="how long things are kept, where a pipeline does not say otherwise",
     )
     drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
-    executor: Literal["in_process", "multiprocess"] = Field(
-        "in_process", description="how Dagster runs a job: in the run's own process, or each op in a process of its own"
+    executor: Literal["in_process", "multiprocess", "celery"] = Field(
+        "in_process", description="how Dagster runs a job: in the run's own process, each op in a process of its own, or on Celery workers"
     )
+    celery: CeleryOptions = Field(default_factory=CeleryOptions, description="how Celery workers take work")
 
     @field_validator("timezone")
     @classmethod

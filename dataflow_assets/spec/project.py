@@ -94,6 +94,8 @@ class Project:
     acknowledged: tuple[Acknowledgement, ...] = ()
     """What people have said of anomalies, in the order written."""
     contracts: tuple[LoadedContract, ...] = ()
+    partial: bool = False
+    """Whether only some pipelines are there, those that a run has to do with."""
 
     @property
     def stages_dir(self) -> Path:

@@ -14,7 +14,7 @@ import pytest
 from dataflow_assets.assets.carrying import Carried, carry
 from dataflow_assets.assets.execute import execute
 from dataflow_assets.assets.instance import HOME, open_instance, provision_pools, settle
-from dataflow_assets.assets.instance_settings import URL, launcher_of, storage_of, switch, with_block
+from dataflow_assets.assets.instance_settings import URL, launcher_of, storage_of, switch, with_block, written
 from dataflow_assets.errors import ConnectionFailed, DataflowError
 from dataflow_assets.plan.model import PoolPlan
 from dataflow_assets.spec.models import ProjectModel
@@ -64,9 +64,10 @@ def test_one_switch_changes_one_block_and_leaves_the_rest(tmp_path: Path) -> Non
     assert (storage_of(tmp_path), URL in file.read_text()) == ("postgres", True)
     assert switch(tmp_path, "celery")
     assert launcher_of(tmp_path) == "celery"
+    assert written(tmp_path)["run_monitoring"] == {"enabled": True, "free_slots_after_run_end_seconds": 60, "start_timeout_seconds": 3600}
     assert switch(tmp_path, "local")
     assert switch(tmp_path, "sqlite")
-    assert file.read_text() == before
+    assert file.read_text() == before.replace("_seconds: 60}", "_seconds: 60, start_timeout_seconds: 3600}")
     file.write_text("# mine\nstorage:\n  postgres:\n    # his\n    postgres_url: {env: X}\ntelemetry: {enabled: false}\n")
     with pytest.raises(DataflowError, match="in its own words"):
         switch(tmp_path, "postgres")

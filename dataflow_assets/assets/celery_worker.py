@@ -1,0 +1,131 @@
+"""The application of a Celery worker: `celery -A dataflow_assets.assets.celery_worker worker`, which `dataflow worker start` calls.
+
+Here: taking a run or a step, and what happens when the broker hands out what another worker had. Not here: settings
+(`assets.celery_app`), sending (`assets.celery_runs`).
+
+Work comes a second time when its worker was killed, but also when that one only lost the broker, or runs longer than a visibility
+timeout. So a worker that gets it looks at the drive table first: while heartbeats of the run come in, it waits, and asks again later.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, Task
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
+from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs
+from dagster._serdes import unpack_value
+from dagster_celery.config import TASK_EXECUTE_JOB_NAME
+from dagster_celery.make_app import make_app
+from dagster_celery.tasks import create_task
+
+from dataflow_assets.assets.celery_app import MOST_RESUMES, SETTINGS, VISIBILITY, backend_of, required, transport_options
+from dataflow_assets.assets.instance_settings import BACKEND, BROKER
+from dataflow_assets.assets.names import PIPELINE_TAG
+from dataflow_assets.assets.requests import times_begun
+from dataflow_assets.errors import DataflowError
+from dataflow_assets.tables import utc_now
+
+LIFE_SIGN = timedelta(seconds=60)
+_ASK_AGAIN_SECONDS = 10
+
+
+def _application() -> Celery:
+    broker = required(BROKER)
+    app: Celery = make_app({"broker": broker, "backend": os.environ.get(BACKEND) or backend_of(broker)})  # type: ignore[no-untyped-call]
+    seconds = float(os.environ.get(VISIBILITY, "120"))
+    app.conf.update(**SETTINGS, broker_transport_options=transport_options(visibility_seconds=seconds))
+    return app
+
+
+class Resumable(Task):  # type: ignore[misc] # Celery has no types
+    """A task that may come a second time, after its worker was killed, or while it still works."""
+
+    acks_late = True
+    reject_on_worker_lost = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it, unless somebody else still does: then come back later."""
+        with DagsterInstance.get() as instance:
+            run = instance.get_run_by_id(_run_id(kwargs))
+            if run is not None and run.status is DagsterRunStatus.STARTED and (self.request.delivery_info or {}).get("redelivered"):
+                self._wait_for_the_living(run)
+        return super().__call__(*args, **kwargs)
+
+    def _wait_for_the_living(self, run: DagsterRun) -> None:
+        if _lives(run):
+            raise self.retry(countdown=_ASK_AGAIN_SECONDS, max_retries=None)
+
+
+def _run_id(arguments: dict[str, Any]) -> str:
+    if "execute_step_args_packed" in arguments:
+        return unpack_value(arguments["execute_step_args_packed"], as_type=ExecuteStepArgs).run_id
+    return unpack_value(arguments["execute_job_args_packed"], as_type=ExecuteRunArgs).run_id
+
+
+def _lives(run: DagsterRun) -> bool:
+    """Whether a worker of the run has given a sign of life within a minute. One of this host whose process is gone has not."""
+    from dataflow_assets.execution.drive import RUNNING, open_drive
+    from dataflow_assets.spec.load import find_project_file, load
+
+    try:
+        project = load(find_project_file(Path(os.environ.get("DATAFLOW_PROJECT") or Path.cwd())))
+        with closing(open_drive(project)) as drive:
+            rows = drive.rows(pipeline=run.tags.get(PIPELINE_TAG), statuses=[RUNNING])
+    except DataflowError:
+        return False
+    since = utc_now() - LIFE_SIGN
+    return any(
+        row.run_id == run.run_id
+        and row.heartbeat_at is not None
+        and row.heartbeat_at >= since
+        and not (row.host == socket.gethostname() and row.process_id and _gone(row.process_id))
+        for row in rows
+    )
+
+
+def _gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+app = _application()
+execute_plan = create_task(app, base=Resumable)  # type: ignore[no-untyped-call] # neither has dagster-celery
+
+
+@app.task(bind=True, base=Resumable, name=TASK_EXECUTE_JOB_NAME)  # type: ignore[untyped-decorator] # Celery has no types
+def execute_job(self: Resumable, execute_job_args_packed: Any) -> int:
+    """Run a run, or take up one whose worker died. Its finished windows stay published, and are left out."""
+    run_id = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs).run_id
+    with DagsterInstance.get() as instance:
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return 0
+        if run.status is DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run)
+            return 0
+        if run.status is not DagsterRunStatus.STARTED:
+            return _execute_run_command_body(run_id, instance, _ignore, set_exit_code_on_failure=True)
+        most, before = int(os.environ.get(MOST_RESUMES, "3")), times_begun(instance, run_id)
+        if before > most:
+            instance.report_run_failed(
+                run, f"Its worker died {before} times; the logs of those hosts may say why, such as a lack of memory."
+            )
+            return 1
+        instance.report_engine_event(f"The worker of this run died; {self.request.hostname} takes it up.", run)
+        return _resume_run_command_body(run_id, instance, _ignore, set_exit_code_on_failure=True)
+
+
+def _ignore(_event: Any) -> None:
+    """Events are in the instance."""
