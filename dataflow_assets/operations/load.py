@@ -21,6 +21,7 @@ from dataflow_assets.errors import Problem
 from dataflow_assets.operations.alerts.sensor import build_alert_sensors
 from dataflow_assets.operations.automation import build_automation_sensors
 from dataflow_assets.operations.late_sensors import build_late_sensors
+from dataflow_assets.operations.retention_job import build_retention
 from dataflow_assets.operations.schedules import build_schedules
 from dataflow_assets.plan.build import build_plan_tolerant
 from dataflow_assets.plan.model import ProjectPlan
@@ -51,7 +52,7 @@ def load_project(path: str | Path | Project, *, overrides: Mapping[str, Any] | N
         set_up_process_logs(project.model.logging)
         plan, problems = build_plan_tolerant(project)
         definitions = build_definitions(plan, project, failures=_broken(project, problems))
-        return dg.Definitions.merge(definitions, _automation(plan, project))
+        return dg.Definitions.merge(definitions, _automation(plan, project), build_retention(plan, project))
 
 
 @contextmanager

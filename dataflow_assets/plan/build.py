@@ -318,4 +318,5 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         late_data=draft.late_data,
         pools=draft.pools,
         alerts=draft.alerts,
+        retention=draft.retention,
     )

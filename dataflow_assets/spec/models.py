@@ -18,6 +18,7 @@ from dataflow_assets.spec.celery import CeleryOptions
 from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
 from dataflow_assets.spec.late_data import LateData
 from dataflow_assets.spec.query_windows import WindowOptions
+from dataflow_assets.spec.retention import ProjectRetention, Retention, RetentionOfProject
 from dataflow_assets.spec.retries import RetryChoice
 from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
 from dataflow_assets.tables import SchemaPolicy, WriteMode
@@ -121,6 +122,10 @@ class PipelineModel(Model):
     late_data: LateData = Field(
         None, description="look again at the sources of published windows, and reopen those that have changed; true for the defaults"
     )
+    retention: Retention = Field(
+        None,
+        description="how long stages, quarantined rows, windows of the target and history are kept; an age alone: stages and quarantine",
+    )
     retries: RetryChoice | None = Field(
         None, description="how a window is tried again after a transient failure; a number is max_retries; default: the project's"
     )
@@ -216,6 +221,10 @@ class ProjectModel(Model):
     )
     retries: RetryChoice | None = Field(
         None, description="how windows are tried again after a transient failure, where a pipeline does not say otherwise"
+    )
+    retention: RetentionOfProject = Field(
+        default_factory=ProjectRetention,
+        description="how long things are kept, where a pipeline does not say otherwise",
     )
     drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
     executor: Literal["in_process", "multiprocess", "celery"] = Field(
