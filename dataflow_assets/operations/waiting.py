@@ -1,7 +1,7 @@
 """Why a sensor does not ask for a run now.
 
 Here: what the instance says of a pipeline's runs, and whether it is to be left alone. Not here: what is asked for
-(`operations.sensors`), pauses (`operations.silence`).
+(`operations.sensors`), pauses (`assets.silence`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime
 import dagster as dg
 
 from dataflow_assets.assets.names import PIPELINE_TAG, tag_value
-from dataflow_assets.operations.silence import reason_for_silence
+from dataflow_assets.assets.silence import reason_for_silence
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.spec.project import Project
 

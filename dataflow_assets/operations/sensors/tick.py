@@ -16,9 +16,9 @@ import dagster as dg
 
 from dataflow_assets.assets.names import FILES_TAG, WHY_TAG
 from dataflow_assets.assets.values import Values
+from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.execution.sensing import DUE, FILES, Decision, Found, Marks, Memory, decide, ledger_marks
 from dataflow_assets.execution.session import RunRequest, Session
-from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.run_requests import run_requests
 from dataflow_assets.operations.sensors.seen import Seen

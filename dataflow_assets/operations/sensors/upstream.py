@@ -14,8 +14,8 @@ from datetime import datetime
 
 import dagster as dg
 
-from dataflow_assets.execution.sensing import DUE, Found, Memory, digest
 from dataflow_assets.execution.ledgers import ledger_entries
+from dataflow_assets.execution.sensing import DUE, Found, Memory, digest
 from dataflow_assets.operations.sensors.seen import Note, position_of
 from dataflow_assets.operations.sensors.tick import Evaluation
 from dataflow_assets.operations.waiting import unfinished_run
