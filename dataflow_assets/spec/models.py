@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
+from dataflow_assets.spec.automation import Automation
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
 from dataflow_assets.spec.celery import CeleryOptions
 from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
@@ -20,6 +21,7 @@ from dataflow_assets.spec.query_windows import WindowOptions
 from dataflow_assets.spec.retention import ProjectRetention, Retention, RetentionOfProject
 from dataflow_assets.spec.retries import RetryChoice
 from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
+from dataflow_assets.spec.sensors import SensorOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import parse_duration
 
@@ -113,6 +115,10 @@ class PipelineModel(Model):
     event_time_column: str | None = Field(None, description="source filter and target partition column, said once")
     schedule: Schedule = Field(
         None, description="when it runs by itself: cron, a list of cron, @daily, every 10 min, windows, or a mapping"
+    )
+    automation: Automation = Field(None, description="runs it because of its inputs: on_new_inputs, on_missing, or a mapping")
+    sensors: list[SensorOptions] = Field(
+        default_factory=list, description="what else asks for runs: new files, new rows, upstream pipelines, a dataset that is too old"
     )
     owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
