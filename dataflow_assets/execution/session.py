@@ -42,6 +42,10 @@ class RunRequest:
     checks_only: bool = False
     full_refresh: bool = False
     batch: str = ""
+    run_id: str = ""
+    """The Dagster run that it is part of."""
+    correlation: str = ""
+    """What a scheduler outside, or the first of the runs that belong together, calls this in logs; default: `batch`."""
     replay: bool = False
     """Whether it is for the sake of quarantined rows: then a source that holds fewer rows than it did is refused."""
     retries: RetryOptions | None = None
@@ -67,7 +71,9 @@ class LedgerState(Mapping[str, str]):
     def _values(self) -> Mapping[str, str]:
         if self._session.request.full_refresh:
             return {}
-        ledgers = [self._session.ledger(step, window=None) for step in self._session.pipeline.endpoints]
+        known = (self._session.ledger(step, window=None) for step in self._session.pipeline.endpoints)
+        # what retention does to an old window is no progress of the pipeline
+        ledgers = [[entry for entry in entries if not (entry.retired or entry.restored)] or entries for entries in known]
         if not ledgers or not all(ledgers):
             return {}
         oldest = min((max(entries, key=lambda entry: entry.published_at) for entries in ledgers), key=lambda entry: entry.published_at)

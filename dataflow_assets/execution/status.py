@@ -14,6 +14,7 @@ from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.execution.reopening import reopened_windows
 from dataflow_assets.plan.late_data import may_be_reopened
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
+from dataflow_assets.plan.retention import horizon
 from dataflow_assets.plan.windows import windows_to_run
 from dataflow_assets.spec.project import Project
 
@@ -54,6 +55,7 @@ def _judged(project: Project, pipeline: PipelinePlan, now: datetime, **asked: An
         now=now,
         fingerprints={step.id: step.fingerprint for step in pipeline.endpoints},
         reopened=reopened,
+        horizon=horizon(pipeline.retention, now=now),
         **asked,
     )
     return todos, reopened
