@@ -19,6 +19,7 @@ from dataflow_assets.assets.placeholders import Broken
 from dataflow_assets.errors import Problem
 from dataflow_assets.operations.alerts.sensor import build_alert_sensors
 from dataflow_assets.operations.schedules import build_schedules
+from dataflow_assets.operations.stale_runs import build_stale_run_sensors
 from dataflow_assets.plan.build import build_plan_tolerant
 from dataflow_assets.plan.model import ProjectPlan
 from dataflow_assets.spec.load import load
@@ -43,7 +44,7 @@ def load_project(path: str | Path | Project, *, overrides: Mapping[str, Any] | N
             project = load(Path(path), overrides=overrides)
         plan, problems = build_plan_tolerant(project)
         definitions = build_definitions(plan, project, failures=_broken(project, problems))
-        return dg.Definitions.merge(definitions, _automation(plan, project))
+        return dg.Definitions.merge(definitions, _automation(plan, project, definitions.jobs or ()))
 
 
 @contextmanager
@@ -58,9 +59,10 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _automation(plan: ProjectPlan, project: Project) -> dg.Definitions:
-    """The schedules and the sensors of each family."""
+def _automation(plan: ProjectPlan, project: Project, jobs: Iterable[Any]) -> dg.Definitions:
+    """The schedules and the sensors of each family; one that asks for several `jobs` must have these very objects."""
     sensors = [sensor for build in SENSORS for sensor in build(plan, project)]
+    sensors += build_stale_run_sensors(plan, project, jobs=jobs)
     return dg.Definitions(schedules=build_schedules(plan, project), sensors=sensors)
 
 

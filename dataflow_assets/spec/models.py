@@ -19,6 +19,7 @@ from dataflow_assets.spec.late_data import LateData
 from dataflow_assets.spec.query_windows import WindowOptions
 from dataflow_assets.spec.retries import RetryChoice
 from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
+from dataflow_assets.spec.stale_runs import StaleRunOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import parse_duration
 
@@ -210,6 +211,7 @@ class ProjectModel(Model):
     retries: RetryChoice | None = Field(
         None, description="how windows are tried again after a transient failure, where a pipeline does not say otherwise"
     )
+    stale_runs: StaleRunOptions = Field(default_factory=StaleRunOptions, description="when a worker counts as dead, and what follows")
     drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
     executor: Literal["in_process", "multiprocess", "celery"] = Field(
         "in_process", description="how Dagster runs a job: in the run's own process, each op in a process of its own, or on Celery workers"
