@@ -48,8 +48,8 @@ class Codes:
                     yield 0, kind
             elif item == code:
                 yield len(str(item)) + 1, kind
-            elif self.prefixes and str(code).startswith(str(item)):
-                yield len(str(item)), kind
+            elif self.prefixes and isinstance(item, str) and str(code).startswith(item):
+                yield len(item), kind
 
 
 _TRANSIENT_ERRNO = (
@@ -70,6 +70,19 @@ OS_CODES = Codes(
 """What the operating system says, by the names of its errors."""
 
 
+STATUS_CODES = Codes(
+    "HTTP status",
+    transient=(408, 425, 429, 500, 502, 503, 504, 506, 507, 509, range(512, 600)),
+    configuration=(401, 403, 404, 405, 407, 410, 511),
+)
+"""What a server says over HTTP; connectors whose errors have codes of their own ask these first."""
+
+
+def status_kind(status: int) -> ErrorKind:
+    """The kind of an answer with this HTTP status."""
+    return STATUS_CODES.kind(status)
+
+
 def os_kind(error: OSError, *, unnumbered: ErrorKind = "permanent") -> ErrorKind:
     """The kind of an operating system's error; `unnumbered` is that of one without errno, as libraries raise them."""
     if isinstance(error, TimeoutError | ConnectionError | BlockingIOError | InterruptedError):
@@ -77,6 +90,11 @@ def os_kind(error: OSError, *, unnumbered: ErrorKind = "permanent") -> ErrorKind
     if error.errno is None:
         return unnumbered
     return OS_CODES.kind(errno.errorcode.get(error.errno))
+
+
+def stream_kind(error: BaseException) -> ErrorKind:
+    """The kind of what breaks off a stream of rows: Arrow's OSError without errno is a lost connection, its other errors are not."""
+    return os_kind(error, unnumbered="transient") if isinstance(error, OSError) else "permanent"
 
 
 def kind_of(error: BaseException) -> ErrorKind:

@@ -52,6 +52,8 @@ def materialized(event: StepFinished, step: StepPlan, *, window: Window | None, 
         "seconds": round(event.seconds, 3),
         "resumed": event.resumed,
     }
+    if event.made_anew:
+        metadata["stage_not_used"] = mask(event.made_anew)
     if window is not None:
         metadata["dagster/partition_row_count"] = event.rows
         metadata["window"] = str(window)

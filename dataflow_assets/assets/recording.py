@@ -24,7 +24,7 @@ from dataflow_assets.assets.shown_errors import masked
 from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import DataflowError, Place
 from dataflow_assets.execution.drive import open_drive
-from dataflow_assets.execution.events import CheckEvaluated, StepFinished, WindowFailed
+from dataflow_assets.execution.events import CheckEvaluated, StageJudged, StepFinished, WindowFailed
 from dataflow_assets.execution.heartbeat import Heartbeat
 from dataflow_assets.execution.journal import Journal
 from dataflow_assets.execution.run import RunRequest, run
@@ -92,6 +92,8 @@ class _Recorder:
                 self.op.listen(self.op.pipeline.name, event)
             if isinstance(event, CheckEvaluated):
                 yield from self._check(event)
+            elif isinstance(event, StageJudged):
+                self.context.log.info(mask(f"{event.key}: {event}"))
             elif isinstance(event, StepFinished) and not request.checks_only:
                 yield from self._step(event)
             elif isinstance(event, WindowFailed):

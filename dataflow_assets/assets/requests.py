@@ -83,7 +83,7 @@ def asked_of(context: dg.AssetExecutionContext, op: PipelineOp) -> Asked:
         # Dagster leaves out assets of which the first run made any window; the missing windows need all its steps
         asked = replace(asked, assets=frozenset((earlier[-1].asset_selection or op.step_of.keys()) & op.step_of.keys()))
     runs = [run.run_id for run in earlier] + ([context.run.run_id] if context.retry_number or _begun_before(context, op) else [])
-    return replace(asked, done=_recorded(context.instance, runs, asked.assets, op)) if runs else asked
+    return replace(asked, done=recorded_windows(context.instance, runs, asked.assets, op)) if runs else asked
 
 
 def times_begun(instance: dg.DagsterInstance, run_id: str) -> int:
@@ -105,7 +105,7 @@ def _earlier_tries(context: dg.AssetExecutionContext) -> Iterator[dg.DagsterRun]
             yield run
 
 
-def _recorded(instance: dg.DagsterInstance, runs: list[str], assets: frozenset[dg.AssetKey], op: PipelineOp) -> frozenset[Window]:
+def recorded_windows(instance: dg.DagsterInstance, runs: list[str], assets: frozenset[dg.AssetKey], op: PipelineOp) -> frozenset[Window]:
     """The windows that these runs finished: every asset asked for is in the event log."""
     assert op.pipeline.windows is not None
     seen: dict[str, set[dg.AssetKey]] = {}

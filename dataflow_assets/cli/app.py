@@ -31,6 +31,7 @@ class Verb:
 VERBS = {
     "init": Verb("init", "Write a new project that runs at once."),
     "run": Verb("run", "Run pipelines: load, check and publish what is missing."),
+    "retry": Verb("retry", "Run again what failed or was killed, from the step where it stopped."),
     "plan": Verb("plan", "Print what a run would do, without doing it."),
     "backfill": Verb("backfill", "Load many windows in pieces: plan, progress, resume, cancel."),
     "check": Verb("check", "Run checks alone on what is published, for a CI."),

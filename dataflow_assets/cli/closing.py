@@ -22,8 +22,17 @@ from dataflow_assets.cli.terminal import Session, plural
 _NAMED_WINDOWS = 3
 
 
-def close(session: Session, chosen: Chosen, wish: Wish, outcomes: Sequence[PipelineOutcome], *, report: Report, seconds: float) -> int:
-    """Print how it ended and return the exit code."""
+def close(
+    session: Session,
+    chosen: Chosen,
+    wish: Wish,
+    outcomes: Sequence[PipelineOutcome],
+    *,
+    report: Report,
+    seconds: float,
+    extra: Mapping[str, Any] | None = None,
+) -> int:
+    """Print how it ended and return the exit code; `extra` goes into the document."""
     total = totals(list(outcomes), seconds=seconds)
     code = INTERRUPTED if total["interrupted"] else FAILED if total["failed"] or total["skipped"] else OK
     for outcome in outcomes:
@@ -45,6 +54,7 @@ def close(session: Session, chosen: Chosen, wish: Wish, outcomes: Sequence[Pipel
         "pipelines": [outcome.data() for outcome in outcomes],
         "totals": total,
         "next": following,
+        **(extra or {}),
     }
     report.finish(document)
     return code

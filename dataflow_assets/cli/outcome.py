@@ -162,6 +162,7 @@ def step_data(step: StepFinished) -> dict[str, Any]:
         "seconds": round(step.seconds, 3),
         "checksum": step.checksum,
         "resumed": step.resumed,
+        "stage_not_used": step.made_anew or None,
         "quarantined": step.quarantined,
         "quarantine": step.quarantine or None,
         "published": published_data(published) if published else None,

@@ -16,7 +16,7 @@ from dataflow_assets.cli.outcome import PipelineOutcome, WindowOutcome
 from dataflow_assets.cli.ranges import collapse
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.error_kinds import kind_of
-from dataflow_assets.execution.events import CheckEvaluated, Event, StepFinished, WindowFailed, WindowFinished
+from dataflow_assets.execution.events import CheckEvaluated, Event, StageJudged, StepFinished, WindowFailed, WindowFinished
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.protocols import Severity
 
@@ -31,6 +31,8 @@ _COLORS = {
     "NONE": "green",
     "STOP": "yellow",
     "RETRY": "yellow",
+    "RESUME": "cyan",
+    "ANEW": "yellow",
 }
 _SAMPLES = 3
 _REASON = 60
@@ -81,6 +83,9 @@ class Report:
         """Something happened in a window."""
         if isinstance(event, CheckEvaluated):
             self._check(event)
+        elif isinstance(event, StageJudged):
+            self._flush()
+            self.line("RESUME" if event.used else "ANEW", f"{event.key} {event}", indent=4)
         elif isinstance(event, StepFinished):
             self._log.debug("%s %s: %s rows in %.2fs", event.key, event.step, event.rows, event.seconds)
             if event.published and event.quarantined:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from datetime import datetime
 from functools import cached_property
@@ -74,6 +75,8 @@ class Run:
         self.session, self.chosen, self.wish, self.now, self._alerts = session, chosen, wish, now, alerts
         self.outcomes: list[PipelineOutcome] = []
         self._open = ExitStack()
+        self.extra: Mapping[str, Any] = {}
+        """What the closing document holds beside the outcomes."""
         self.report = report_for(session, total=len(chosen.pipelines), stream=stream)
 
     def go(self) -> int:
@@ -98,7 +101,8 @@ class Run:
 
                 tell_of_run(self.session, self.chosen.project, self.instance, self.outcomes)
             self._open.close()
-        return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=seconds, extra=self.extra)
 
     def _interrupted(self) -> None:
         """Mark the pipeline at work; those after it are not begun."""
@@ -114,7 +118,7 @@ class Run:
         if culprit := self._failed_upstream(pipeline):
             outcome.status, outcome.reason = "skipped", f"{culprit} did not succeed"
             return self.report.nothing(outcome)
-        due = find_due(self.chosen.project, pipeline, self.wish, now=self.now, paused=self._paused.get(pipeline.name, ""))
+        due = self.due_of(pipeline)
         outcome.waiting = due.waiting
         if due.error:
             outcome.status, outcome.error = "failed", due.error
@@ -127,6 +131,14 @@ class Run:
             outcome.reason = "nothing to do" if due.todos or not self.wish.keys else "no such window"
             return self.report.nothing(outcome)
         return self._execute(due, outcome)
+
+    def due_of(self, pipeline: PipelinePlan) -> Due:
+        """What is to be run of a pipeline."""
+        return find_due(self.chosen.project, pipeline, self.wish, now=self.now, paused=self._paused.get(pipeline.name, ""))
+
+    def close(self) -> None:
+        """Let go of the instance and the log file."""
+        self._open.close()
 
     def _note_gaps(self, due: Due) -> None:
         """Record gaps that nobody has recorded yet, where every window was looked at."""

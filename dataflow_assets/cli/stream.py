@@ -12,7 +12,16 @@ from dataflow_assets.cli.failures import describe
 from dataflow_assets.cli.outcome import PipelineOutcome, WindowOutcome, check_data, step_data
 from dataflow_assets.cli.report import Report
 from dataflow_assets.cli.terminal import as_json
-from dataflow_assets.execution.events import CheckEvaluated, Event, Progress, StepFinished, StepStarted, WindowFailed, WindowFinished
+from dataflow_assets.execution.events import (
+    CheckEvaluated,
+    Event,
+    Progress,
+    StageJudged,
+    StepFinished,
+    StepStarted,
+    WindowFailed,
+    WindowFinished,
+)
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.tables import utc_now
 
@@ -43,6 +52,8 @@ class StreamReport(Report):
             self._line("progress", key=event.key, step=event.step, phase=event.phase, rows=event.rows, bytes=event.bytes)
         elif isinstance(event, StepStarted):
             self._line("step_started", key=event.key, step=event.step, number=event.number, total=event.total)
+        elif isinstance(event, StageJudged):
+            self._line("stage_judged", key=event.key, step=event.step, used=event.used, rows=event.rows, reason=event.reason)
         elif isinstance(event, StepFinished):
             self._line("step_finished", key=event.key, **step_data(event))
         elif isinstance(event, CheckEvaluated):

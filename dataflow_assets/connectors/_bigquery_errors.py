@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, WriteFailed
+from dataflow_assets.error_kinds import Codes, stream_kind
+from dataflow_assets.errors import ConnectionFailed, DataflowError, ErrorKind, MissingDriver, WriteFailed
 
 _CONFLICT = "due to concurrent update"
 """BigQuery gives aborted transactions the reason of any bad query, invalidQuery; only this tells them apart."""
@@ -18,6 +19,13 @@ _RETRIES = {
     *("rateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded", "tableUnavailable", "resourceInUse"),
     *("backendError", "internalError", "jobBackendError", "jobInternalError", "badGateway"),
 }
+ERROR_CODES = Codes(
+    "reason",
+    transient=tuple(sorted(_RETRIES)),
+    configuration=("accessDenied", "billingNotEnabled", "billingTierLimitExceeded", "notFound", "required"),
+    transient_also="no answer, HTTP 429 and 5xx, a time limit, a transaction that another one has overtaken",
+    configuration_also="HTTP 401, 403 and 404, credentials that cannot be read or are refused",
+)
 _HINTS = {
     "accessDenied": "the account lacks a right: BigQuery Job User on the project, and Data Viewer (to write: Data Editor) on the dataset",
     "notFound": "check project, dataset, table and location, and the rights of the account",
@@ -42,7 +50,7 @@ def translated(doing: str, kind: type[DataflowError]) -> Iterator[None]:
     except errors as error:
         raise failure(error, doing, kind) from error
     except (pa.ArrowException, OSError) as error:
-        raise kind(f"{doing}: {error}", transient=isinstance(error, OSError)) from error
+        raise kind(f"{doing}: {error}", kind=stream_kind(error)) from error
 
 
 def driver_errors() -> tuple[type[Exception], ...]:
@@ -104,7 +112,7 @@ def failure(error: Exception, doing: str, kind: type[DataflowError]) -> Dataflow
     hint = _HINTS.get(reason) or _HINTS.get("accessDenied" if is_denied(error) else "notFound" if is_missing(error) else "", "")
     if reason in {"invalidQuery", "invalid"} and kind is WriteFailed:
         hint = "a value may not fit its column: change it in the query, or the type of the target column"
-    return kind(text, hint=hint, transient=_may_pass(error, reason))
+    return kind(text, hint=hint, kind=_kind(error, reason))
 
 
 def _sentence(error: Exception) -> str:
@@ -141,7 +149,11 @@ def _is_network(error: Exception) -> bool:
     return isinstance(error, RequestException)
 
 
-def _may_pass(error: Exception, reason: str) -> bool:
+def _kind(error: Exception, reason: str) -> ErrorKind:
     from google.api_core.exceptions import TooManyRequests
 
-    return reason in _RETRIES or isinstance(error, TooManyRequests)
+    if (known := ERROR_CODES.kind(reason)) != "permanent":
+        return known
+    if isinstance(error, TooManyRequests):
+        return "transient"
+    return "configuration" if is_denied(error) or is_missing(error) else "permanent"

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from dataflow_assets.error_kinds import Codes, stream_kind
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.storage.sql import Dialect
 
@@ -23,7 +24,12 @@ NATIVE_PORTS = frozenset({9000, 9440})
 _UTC_NAMES = frozenset({"UTC", "Etc/UTC", "UCT", "Etc/UCT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal", "GMT", "Etc/GMT"})
 
 _NOT_ALLOWED = {192, 193, 194, 516}
-_RETRY = {159, 164, 202, 209, 210, 241, 242, 243, 252, 319, 394, 473, 499, 999}
+ERROR_CODES = Codes(
+    "error code",
+    transient=(3, 32, *(159, 198, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 279, 285, 286, 319, 394, 425, 473, 499, 999)),
+    configuration=(48, 60, 81, 115, 164, *sorted(_NOT_ALLOWED), 195, 291, 452, 497),
+    transient_also="no answer, or one without a code of ClickHouse",
+)
 _BAD_VALUE = {6, 25, 26, 27, 38, 41, 53, 69, 70, 72, 131, 321, 349, 376, 407, 441, 675, 676, 691}
 UNKNOWN_TABLE = 60
 TABLE_EXISTS = 57
@@ -232,7 +238,7 @@ def failure(error: Exception, doing: str, kind: type[DataflowError], *, port: in
         return ConnectionFailed(text, hint="check user and password", transient=False)
     if kind is WriteFailed and code in _BAD_VALUE:
         return ValueRefused(text, hint="change the value in the query, or the type of the target column")
-    return kind(text, hint=_HINTS.get(code, ""), transient=code in _RETRY)
+    return kind(text, hint=_HINTS.get(code, ""), kind=ERROR_CODES.kind(code))
 
 
 def driver_errors() -> tuple[type[Exception], ...]:
@@ -253,4 +259,4 @@ def translated(doing: str, kind: type[DataflowError], *, port: int = 0) -> Itera
     except driver_errors() as error:
         raise failure(error, doing, kind, port=port) from error
     except (pa.ArrowException, OSError) as error:
-        raise kind(f"{doing}: {error}", transient=isinstance(error, OSError)) from error
+        raise kind(f"{doing}: {error}", kind=stream_kind(error)) from error

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dataflow_assets.connectors._files import OpenFile
 from dataflow_assets.connectors._text_types import Unfit, infer, parse
+from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import ReadFailed, ValueRefused
 from dataflow_assets.storage.places import FilePath, Mark
 
@@ -227,7 +228,7 @@ def _opened(file: OpenFile, dialect: Dialect, names: Sequence[str] | None, block
     except (pa.ArrowException, UnicodeError, LookupError, OSError) as error:
         if "straddl" in str(error) and block < _LARGEST_BLOCK:
             raise _RowTooLong from error
-        raise ReadFailed(f"{file.path} cannot be read as CSV: {error}", hint=_hint(str(error), dialect)) from error
+        raise ReadFailed(f"{file.path} cannot be read as CSV: {error}", hint=_hint(str(error), dialect), kind=kind_of(error)) from error
 
 
 def _hint(message: str, dialect: Dialect) -> str:

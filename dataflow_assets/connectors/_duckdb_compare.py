@@ -28,7 +28,7 @@ AND database_name = current_database() AND schema_name = $1 AND table_name = $2
 def compare(database: Database, settings: Settings, source: TableName | Query, doing: str, wanted: Wanted) -> Iterator[SqlRows]:
     """Open a table or query; every answer comes from one snapshot."""
     if not database.path.exists():
-        raise ReadFailed(f"{doing}: {database.path} does not exist", hint="check `database` of the connection")
+        raise ReadFailed(f"{doing}: {database.path} does not exist", hint="check `database` of the connection", kind="configuration")
     with database.reading(settings) as connection:
 
         def ask(statement: Statement) -> Sequence[Sequence[Any]]:

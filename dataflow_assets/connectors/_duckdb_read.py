@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def stream(database: Database, settings: Settings, source: TableName | Query, doing: str, wanted: Wanted) -> Iterator[pa.RecordBatchReader]:
     """Stream a table or query from one snapshot."""
     if not database.path.exists():
-        raise ReadFailed(f"{doing}: {database.path} does not exist", hint="check `database` of the connection")
+        raise ReadFailed(f"{doing}: {database.path} does not exist", hint="check `database` of the connection", kind="configuration")
     with database.reading(settings) as connection:
         with translated(doing, ReadFailed):
             statement = select(connection, source, doing, wanted)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataflow_assets.errors import ConnectionFailed, DataflowError, ValueRefused, WriteFailed
+from dataflow_assets.error_kinds import Codes, stream_kind
+from dataflow_assets.errors import ConnectionFailed, DataflowError, ErrorKind, ValueRefused, WriteFailed
 from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 DUCKDB = Dialect("DuckDB", folds_case=True)
 RECORDS = RecordForms(DUCKDB, types={"json": "JSON", "list": "JSON"}, indexes=False)
+ERROR_CODES = Codes(
+    "class of the error",
+    transient=("IOException", "TransactionException", "InterruptException", "HTTPException"),
+    configuration=("CatalogException", "OutOfMemoryException", "PermissionException"),
+    transient_also="a file that another process keeps open longer than lock_timeout",
+    configuration_also="a file that is no database, or that cannot be written",
+)
 _LINGER_SECONDS = 0.25
 _POLL_SECONDS = 0.02
 
@@ -48,22 +56,29 @@ def translated(doing: str, kind: type[DataflowError]) -> Iterator[None]:
     except duckdb.Error as error:
         raise _failure(error, doing, kind) from error
     except (pa.ArrowException, OSError) as error:
-        raise kind(f"{doing}: {error}", transient=isinstance(error, OSError)) from error
+        raise kind(f"{doing}: {error}", kind=stream_kind(error)) from error
 
 
 def _failure(error: duckdb.Error, doing: str, kind: type[DataflowError]) -> DataflowError:
     import duckdb
 
     text = f"{doing}: {error}"
+    told = _kind(error)
     if isinstance(error, duckdb.OutOfMemoryException):
-        return kind(text, hint="raise memory_limit on the connection, or give the disk of its temporary files more room")
+        return kind(text, hint="raise memory_limit on the connection, or give the disk of its temporary files more room", kind=told)
     if isinstance(error, duckdb.CatalogException):
-        return kind(text, hint="list the tables with SHOW ALL TABLES in the duckdb shell, and check table_schema")
+        return kind(text, hint="list the tables with SHOW ALL TABLES in the duckdb shell, and check table_schema", kind=told)
     if isinstance(error, duckdb.BinderException | duckdb.ParserException):
         return kind(text, hint="try the query in the duckdb shell")
     if kind is WriteFailed and isinstance(error, duckdb.DataError):
         return ValueRefused(text, hint="change the value in the query, or the type of the target column")
-    return kind(text, transient=isinstance(error, duckdb.TransactionException | duckdb.IOException))
+    return kind(text, kind=told)
+
+
+def _kind(error: Exception) -> ErrorKind:
+    """By the name of the error's class, or of the nearest one above it that is known."""
+    kinds = [ERROR_CODES.kind(found.__name__) for found in type(error).__mro__]
+    return next((kind for kind in kinds if kind != "permanent"), "permanent")
 
 
 class Database:

@@ -118,7 +118,7 @@ class Cluster:
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "correct index: of the source"
         if known and not near:
             hint += f"; there are {', '.join(sorted(known)[:10])}{', ...' if len(known) > 10 else ''}"
-        return ReadFailed(f"there is no index {index!r} in connection {self._name!r}", hint=hint)
+        return ReadFailed(f"there is no index {index!r} in connection {self._name!r}", hint=hint, kind="configuration")
 
     def search(self, point: PointInTime, body: Mapping[str, Any], *, doing: str, stop: threading.Event) -> Mapping[str, Any]:
         """One page of a search in a point in time. Raises ReadFailed, transient when the point in time has expired."""
@@ -148,7 +148,9 @@ def judge(reply: Reply, doing: str) -> DataflowError:
     if reply.status == 404 and _EXPIRED & set(kinds):
         return ReadFailed(f"{doing}: the point in time is gone: {reason}", hint="raise keep_alive of the source", transient=True)
     plain = judge_status(reply, doing)
-    return type(plain)(text, hint=plain.hint, transient=plain.transient)
+    found = type(plain)(text, hint=plain.hint, kind=plain.kind)
+    found.retry_after = plain.retry_after
+    return found
 
 
 def _reason(reply: Reply) -> tuple[list[str], str]:

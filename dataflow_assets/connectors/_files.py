@@ -21,6 +21,7 @@ from pydantic import Field
 from dataflow_assets.batches import cut
 from dataflow_assets.connectors._object_stores import StorageOptions, is_url, key_of, object_path
 from dataflow_assets.connectors._object_stores import sources as object_sources
+from dataflow_assets.error_kinds import OS_CODES, Codes, kind_of
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, ValueRefused
 from dataflow_assets.protocols import ConnectionContext
 from dataflow_assets.spec.base import Model
@@ -53,6 +54,7 @@ class FileConnector:
     suffixes: ClassVar[tuple[str, ...]]
     """The names of data files inside a folder end with one of these."""
     Connection: ClassVar[type[FileConnection]] = FileConnection
+    error_codes: ClassVar[Codes] = OS_CODES
 
     def __init__(self, connection: FileConnection, context: ConnectionContext) -> None:
         self._options, self._project = _anchored(connection.storage_options, context.project_dir), context.project_dir
@@ -163,13 +165,15 @@ class FileConnector:
             return [path]
         pattern = str(path / "*" if path.is_dir() else path)
         if not glob.has_magic(pattern):
-            raise ReadFailed(f"{path} does not exist", hint=f"file_path is relative to {self._folder}; look for a typing error")
+            hint = f"file_path is relative to {self._folder}; look for a typing error"
+            raise ReadFailed(f"{path} does not exist", hint=hint, kind="configuration")
         found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - an absolute pattern
         found = [item for item in found if item.is_file() and item.name[0] not in "._"]
         if path.is_dir():
             found = [item for item in found if item.name.endswith(self.suffixes)]
         if not found:
-            raise ReadFailed(f"no file matches {pattern}", hint=f"file_path is relative to {self._folder}; see what lies there")
+            hint = f"file_path is relative to {self._folder}; see what lies there"
+            raise ReadFailed(f"no file matches {pattern}", hint=hint, kind="configuration")
         return found
 
 
@@ -240,7 +244,7 @@ def _descriptor(path: Path) -> Iterator[int]:
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError as error:
-        raise ReadFailed(f"{path} cannot be opened: {error}", hint="see that it exists and may be read") from error
+        raise ReadFailed(f"{path} cannot be opened: {error}", hint="see that it exists and may be read", kind=kind_of(error)) from error
     try:
         yield handle
     finally:
@@ -251,7 +255,7 @@ def _opened(path: Path, shown: FilePath) -> Any:
     try:
         return pa.OSFile(str(path), "rb")
     except OSError as error:
-        raise ReadFailed(f"{shown} cannot be opened: {error}", hint="see that it exists and may be read") from error
+        raise ReadFailed(f"{shown} cannot be opened: {error}", hint="see that it exists and may be read", kind=kind_of(error)) from error
 
 
 def reader_of(

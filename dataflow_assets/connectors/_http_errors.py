@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from dataflow_assets.error_kinds import STATUS_CODES, status_kind
 from dataflow_assets.errors import ConnectionFailed, DataflowError, ReadFailed
 
-TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _NOT_ALLOWED = frozenset({401, 403, 407})
+ERROR_CODES = replace(
+    STATUS_CODES,
+    transient_also="no answer, or one that breaks off; Retry-After is honoured",
+    configuration_also="a certificate that is not trusted",
+)
 _EXCERPT = 300
 _UNREACHABLE = "check the address and that the server is up; it is tried again"
 _BY_STATUS = {
@@ -55,11 +60,14 @@ def judge_status(reply: Reply, doing: str) -> DataflowError:
     text = f"{doing}: the server answered {reply.status}{said(reply)}"
     if reply.status in _NOT_ALLOWED:
         return ConnectionFailed(text, hint="check the credentials of the connection and their rights", transient=False)
-    if reply.status in TRANSIENT:
+    if (kind := status_kind(reply.status)) == "transient":
         after = retry_after(reply)
         hint = f"it asks to wait {after:.0f} s; lower rate_limit, or raise retry_budget" if after else "it was tried again; try later"
-        return ReadFailed(text, hint=hint, transient=True)
-    return ReadFailed(text, hint=_BY_STATUS.get(reply.status, "see what it says; check path, params and body"))
+        failed = ReadFailed(text, hint=hint, transient=True)
+        failed.retry_after = after
+        return failed
+    hint = _BY_STATUS.get(reply.status, "see what it says; check path, params and body")
+    return ReadFailed(text, hint=hint, kind=kind)
 
 
 def said(reply: Reply) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
-from dataflow_assets.connectors._http_errors import TRANSIENT, Judge, Reply, Setback, judge_status, retry_after, transport_failure
+from dataflow_assets.connectors._http_errors import Judge, Reply, Setback, judge_status, retry_after, transport_failure
+from dataflow_assets.error_kinds import status_kind
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed
 from dataflow_assets.secrets import mask
 
@@ -145,7 +146,7 @@ class Session:
                 if setback.status == 401 and not renewed and proof.renew():
                     renewed = True
                     continue
-                patience.wait(setback.error, setback.after, again=not setback.status or setback.status in TRANSIENT)
+                patience.wait(setback.error, setback.after, again=not setback.status or status_kind(setback.status) == "transient")
             except DataflowError as error:
                 patience.wait(error)
 

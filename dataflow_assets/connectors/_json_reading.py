@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from dataflow_assets.connectors._files import OpenFile
 from dataflow_assets.connectors._text_types import INSTANT, Unfit, fits, infer, parse
+from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import ReadFailed, ValueRefused
 
 _FIRST_ROWS = 256
@@ -186,9 +187,8 @@ def rows_of(file: OpenFile, layout: Layout) -> Iterator[Row]:
     try:
         yield from scanner.lines() if layout.lines else scanner.document(layout.path)
     except (json.JSONDecodeError, UnicodeError, RecursionError, OSError, pa.ArrowException) as error:
-        raise ReadFailed(
-            f"{file.path} cannot be read as JSON: {error}", hint="see format (document or ndjson), encoding, and that the file is whole"
-        ) from error
+        hint = "see format (document or ndjson), encoding, and that the file is whole"
+        raise ReadFailed(f"{file.path} cannot be read as JSON: {error}", hint=hint, kind=kind_of(error)) from error
 
 
 class _Scanner:

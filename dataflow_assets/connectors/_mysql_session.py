@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from dataflow_assets.error_kinds import Codes, stream_kind
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement, on_duplicate_key
@@ -49,9 +50,16 @@ READING = f"SET SESSION {_ZONE}, sql_mode = @@GLOBAL.sql_mode, net_write_timeout
 """A slow consumer may leave the server waiting for as long as a day; 60 s by default."""
 
 NO_TABLE, NO_DATABASE, LOCAL_OFF = 1146, 1049, frozenset({1148, 3948, 4166})
-_LOST = {0, 1040, 1047, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1317, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
-_NOT_ALLOWED = {1044, 1045, NO_DATABASE, 1130, 1226, 1251, 1698, 1820, 2026, 2058, 2059, 2061, 3118, 3159, 4151}
-_RETRY = {1205, 1213, 1412, 1637, 1684, 3572}
+_LOST = {0, 1040, 1047, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1317, 1927, 2002, 2003, 2006, 2013, 2055, 4031, 1226}
+_NOT_ALLOWED = {1044, 1045, NO_DATABASE, 1130, 1251, 1698, 1820, 2026, 2058, 2059, 2061, 3118, 3159, 4151}
+_RETRY = {1021, 1037, 1041, 1114, 1135, 1205, 1213, 1412, 1637, 1684, 3572}
+ERROR_CODES = Codes(
+    "error number",
+    transient=tuple(sorted((_LOST | _RETRY) - {0})),
+    configuration=tuple(sorted({*_NOT_ALLOWED, *LOCAL_OFF, NO_TABLE, 1046, 1142, 1143, 1227, 1290, 1370, 1665, 1792, 1836})),
+    transient_also="a connection that broke",
+    configuration_also="certificates that do not fit",
+)
 _BAD_VALUE = {1048, 1263, 1264, 1265, 1292, 1364, 1366, 1367, 1406, 1411, 1416, 1425, 1426, 1427, 1439, 1441, 1690, 3140, 3819, 4025}
 _UNREACHABLE = "check host, port, database, user and password, and whether the server is up"
 _HINTS = {
@@ -62,6 +70,8 @@ _HINTS = {
     1064: "run the query in the mysql client to see where it breaks off",
     1142: "the user lacks a right: see GRANT",
     1143: "the user lacks a right: see GRANT",
+    1021: "make room on the disk of the server",
+    1114: "make room on the disk of the server, or raise the limit of the table",
     1205: "another session holds the lock: SHOW FULL PROCESSLIST tells which; lock_timeout of the connection says how long to wait",
     1665: "set binlog_format to ROW or MIXED: with STATEMENT, rows cannot be published side by side",
     NO_TABLE: "list the tables with SHOW TABLES, and check table_schema",
@@ -97,7 +107,7 @@ def failure(error: Exception, doing: str, kind: type[DataflowError]) -> Dataflow
         return ConnectionFailed(text, hint=_UNREACHABLE)
     if kind is WriteFailed and code in _BAD_VALUE:
         return ValueRefused(text, hint="change the value in the query, or the type of the target column")
-    return kind(text, hint=_HINTS.get(code or 0, ""), transient=code in _RETRY)
+    return kind(text, hint=_HINTS.get(code or 0, ""), kind=ERROR_CODES.kind(code))
 
 
 @contextmanager
@@ -110,7 +120,7 @@ def translated(doing: str, kind: type[DataflowError]) -> Iterator[None]:
     except pymysql.MySQLError as error:
         raise failure(error, doing, kind) from error
     except OSError as error:
-        raise kind(f"{doing}: {error}", transient=True) from error
+        raise kind(f"{doing}: {error}", kind=stream_kind(error)) from error
 
 
 class Sessions:

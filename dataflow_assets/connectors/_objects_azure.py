@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, ClassVar
 
 from dataflow_assets.connectors._object_stores import TOKEN_KEY, LazyStore, needs
+from dataflow_assets.error_kinds import status_kind
 from dataflow_assets.errors import ConnectionFailed
 from dataflow_assets.storage.objects import Changed, ObjectInfo
 
@@ -110,7 +111,7 @@ class Store(LazyStore):
             status = error.status_code or 503
             if status in {409, 412}:
                 raise Changed(key) from error
-            raise ConnectionFailed(f"{self.url}/{key}: {_first_line(error)}", transient=status in {408, 429} or status >= 500) from error
+            raise ConnectionFailed(f"{self.url}/{key}: {_first_line(error)}", kind=status_kind(status)) from error
         except failures.AzureError as error:
             raise ConnectionFailed(
                 f"{self.url} cannot be reached: {_first_line(error)}", hint="see endpoint_url and the network"

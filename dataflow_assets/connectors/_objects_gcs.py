@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, ClassVar
 
 from dataflow_assets.connectors._object_stores import TOKEN_KEY, LazyStore, needs
+from dataflow_assets.error_kinds import status_kind
 from dataflow_assets.errors import ConnectionFailed
 from dataflow_assets.storage.objects import Changed, ObjectInfo
 
@@ -98,8 +99,7 @@ class Store(LazyStore):
         except failures.GoogleAPICallError as error:
             status = int(error.code or 503)
             hint = "give this account the role Storage Object Viewer, to write Storage Object User" if status in {401, 403} else ""
-            transient = status in {408, 429} or status >= 500
-            raise ConnectionFailed(f"{self.url}/{key}: {error}", hint=hint, transient=transient) from error
+            raise ConnectionFailed(f"{self.url}/{key}: {error}", hint=hint, kind=status_kind(status)) from error
         except (login.DefaultCredentialsError, login.RefreshError, ValueError, FileNotFoundError) as error:
             raise ConnectionFailed(
                 f"{self.url}: {error}", hint="give service_account_file in storage_options, or sign in with gcloud", transient=False

@@ -11,14 +11,28 @@ from functools import cache
 from typing import Any, BinaryIO, ClassVar
 
 from dataflow_assets.connectors._object_stores import TOKEN_KEY, LazyStore, needs
-from dataflow_assets.errors import ConnectionFailed
+from dataflow_assets.error_kinds import Codes, status_kind
+from dataflow_assets.errors import ConnectionFailed, ErrorKind
 from dataflow_assets.storage.objects import Changed, ObjectInfo
 
 _PART_BYTES = 16 * 1024 * 1024
 _MOST_PARTS = 10_000
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _ABSENT = {"NoSuchKey", "404", "NotFound"}
-_TRANSIENT = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "InternalError", "ServiceUnavailable"}
+_TRANSIENT = {
+    *("InternalError", "OperationAborted", "RequestLimitExceeded", "RequestTimeout", "ServiceUnavailable"),
+    *("SlowDown", "Throttling", "ThrottlingException"),
+}
+ERROR_CODES = Codes(
+    "error code",
+    transient=tuple(sorted(_TRANSIENT)),
+    configuration=(
+        *("AccessDenied", "AllAccessDisabled", "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken"),
+        *("NoSuchBucket", "PermanentRedirect", "SignatureDoesNotMatch"),
+    ),
+    transient_also="no answer, HTTP 429 and 5xx",
+    configuration_also="missing credentials, HTTP 401, 403 and 404",
+)
 _HINTS = {
     "NoSuchBucket": "correct the bucket in root",
     "AccessDenied": "give these credentials s3:ListBucket, s3:GetObject and, to write, s3:PutObject",
@@ -137,7 +151,7 @@ class Store(LazyStore):
                 raise Changed(key) from error
             raise ConnectionFailed(
                 f"{self.url}/{key}: {error}", hint=_HINTS.get(code, _HINTS["AccessDenied"] if status == 403 else ""),
-                transient=code in _TRANSIENT or status >= 500,
+                kind=_kind(code, status),
             ) from error  # fmt: skip
         except (failures.NoCredentialsError, failures.PartialCredentialsError, failures.ProfileNotFound, ValueError) as error:
             raise ConnectionFailed(
@@ -149,3 +163,9 @@ class Store(LazyStore):
             raise ConnectionFailed(f"{self.url} cannot be reached: {error}", hint="see endpoint_url and the network") from error
         except failures.BotoCoreError as error:
             raise ConnectionFailed(f"{self.url}: {error}", hint="see storage_options", transient=False) from error
+
+
+def _kind(code: str, status: int) -> ErrorKind:
+    """By Amazon's code; others that speak its language have codes of their own, but the same statuses."""
+    known = ERROR_CODES.kind(code)
+    return status_kind(status) if known == "permanent" else known

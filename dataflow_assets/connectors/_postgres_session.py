@@ -10,11 +10,13 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dataflow_assets.connectors._postgres_login import WELCOME, login_state
 from dataflow_assets.connectors._postgres_tls import verdict
-from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ReadFailed, ValueRefused, WriteFailed
+from dataflow_assets.error_kinds import Codes, stream_kind
+from dataflow_assets.errors import ConnectionFailed, DataflowError, ErrorKind, MissingDriver, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement
 from dataflow_assets.tables import Target, Unit
@@ -30,8 +32,18 @@ RECORDS = RecordForms(POSTGRES, types={"json": "JSONB", "list": "JSONB"}, around
 
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
 _NOT_ALLOWED = ("28", "3D000")
-_RETRY = ("40001", "40P01", "55P03", "53")
+ERROR_CODES = Codes(
+    "SQLSTATE",
+    transient=(*_LOST, "25P03", "25P04", "40001", "40003", "40P01", "53", "55006", "55P03"),
+    configuration=(*_NOT_ALLOWED, "3F000", "42501", "42P01", "53400", "57P04"),
+    prefixes=True,
+    transient_also="a connection that broke, or was refused before the server gave a code",
+    configuration_also="a TLS mode that the server does not speak",
+)
+"""libpq hands on no code of a failed login: `_postgres_login` asks for it."""
 _UNREACHABLE = "check host, port, database, user and password, and whether the server is up"
+_REFUSED = "check user, password, database and their rights"
+_AT_ITS_LIMIT = "every connection of the server, the role or the database is in use: run less at a time, or raise the limit"
 _BAD_VALUE = "22"
 _HINTS = {
     "42P01": "list the tables with \\dt *.* in psql, and check pg_schema",
@@ -69,15 +81,13 @@ def failure(error: Exception, doing: str, kind: type[DataflowError]) -> Dataflow
     """A driver's error as one of ours, told apart by SQLSTATE; an error without one is a lost or refused connection."""
     state = str(getattr(error, "sqlstate", None) or "").strip("\0")
     text = f"{doing}: {str(error).strip()}"
-    if not state and _is_at_its_limit(error):
-        return ConnectionFailed(text, hint="every connection of the role or the database is in use: run less at a time, or raise the limit")
     if state.startswith(_NOT_ALLOWED) or (not state and _is_login_refused(error)):
-        return ConnectionFailed(text, hint="check user, password, database and their rights", transient=False)
+        return ConnectionFailed(text, hint=_REFUSED, transient=False)
     if state.startswith(_LOST) or (not state and _is_connection_error(error)):
         return ConnectionFailed(text, hint=_UNREACHABLE)
     if kind is WriteFailed and state.startswith(_BAD_VALUE):
         return ValueRefused(text, hint="change the value in the query, or the type of the target column")
-    return kind(text, hint=_HINTS.get(state, ""), transient=state.startswith(_RETRY))
+    return kind(text, hint=_HINTS.get(state, ""), kind=ERROR_CODES.kind(state))
 
 
 def _is_connection_error(error: Exception) -> bool:
@@ -97,11 +107,6 @@ def _is_login_refused(error: Exception) -> bool:
     return refused is not None and (refused.used_password or refused.needs_password)
 
 
-def _is_at_its_limit(error: Exception) -> bool:
-    """Whether a role or database had no connection left. It is told after the login, and libpq hands on no code of it: only this text."""
-    return "too many connections for" in str(error)
-
-
 @contextmanager
 def translated(doing: str, kind: type[DataflowError]) -> Iterator[None]:
     """Turn the errors of both drivers, raised inside, into `kind` or ConnectionFailed."""
@@ -114,7 +119,7 @@ def translated(doing: str, kind: type[DataflowError]) -> Iterator[None]:
     except (psycopg.Error, adbc_driver_manager.Error) as error:
         raise failure(error, doing, kind) from error
     except (pa.ArrowException, OSError) as error:
-        raise kind(f"{doing}: {error}", transient=isinstance(error, OSError)) from error
+        raise kind(f"{doing}: {error}", kind=stream_kind(error)) from error
 
 
 def stream_failure(connection: Any, error: OSError, doing: str) -> DataflowError:
@@ -193,9 +198,13 @@ class Sessions:
             with translated(f"connection {self._name!r}", ConnectionFailed):
                 yield conninfo
         except ConnectionFailed as error:
-            if error.transient and (found := verdict(conninfo_to_dict(conninfo))) is not None:
-                raise ConnectionFailed(error.message, hint=found.hint, transient=found.transient) from error.__cause__
-            raise
+            told = _told_by_the_server(conninfo, error)
+            found = verdict(conninfo_to_dict(conninfo)) if (told is None and error.transient) or (told and told.may_be_tls) else None
+            if told is None and found is None:
+                raise
+            kind = told.kind if told else "transient" if found and found.transient else "configuration"
+            hint = found.hint if found else told.hint if told else ""
+            raise ConnectionFailed(error.message, hint=hint, kind=kind) from error.__cause__
 
     def _connect_sql(self) -> psycopg.Connection[Any]:
         import psycopg
@@ -223,6 +232,34 @@ class Sessions:
         for connection in idle:
             with suppress(Exception):
                 connection.close()
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """What the server says of a login that it refuses."""
+
+    state: str
+
+    @property
+    def kind(self) -> ErrorKind:
+        return "transient" if self.state == WELCOME else ERROR_CODES.kind(self.state)
+
+    @property
+    def hint(self) -> str:
+        return _AT_ITS_LIMIT if self.state == "53300" else _REFUSED if self.kind == "configuration" else _UNREACHABLE
+
+    @property
+    def may_be_tls(self) -> bool:
+        """Whether it may be that no rule lets in a connection without, or with, encryption."""
+        return self.state == "28000"
+
+
+def _told_by_the_server(conninfo: str, error: ConnectionFailed) -> _Refusal | None:
+    """The refusal by the code that the server gives for it; None where it gives none, or the drivers have told it."""
+    if getattr(error.__cause__, "sqlstate", None):
+        return None
+    state = login_state(conninfo)
+    return _Refusal(state) if state else None
 
 
 def _ping(connection: Any) -> None:

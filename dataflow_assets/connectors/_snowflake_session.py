@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataflow_assets.error_kinds import Codes, stream_kind
 from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement
@@ -53,7 +54,6 @@ RECORDS = RecordForms(
 _MISSING = 2003
 _IDLE_SECONDS = 30
 _LOCK_WAIT, _NO_WAREHOUSE = 625, 606
-_RETRIES = {_LOCK_WAIT, 610}  # 610: the service could not complete the query now
 _SESSION_GONE = {390108, 390111, 390112, 390114, 390115, 390195}
 _OUT_OF_REACH = (
     *(range(250_000, 251_000), range(251_010, 251_013), range(254_000, 255_000)),
@@ -61,6 +61,13 @@ _OUT_OF_REACH = (
 )
 _LOGIN = (range(390_000, 391_000), range(394_000, 395_000), range(251_000, 252_000), range(290_400, 290_405))
 _BAD_VALUE = range(100_000, 101_000)
+ERROR_CODES = Codes(
+    "errno",
+    transient=(_LOCK_WAIT, 610, *sorted(_SESSION_GONE), *_OUT_OF_REACH),  # 610: the service could not complete the query now
+    configuration=(_MISSING, _NO_WAREHOUSE, 2043, 3001, 90105, 90106, *_LOGIN),
+    transient_also="HTTP that failed",
+    configuration_also="a private key that cannot be read",
+)
 _HINTS = {
     _MISSING: "check database, schema and table, their upper and lower case, and the rights of the role",
     _NO_WAREHOUSE: "set warehouse on the connection, or give the user a default one",
@@ -93,7 +100,7 @@ def translated(doing: str, kind: type[DataflowError]) -> Iterator[None]:
     except errors as error:
         raise failure(error, doing, kind) from error
     except (pa.ArrowException, OSError) as error:
-        raise kind(f"{doing}: {error}", transient=isinstance(error, OSError)) from error
+        raise kind(f"{doing}: {error}", kind=stream_kind(error)) from error
 
 
 def driver_errors() -> tuple[type[Exception], ...]:
@@ -109,14 +116,14 @@ def failure(error: Exception, doing: str, kind: type[DataflowError]) -> Dataflow
     """A driver's error as one of ours, told apart by its number, and by its class where it has none."""
     number = abs(getattr(error, "errno", None) or 0)
     text = f"{doing}: {str(error).strip()}"
-    lost = number in _SESSION_GONE or _is_one_of(number, _OUT_OF_REACH)
-    if not lost and _is_one_of(number, _LOGIN):
+    told = ERROR_CODES.kind(number)
+    if told == "configuration" and _is_one_of(number, _LOGIN):
         return ConnectionFailed(text, hint="check account, user, password or key, authenticator and role", transient=False)
-    if lost or _is_transport(error):
+    if number in _SESSION_GONE or _is_one_of(number, _OUT_OF_REACH) or _is_transport(error):
         return ConnectionFailed(text, hint="check account, host and the network; https://status.snowflake.com tells of outages")
     if kind is WriteFailed and number in _BAD_VALUE:
         return ValueRefused(text, hint="change the value in the query, or the type of the target column")
-    return kind(text, hint=_HINTS.get(number, ""), transient=number in _RETRIES)
+    return kind(text, hint=_HINTS.get(number, ""), kind=told)
 
 
 def _is_one_of(number: int, ranges: tuple[range, ...]) -> bool:

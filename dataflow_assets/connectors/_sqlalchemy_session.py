@@ -18,7 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataflow_assets.errors import ConnectionFailed, DataflowError, MissingDriver, ValueRefused, WriteFailed
+from dataflow_assets.error_kinds import Codes, stream_kind
+from dataflow_assets.errors import ConnectionFailed, DataflowError, ErrorKind, MissingDriver, ValueRefused, WriteFailed
 from dataflow_assets.secrets import register_secret
 from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement, on_conflict, on_duplicate_key
@@ -57,10 +58,25 @@ _WRITING = dict.fromkeys(("mysql", "mariadb"), "READ COMMITTED")
 """Above it InnoDB locks gaps between rows, and windows side by side run into deadlocks."""
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
 _NOT_ALLOWED = ("28", "3D")
-_RETRY = ("40", "55P03", "53")
+_RETRY = ("40", "55006", "55P03", "53")
+_UNSET = ("3F", "42501", "42P01", "42S02", "53400")
 _BAD_VALUE = "22"
 _NUMBERED = {5: "busy", 6: "busy", 1205: "retry", 1213: "retry", 2002: "lost", 2003: "lost", 2006: "lost", 2013: "lost"}
-_NUMBERED |= {1044: "not allowed", 1045: "not allowed", 1049: "not allowed"}
+_NUMBERED |= {1044: "not allowed", 1045: "not allowed", 1049: "not allowed", 1142: "unset", 1143: "unset", 1146: "unset"}
+_NUMBERED |= {13: "retry", 10: "retry", 1021: "retry", 1114: "retry", 1040: "lost", 1053: "lost", 1317: "lost"}
+_NUMBERED |= {8: "unset", 14: "unset", 23: "unset", 26: "unset"}
+ERROR_CODES = Codes(
+    "SQLSTATE, or the number of SQLite and MySQL",
+    transient=(*_LOST, *_RETRY, *(number for number, meaning in sorted(_NUMBERED.items()) if meaning in {"busy", "retry", "lost"})),
+    configuration=(
+        *_NOT_ALLOWED,
+        *_UNSET,
+        *(number for number, meaning in sorted(_NUMBERED.items()) if meaning in {"not allowed", "unset"}),
+    ),
+    prefixes=True,
+    transient_also="a connection that SQLAlchemy calls invalidated",
+    configuration_also="a database or driver that SQLAlchemy does not know",
+)
 _HINT = "try the statement in the database's own client"
 
 
@@ -139,7 +155,7 @@ def translated(doing: str, kind: type[DataflowError]) -> Iterator[None]:
     except sa.exc.SQLAlchemyError as error:
         raise failure(error, doing, kind) from error
     except (pa.ArrowException, OSError) as error:
-        raise kind(f"{doing}: {error}", transient=isinstance(error, OSError)) from error
+        raise kind(f"{doing}: {error}", kind=stream_kind(error)) from error
 
 
 def failure(error: sa.exc.SQLAlchemyError, doing: str, kind: type[DataflowError]) -> DataflowError:
@@ -159,7 +175,8 @@ def failure(error: sa.exc.SQLAlchemyError, doing: str, kind: type[DataflowError]
         return ValueRefused(text, hint="change the value in the query, or the type of the target column")
     if kind is ConnectionFailed:
         return ConnectionFailed(text, hint="check the url, and whether the server is up")
-    return kind(text, hint=_HINT, transient=meaning == "retry")
+    told: ErrorKind = "transient" if meaning == "retry" else "configuration" if meaning == "unset" else "permanent"
+    return kind(text, hint=_HINT, kind=told)
 
 
 def is_deadlock(error: sa.exc.SQLAlchemyError) -> bool:
@@ -169,7 +186,8 @@ def is_deadlock(error: sa.exc.SQLAlchemyError) -> bool:
 
 def _meaning(original: Any) -> str:
     state = str(getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or "")
-    for meaning, states in {"lost": _LOST, "not allowed": _NOT_ALLOWED, "retry": _RETRY, "bad value": (_BAD_VALUE,)}.items():
+    known = {"lost": _LOST, "not allowed": _NOT_ALLOWED, "unset": _UNSET, "retry": _RETRY, "bad value": (_BAD_VALUE,)}
+    for meaning, states in known.items():
         if state and state.startswith(states):
             return meaning
     number = getattr(original, "sqlite_errorcode", None)

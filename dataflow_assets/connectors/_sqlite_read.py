@@ -53,7 +53,7 @@ class Source:
 def stream(settings: Settings, source: TableName | Query, doing: str, wanted: Wanted) -> Iterator[pa.RecordBatchReader]:
     """Stream a table or query from one snapshot."""
     if not settings.path.exists():
-        raise ReadFailed(f"{doing}: {settings.path} does not exist", hint="check `database` of the connection")
+        raise ReadFailed(f"{doing}: {settings.path} does not exist", hint="check `database` of the connection", kind="configuration")
     with ExitStack() as stack:
         with translated(doing, ReadFailed):
             connection = stack.enter_context(reading(settings))

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataflow_assets.connectors._sqlite_codes import ERROR_CODES
+from dataflow_assets.error_kinds import stream_kind
 from dataflow_assets.errors import ConnectionFailed, DataflowError, ReadFailed, ValueRefused, WriteFailed
 from dataflow_assets.storage.records import RecordForms
 from dataflow_assets.storage.sql import Dialect, Statement
@@ -36,7 +38,7 @@ RECORDS = RecordForms(SQLITE, types={"date": "TEXT"}, date=lambda day: day.isofo
 _POLL_SECONDS = 0.02
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
-_RETRY = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT}
+_NAMES = {getattr(sqlite3, str(name)): str(name) for name in (*ERROR_CODES.transient, *ERROR_CODES.configuration)}
 _DATATYPE = sqlite3.SQLITE_CONSTRAINT | 12 << 8
 """A value that a STRICT table refuses; newer than the names that Python 3.11 knows."""
 _HINTS = {
@@ -67,7 +69,7 @@ def translated(doing: str, kind: type[DataflowError]) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _failure(error, doing, kind) from error
     except (pa.ArrowException, OSError) as error:
-        raise kind(f"{doing}: {error}", transient=isinstance(error, OSError)) from error
+        raise kind(f"{doing}: {error}", kind=stream_kind(error)) from error
 
 
 def _failure(error: sqlite3.Error, doing: str, kind: type[DataflowError]) -> DataflowError:
@@ -84,7 +86,7 @@ def _failure(error: sqlite3.Error, doing: str, kind: type[DataflowError]) -> Dat
     if code is None and kind is ReadFailed and isinstance(error, sqlite3.OperationalError):
         # Python's own error, about text that is no UTF-8
         return ValueRefused(text, hint="read the column as bytes, with CAST(... AS BLOB) in a query")
-    return kind(text, hint=_HINTS.get(code or 0, ""), transient=code in _RETRY)
+    return kind(text, hint=_HINTS.get(code or 0, ""), kind=ERROR_CODES.kind(_NAMES.get(code or 0)))
 
 
 @contextmanager

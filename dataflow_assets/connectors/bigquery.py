@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field
 
-from dataflow_assets.connectors._bigquery_errors import translated
+from dataflow_assets.connectors._bigquery_errors import ERROR_CODES, translated
 from dataflow_assets.connectors._bigquery_login import BigQueryConnection, Login, register_secrets
 from dataflow_assets.connectors._bigquery_session import Session, Sessions
 from dataflow_assets.connectors._bigquery_sql import Script, records
 from dataflow_assets.connectors._sql import SqlConnector, Wanted
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.base import Names
@@ -83,6 +84,7 @@ class Connector(SqlConnector):
 
     kind: ClassVar[str] = "bigquery"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="bigquery")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[BigQueryConnection]] = BigQueryConnection
     Source: ClassVar[type[BigQuerySource]] = BigQuerySource
     Endpoint: ClassVar[type[BigQueryEndpoint]] = BigQueryEndpoint

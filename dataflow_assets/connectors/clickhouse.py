@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
-from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, NATIVE_PORTS, Options, Server, translated
+from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, ERROR_CODES, NATIVE_PORTS, Options, Server, translated
 from dataflow_assets.connectors._sql import ComparingConnector, Wanted
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -128,6 +129,7 @@ class Connector(ComparingConnector):
 
     kind: ClassVar[str] = "clickhouse"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="clickhouse")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[ClickHouseConnection]] = ClickHouseConnection
     Source: ClassVar[type[ClickHouseSource]] = ClickHouseSource
     Endpoint: ClassVar[type[ClickHouseEndpoint]] = ClickHouseEndpoint

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field, field_validator
 
-from dataflow_assets.connectors._duckdb_session import DUCKDB, RECORDS, Settings, database, rows, translated
+from dataflow_assets.connectors._duckdb_session import DUCKDB, ERROR_CODES, RECORDS, Settings, database, rows, translated
 from dataflow_assets.connectors._new_file import could_be_made
 from dataflow_assets.connectors._sql import ComparingConnector, Wanted
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.base import Model
@@ -96,6 +97,7 @@ class Connector(ComparingConnector):
 
     kind: ClassVar[str] = "duckdb"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="duckdb")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[DuckDBConnection]] = DuckDBConnection
     Source: ClassVar[type[DuckDBSource]] = DuckDBSource
     Endpoint: ClassVar[type[DuckDBEndpoint]] = DuckDBEndpoint

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from dataflow_assets.connectors._http_auth import Fixed, basic
+from dataflow_assets.connectors._http_errors import ERROR_CODES
 from dataflow_assets.connectors._http_options import PoliteConnection, checked_address
 from dataflow_assets.connectors._http_session import Session, shown
 from dataflow_assets.connectors._source_only import SourceOnly
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
 from dataflow_assets.spec.base import Names
@@ -96,6 +98,7 @@ class Connector(SourceOnly):
 
     kind: ClassVar[str] = "elasticsearch"
     capabilities: ClassVar[Capabilities] = Capabilities(costly_reads=True)
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[ElasticsearchConnection]] = ElasticsearchConnection
     Source: ClassVar[type[ElasticsearchSource]] = ElasticsearchSource
     example: ClassVar[str] = """\

@@ -18,6 +18,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 from dataflow_assets.connectors._google_play_reports import REPORTS, Report
 from dataflow_assets.connectors._object_stores import StorageOptions, object_path
 from dataflow_assets.connectors._source_only import SourceOnly
+from dataflow_assets.error_kinds import STATUS_CODES, Codes
 from dataflow_assets.errors import ConnectionFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.base import Model, Names
@@ -137,6 +138,7 @@ class Connector(SourceOnly):
 
     kind: ClassVar[str] = "google_play"
     capabilities: ClassVar[Capabilities] = Capabilities(exact_types=False)
+    error_codes: ClassVar[Codes] = STATUS_CODES
     Connection: ClassVar[type[GooglePlayConnection]] = GooglePlayConnection
     Source: ClassVar[type[GooglePlaySource]] = GooglePlaySource
     example: ClassVar[str] = """\

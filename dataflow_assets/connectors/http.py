@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
 from dataflow_assets.connectors._http_auth import ClientCredentials, Fixed, basic, judge_login
-from dataflow_assets.connectors._http_errors import Reply
+from dataflow_assets.connectors._http_errors import ERROR_CODES, Reply
 from dataflow_assets.connectors._http_options import HttpConnection, HttpSource
 from dataflow_assets.connectors._http_session import Call, Credentials, Session, shown
 from dataflow_assets.connectors._source_only import SourceOnly
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ReadFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -33,6 +34,7 @@ class Connector(SourceOnly):
 
     kind: ClassVar[str] = "http"
     capabilities: ClassVar[Capabilities] = Capabilities(exact_types=False, costly_reads=True)
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[HttpConnection]] = HttpConnection
     Source: ClassVar[type[HttpSource]] = HttpSource
     example: ClassVar[str] = """\

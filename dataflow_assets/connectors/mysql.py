@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from dataflow_assets.connectors._mysql_session import (
+    ERROR_CODES,
     MYSQL,
     NO_DATABASE,
     NO_TABLE,
@@ -27,6 +28,7 @@ from dataflow_assets.connectors._mysql_session import (
     translated,
 )
 from dataflow_assets.connectors._sql import ComparingConnector, Wanted
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -147,6 +149,7 @@ class Connector(ComparingConnector):
 
     kind: ClassVar[str] = "mysql"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="mysql")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[MySQLConnection]] = MySQLConnection
     Source: ClassVar[type[MySQLSource]] = MySQLSource
     Endpoint: ClassVar[type[MySQLEndpoint]] = MySQLEndpoint

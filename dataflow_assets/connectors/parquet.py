@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from dataflow_assets.connectors._files import FileConnection, FileConnector, OpenFile, reader_of, require, snapshot
+from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import ReadFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, SourceOptions
@@ -137,7 +138,9 @@ def _reading(file: OpenFile) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise ReadFailed(f"{file.path} cannot be read as Parquet: {error}", hint="see that the file is whole") from error
+        raise ReadFailed(
+            f"{file.path} cannot be read as Parquet: {error}", hint="see that the file is whole", kind=kind_of(error)
+        ) from error
 
 
 def _rows(file: OpenFile, footer: Any, schema: pa.Schema, *, window: WindowFilter | None, rows: int) -> Iterator[pa.RecordBatch]:

@@ -14,8 +14,19 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
-from dataflow_assets.connectors._postgres_session import POSTGRES, RECORDS, CommitUnknown, Sessions, fetch, lock_key, translated, unit_lock
+from dataflow_assets.connectors._postgres_session import (
+    ERROR_CODES,
+    POSTGRES,
+    RECORDS,
+    CommitUnknown,
+    Sessions,
+    fetch,
+    lock_key,
+    translated,
+    unit_lock,
+)
 from dataflow_assets.connectors._sql import ComparingConnector, Wanted
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -113,6 +124,7 @@ class Connector(ComparingConnector):
 
     kind: ClassVar[str] = "postgres"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="postgres")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[PostgresConnection]] = PostgresConnection
     Source: ClassVar[type[PostgresSource]] = PostgresSource
     Endpoint: ClassVar[type[PostgresEndpoint]] = PostgresEndpoint

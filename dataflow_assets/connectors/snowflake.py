@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from dataflow_assets.connectors._snowflake_login import SnowflakeConnection, login, register_secrets
-from dataflow_assets.connectors._snowflake_session import RECORDS, SNOWFLAKE, Session, Sessions, translated
+from dataflow_assets.connectors._snowflake_session import ERROR_CODES, RECORDS, SNOWFLAKE, Session, Sessions, translated
 from dataflow_assets.connectors._sql import ComparingConnector, Wanted
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, SqlSourceOptions
@@ -60,6 +61,7 @@ class Connector(ComparingConnector):
 
     kind: ClassVar[str] = "snowflake"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="snowflake")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[SnowflakeConnection]] = SnowflakeConnection
     Source: ClassVar[type[SnowflakeSource]] = SnowflakeSource
     Endpoint: ClassVar[type[SnowflakeEndpoint]] = SnowflakeEndpoint

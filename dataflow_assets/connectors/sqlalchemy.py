@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, SecretStr, field_validator
 
 from dataflow_assets.connectors._sql import SqlConnector, Wanted
-from dataflow_assets.connectors._sqlalchemy_session import Session, Sessions, is_deadlock, no_upsert, records, translated
+from dataflow_assets.connectors._sqlalchemy_session import ERROR_CODES, Session, Sessions, is_deadlock, no_upsert, records, translated
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.secrets import register_secret
@@ -87,6 +88,7 @@ class Connector(SqlConnector):
 
     kind: ClassVar[str] = "sqlalchemy"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="", exact_types=False)
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[SQLAlchemyConnection]] = SQLAlchemyConnection
     Source: ClassVar[type[SQLAlchemySource]] = SQLAlchemySource
     Endpoint: ClassVar[type[SQLAlchemyEndpoint]] = SQLAlchemyEndpoint

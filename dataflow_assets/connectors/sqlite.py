@@ -16,6 +16,8 @@ from pydantic import AliasChoices, Field, field_validator
 
 from dataflow_assets.connectors._new_file import could_be_made
 from dataflow_assets.connectors._sql import SqlConnector, Wanted
+from dataflow_assets.connectors._sqlite_codes import ERROR_CODES
+from dataflow_assets.error_kinds import Codes
 from dataflow_assets.errors import ConnectionFailed, ReadFailed, WriteFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.base import Model
@@ -85,6 +87,7 @@ class Connector(SqlConnector):
 
     kind: ClassVar[str] = "sqlite"
     capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="sqlite")
+    error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[SQLiteConnection]] = SQLiteConnection
     Source: ClassVar[type[SQLiteSource]] = SQLiteSource
     Endpoint: ClassVar[type[SQLiteEndpoint]] = SQLiteEndpoint

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dataflow_assets.storage.stages import Stage, load_stage
+from dataflow_assets.execution.origins import MadeFrom, difference, fingerprint_of
+from dataflow_assets.storage.stages import RECEIPT, Stage, load_stage
 
 RECORD = "attempt.json"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
@@ -107,20 +108,55 @@ def dead_attempts(unit: Path) -> list[tuple[Path, AttemptRecord]]:
     return sorted(found, key=lambda item: item[0].stat().st_mtime, reverse=True)
 
 
-def adopt_stage(attempt: Attempt, step: str, fingerprint: str) -> Stage | None:
-    """Move the newest stage of `step` with this fingerprint from a dead attempt into `attempt`; None when there is none.
+@dataclass(frozen=True)
+class LeftStage:
+    """What dead attempts left of one step: the newest stage that can serve, or why there is none (empty: nothing was left)."""
 
-    The stage is complete by its receipt; its content is still to be verified by reading it.
+    stage: Stage | None
+    reason: str = ""
+
+
+def left_stage(unit: Path, step: str, made: MadeFrom, *, max_age: float | None = None) -> LeftStage:
+    """The newest stage of `step` at this window that was made from the same things. It is complete by its receipt, and not yet read.
+
+    `max_age`: seconds after which a stage is too old to be taken over.
     """
-    for folder, record in dead_attempts(attempt.folder.parent):
-        stage = load_stage(folder / step) if record.status != "refused" else None
-        if stage is None or stage.receipt.fingerprint != fingerprint:
-            continue
-        with contextlib.suppress(OSError):
-            shutil.rmtree(attempt.stage_folder(step), ignore_errors=True)
-            (folder / step).rename(attempt.stage_folder(step))
-            return load_stage(attempt.stage_folder(step))
-    return None
+    wanted, reasons = fingerprint_of(made), []
+    for folder, record in dead_attempts(unit):
+        stage = load_stage(folder / step) if (folder / step).is_dir() else None
+        reason = _why_not(folder / step, record, stage, made if stage and stage.receipt.fingerprint != wanted else None, max_age)
+        if stage is not None and not reason:
+            return LeftStage(stage)
+        reasons.append(reason)
+    return LeftStage(None, next(filter(None, reasons), ""))
+
+
+def _why_not(folder: Path, record: AttemptRecord, stage: Stage | None, made: MadeFrom | None, max_age: float | None) -> str:
+    """Why this stage cannot serve; empty when it can, and when the attempt did not come so far."""
+    if stage is None:
+        return "it was not complete when the attempt ended" if folder.is_dir() else ""
+    if record.status == "refused":
+        return "a check refused what came of it, so the rows are read again"
+    if made is not None:
+        return difference(stage.receipt.made_from, made)
+    age = time.time() - (folder / RECEIPT).stat().st_mtime
+    if max_age is not None and age > max_age:
+        return f"it is {age / 3600:.1f} hours old, and stages.max_age allows {max_age / 3600:.1f}"
+    return ""
+
+
+def adopt_stage(attempt: Attempt, step: str, made: MadeFrom, *, max_age: float | None = None) -> LeftStage:
+    """Move the stage that `left_stage` finds into `attempt`; its content is still to be verified by reading it."""
+    left = left_stage(attempt.folder.parent, step, made, max_age=max_age)
+    if left.stage is None:
+        return left
+    try:
+        shutil.rmtree(attempt.stage_folder(step), ignore_errors=True)
+        left.stage.folder.rename(attempt.stage_folder(step))
+    except OSError as error:
+        return LeftStage(None, f"it cannot be moved: {error}")
+    moved = load_stage(attempt.stage_folder(step))
+    return LeftStage(moved, "" if moved else "it vanished meanwhile")
 
 
 def sweep_dead(unit: Path) -> None:

@@ -6,8 +6,9 @@ connector keeps its own), which keys a system knows (its connector declares them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
@@ -16,7 +17,7 @@ from dataflow_assets.errors import DataflowError
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.plan.options import split_block
 from dataflow_assets.protocols import ConnectionContext, Connector
-from dataflow_assets.secrets import register_secret
+from dataflow_assets.secrets import looks_secret, mask, register_secret
 from dataflow_assets.spec.project import Project
 from dataflow_assets.spec.templates import TemplateContext, render_connection
 
@@ -31,12 +32,35 @@ def open_connector(project: Project, pipeline: PipelinePlan, name: str | None, *
 
 def open_block(project: Project, block: Mapping[str, Any], *, name: str | None, kind: str, context: TemplateContext) -> Connector:
     """The connector of a raw connection block."""
+    connector_class, connection = _rendered(block, kind=kind, name=name, context=context)
+    connector: Connector = connector_class(connection, ConnectionContext(name or kind, project.root))
+    return connector
+
+
+def mark_of(block: Mapping[str, Any], *, kind: str, name: str | None, context: TemplateContext) -> str:
+    """A raw connection block, rendered, as a text without secrets; of an address that holds a password, what is left without it."""
+    _, connection = _rendered(block, kind=kind, name=name, context=context)
+    return repr(sorted(_open_values(connection)))
+
+
+def _rendered(block: Mapping[str, Any], *, kind: str, name: str | None, context: TemplateContext) -> tuple[Any, BaseModel]:
     connector_class = discovery.find("connectors", str(block.get("type", kind)))
     values = render_connection(split_block(connector_class, block)[0], context)
     connection = validated(connector_class.Connection, values, where=f"connection {name!r}")
     _register_fields(connection)
-    connector: Connector = connector_class(connection, ConnectionContext(name or kind, project.root))
-    return connector
+    return connector_class, connection
+
+
+def _open_values(connection: BaseModel) -> Iterator[tuple[str, str]]:
+    for name in type(connection).model_fields:
+        value = getattr(connection, name)
+        if isinstance(value, BaseModel):
+            yield from ((f"{name}.{inner}", text) for inner, text in _open_values(value))
+        elif isinstance(value, SecretStr):
+            address = urlsplit(value.get_secret_value()) if "://" in value.get_secret_value() else None
+            yield name, f"{address.scheme}://{address.hostname}{address.path}" if address else ""
+        elif not looks_secret(name):
+            yield name, mask(repr(value))
 
 
 def validated(model: type[BaseModel], values: Mapping[str, Any], *, where: str) -> Any:

@@ -60,6 +60,21 @@ class CheckEvaluated:
 
 
 @dataclass(frozen=True)
+class StageJudged:
+    """The stage that an earlier attempt left of a step is used, or it is not, for this `reason`."""
+
+    key: str
+    step: str
+    used: bool
+    rows: int = 0
+    reason: str = ""
+
+    def __str__(self) -> str:
+        found = f"{self.rows:,} rows, verified" if self.used else self.reason
+        return f"stage of step {self.step} {'used' if self.used else 'not used'}: {found}"
+
+
+@dataclass(frozen=True)
 class StepFinished:
     """A step's output is durable (staged, or published for an endpoint).
 
@@ -81,6 +96,8 @@ class StepFinished:
     """What a transform wants shown beside its result."""
     quarantined: int = 0
     """Rows that the step's rules have set aside; for an endpoint, all that were kept from it on the way."""
+    made_anew: str = ""
+    """Why the stage that an earlier attempt left was not used; empty when there was none."""
     quarantine: str = ""
     """For an endpoint: the table or file where they are."""
 
@@ -130,4 +147,4 @@ class WindowFailed:
     """Those that were entered; the others are still to come."""
 
 
-Event = WindowStarted | StepStarted | Progress | CheckEvaluated | StepFinished | WindowFinished | WindowFailed
+Event = WindowStarted | StepStarted | Progress | StageJudged | CheckEvaluated | StepFinished | WindowFinished | WindowFailed

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from dataflow_assets.errors import AuditFailed
+from dataflow_assets.execution.attempts import dead_attempts
 from dataflow_assets.execution.events import Event
 from dataflow_assets.execution.fingerprints import fingerprint_state
 from dataflow_assets.execution.following import following_state
@@ -21,7 +22,7 @@ from dataflow_assets.execution.phases import AUDIT, PUBLISH
 from dataflow_assets.execution.quarantine import HELD, TABLE, claim_quarantine, publish_quarantine
 from dataflow_assets.execution.reconciling import options_of, reconcile_target
 from dataflow_assets.execution.reporting import finished
-from dataflow_assets.execution.work import Work
+from dataflow_assets.execution.work import Work, producer_of
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.plan.windows import FINGERPRINT, WHOLE
@@ -56,12 +57,17 @@ def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
     stage, target = work.stage_of(step), work.targets[step.id]
     with work.phases.during(PUBLISH):
         claim = work.claims.get(step.id) or _claim_batch(work, step, stage, target)
-        aside = publish_quarantine(work, step, claim)
-        request = _request(work, step, stage, claim, aside)
-        failpoint("publish.ready")
-        pa.default_memory_pool().release_unused()  # what staging has freed goes back to the system before the target's driver asks for more
-        published = work.published[step.id] = work.session.connector(step).publish(request)
-        failpoint("publish.done")
+        if (done := _published_before(work, step, stage, claim)) is None:
+            aside = publish_quarantine(work, step, claim)
+            request = _request(work, step, stage, claim, aside)
+            failpoint("publish.ready")
+            # what staging has freed goes back to the system before the target's driver asks for more
+            pa.default_memory_pool().release_unused()
+            published = work.session.connector(step).publish(request)
+            failpoint("publish.done")
+        else:
+            published, aside = done
+        work.published[step.id] = published
     with work.phases.during(AUDIT):
         _audit(work, step, stage, published)
     if not published.already:
@@ -70,6 +76,20 @@ def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
     held, where = int(aside.get(HELD, 0)), aside.get(TABLE, "")
     yield replace(report, published=published, metrics=dict(work.metrics), quarantined=held, quarantine=where)
     yield from work.phases.follow(AUDIT, reconcile_target(work, step, stage, published))
+
+
+def _published_before(work: Work, step: StepPlan, stage: Stage, claim: Claim) -> tuple[Published, dict[str, str]] | None:
+    """The publish of the attempt that this one resumes, and what it set aside, where that one came so far with the same rows."""
+    entry, target = claim.published, work.targets[step.id]
+    if entry is None or target.mode is WriteMode.APPEND or producer_of(work.pipeline, step).id not in work.resumed:
+        return None
+    made = (stage.receipt.checksum, stage.receipt.schema_fingerprint, step.fingerprint, target.mode)
+    if (entry.checksum, entry.schema_fingerprint, entry.state.get(FINGERPRINT), entry.mode) != made:
+        return None
+    if entry.attempt not in {record.attempt for _, record in dead_attempts(work.attempt.folder.parent)}:
+        return None
+    published = Published(entry.rows, entry.generation, already=True, note="published by the attempt that this one resumes")
+    return published, {name: entry.state[name] for name in (HELD, TABLE) if name in entry.state}
 
 
 def _claim_batch(work: Work, step: StepPlan, stage: Stage, target: Target) -> Claim:

@@ -73,6 +73,7 @@ def finished(work: Work, step: StepPlan, *, started: float) -> StepFinished:
         receipt.checksum,
         stage.schema,
         resumed=producer_of(work.pipeline, step).id in work.resumed,
+        made_anew=work.made_anew.get(producer_of(work.pipeline, step).id, ""),
         preview=stage.preview(),
         metadata=work.metadata.get(step.id, {}),
         quarantined=work.aside[step.id].receipt.rows if step.id in work.aside else 0,

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from dataflow_assets import discovery
 from dataflow_assets.errors import DataflowError
-from dataflow_assets.execution.connections import open_connector, validated
+from dataflow_assets.execution.connections import mark_of, open_connector, validated
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.protocols import Connector
 from dataflow_assets.spec.base import sql_fields
@@ -91,6 +91,7 @@ class Session:
         self.project, self.pipeline = request.project, request.pipeline
         self._connectors: dict[tuple[str | None, str], Connector] = {}
         self._ledgers: dict[tuple[str, str], list[LedgerEntry]] = {}
+        self._marks: dict[str | None, str] = {}
         self._shared: dict[str, Any] = {}
         self.state = LedgerState(self)
 
@@ -129,6 +130,13 @@ class Session:
     def connector(self, step: StepPlan) -> Connector:
         """The connector of a source or endpoint step, opened once for the run."""
         return self._opened(step.connection, step.kind)
+
+    def connection_mark(self, step: StepPlan) -> str:
+        """A text that differs when the connection of a step leads elsewhere, without its secrets."""
+        if step.connection not in self._marks:
+            block = self.pipeline.connections[step.connection or ""]
+            self._marks[step.connection] = mark_of(block, kind=step.kind, name=step.connection, context=self.context(None))
+        return self._marks[step.connection]
 
     def connector_to(self, connection: str) -> Connector:
         """The connector of a connection that no step need use."""

@@ -6,8 +6,6 @@ Here: extract, transform, resume from a verified receipt. Not here: Parquet and 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
@@ -18,17 +16,18 @@ import pyarrow as pa
 from dataflow_assets.errors import StageCorrupt
 from dataflow_assets.execution.attempts import adopt_stage
 from dataflow_assets.execution.checking import begin_checks, finish_checks
-from dataflow_assets.execution.events import Event, Progress
+from dataflow_assets.execution.events import Event, Progress, StageJudged
 from dataflow_assets.execution.fingerprints import short_version
+from dataflow_assets.execution.origins import MadeFrom, fingerprint_of, made_from, version_of
 from dataflow_assets.execution.session import Rendered, Session
 from dataflow_assets.execution.splitting import judge_published, set_aside
 from dataflow_assets.execution.work import Work, step_context
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
-from dataflow_assets.protocols import TellsCodeVersion, TellsSourceVersion
+from dataflow_assets.spec.project import Project
 from dataflow_assets.storage.stages import Stage, load_stage, verify_stage, write_stage
 from dataflow_assets.tables import ReadRequest, WindowFilter, utc_now
-from dataflow_assets.windows import Window
+from dataflow_assets.windows import Window, parse_duration
 
 PROGRESS_SECONDS = 0.2
 
@@ -36,15 +35,21 @@ PROGRESS_SECONDS = 0.2
 def stage_step(work: Work, step: StepPlan) -> Iterator[Event]:
     """Make the stage of a source or transform, or take over the one that a dead attempt left."""
     context = work.session.context(work.window, steps=work.step_results())
-    plugin, rendered = _plugin(work, step, context)
-    version = _version(work, plugin, rendered)
-    fingerprint = _fingerprint(work, step, rendered, version)
-    if (stage := _resume(work, step, fingerprint)) is None:
+    plugin, rendered = plugin_of(work.session, step, context)
+    inputs = {name: work.stage_of(work.pipeline.by_id[name]).receipt for name in step.inputs}
+    version = version_of(work.session, plugin, rendered)
+    made = made_from(work.session, step, work.window, rendered=rendered, version=version, inputs=inputs)
+    stage, reason = _resume(work, step, made)
+    if stage is not None:
+        yield StageJudged(work.key, step.id, used=True, rows=stage.receipt.rows)
+    elif reason:
+        work.made_anew[step.id] = reason
+        yield StageJudged(work.key, step.id, used=False, reason=reason)
+    if stage is None:
         failpoint(f"{'extract' if step.role == 'source' else 'transform'}.begin")
         begun = utc_now().isoformat()
         with _open(work, step, plugin, rendered) as reader:
-            made = _write(work, step, reader, fingerprint=fingerprint, begun=begun, source_version=short_version(version))
-            stage = yield from made
+            stage = yield from _write(work, step, reader, made=made, begun=begun, source_version=short_version(version))
     work.stages.setdefault(step.id, stage)
 
 
@@ -53,16 +58,17 @@ def stage_for_checks(work: Work, step: StepPlan) -> Iterator[Event]:
     target = work.session.target(step, work.window)
     window = WindowFilter(target.window_column, work.window, target.timezone) if target.window_column and work.window else None
     with work.session.connector(step).read_target(target, window) as reader:
-        yield from _write(work, step, reader, fingerprint="published", owner=step)
+        yield from _write(work, step, reader, made={}, owner=step)
     judge_published(work, step)
 
 
-def _plugin(work: Work, step: StepPlan, context: Any) -> tuple[Any, Rendered]:
+def plugin_of(session: Session, step: StepPlan, context: Any) -> tuple[Any, Rendered]:
+    """The connector of a source, or a transform, with its options for one window. Raises TemplateError or DataflowError."""
     if step.role == "source":
-        connector = work.session.connector(step)
-        return connector, work.session.render(step, connector.Source, context)
-    transform = work.session.plugin("transforms", step.kind)
-    rendered = work.session.render(step, transform.Options, context)
+        connector = session.connector(step)
+        return connector, session.render(step, connector.Source, context)
+    transform = session.plugin("transforms", step.kind)
+    rendered = session.render(step, transform.Options, context)
     return transform(rendered.options), rendered
 
 
@@ -85,30 +91,35 @@ def read_request(session: Session, step: StepPlan, window: Window | None, render
     return ReadRequest(options, query=rendered.queries.get("query"), columns=columns, window=filtered)
 
 
-def _resume(work: Work, step: StepPlan, fingerprint: str) -> Stage | None:
-    """The verified stage of an earlier attempt; its rows pass the checks while they are verified."""
-    stage = adopt_stage(work.attempt, step.id, fingerprint)
-    if stage is None:
-        return None
+def _resume(work: Work, step: StepPlan, made: MadeFrom) -> tuple[Stage | None, str]:
+    """The verified stage of an earlier attempt, or why there is none; its rows pass the checks while they are verified."""
+    left = adopt_stage(work.attempt, step.id, made, max_age=longest_age(work.session.project))
+    if (stage := left.stage) is None:
+        return None, left.reason
     running = begin_checks(work, step, stage.schema)
     if not verify_stage(stage, observers=running.observers):
-        return None
+        return None, "its files do not hold what its receipt says"
     finish_checks(work, running, stage)
     set_aside(work, step, running, stage)
     work.resumed.add(step.id)
-    return stage
+    return stage, ""
+
+
+def longest_age(project: Project) -> float | None:
+    """Seconds after which a stage is too old to be taken over; None: as long as it is kept."""
+    written = project.model.stages.max_age
+    return parse_duration(written).total_seconds() if written else None
 
 
 def _write(
-    work: Work, step: StepPlan, reader: pa.RecordBatchReader, *, fingerprint: str, owner: StepPlan | None = None, **of_source: str
+    work: Work, step: StepPlan, reader: pa.RecordBatchReader, *, made: MadeFrom, owner: StepPlan | None = None, **of_source: str
 ) -> Generator[Event, None, Stage]:
     folder = work.attempt.stage_folder(step.id)
     running = begin_checks(work, step, reader.schema, owner=owner)
     phase = "extract" if step.role == "source" else "transform"
     shown = time.monotonic()
-    batch = work.attempt.record.batch
-    told = {"step": step.id, "fingerprint": fingerprint, "batch": batch, **of_source}
-    for rows, size in write_stage(folder, reader, observers=running.observers, **told):
+    told = {"step": step.id, "fingerprint": fingerprint_of(made), "batch": work.attempt.record.batch, **of_source}
+    for rows, size in write_stage(folder, reader, made_from=made, observers=running.observers, **told):
         if time.monotonic() - shown > PROGRESS_SECONDS:
             shown = time.monotonic()
             yield Progress(work.key, step.id, phase, rows, size)
@@ -119,24 +130,3 @@ def _write(
     if owner is None:
         set_aside(work, step, running, stage)
     return stage
-
-
-def _version(work: Work, plugin: Any, rendered: Rendered) -> str:
-    """What a source, or the code of a transform, says of itself; empty where nothing can."""
-    if isinstance(plugin, TellsSourceVersion):
-        return plugin.source_version(rendered.options)
-    return plugin.code_version(work.session.project.root) if isinstance(plugin, TellsCodeVersion) else ""
-
-
-def _fingerprint(work: Work, step: StepPlan, rendered: Rendered, version: str) -> str:
-    """What the stage is made from; any difference means that an earlier attempt's stage cannot serve."""
-    inputs = [work.stage_of(work.pipeline.by_id[name]).receipt for name in step.inputs]
-    described = [
-        step.fingerprint,
-        version,
-        str(work.window),
-        json.dumps(rendered.raw.options, sort_keys=True, default=str),
-        {name: str(query) for name, query in rendered.queries.items()},
-        [(receipt.checksum, receipt.schema_fingerprint) for receipt in inputs],
-    ]
-    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()

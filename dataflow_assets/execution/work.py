@@ -72,6 +72,8 @@ class Work:
     claims: dict[str, Claim] = field(default_factory=dict)
     stages: dict[str, Stage] = field(default_factory=dict)
     resumed: set[str] = field(default_factory=set)
+    made_anew: dict[str, str] = field(default_factory=dict)
+    """Steps whose stage of an earlier attempt was not used, and why."""
     results: dict[str, list[CheckResult]] = field(default_factory=dict)
     broken: list[CheckResult] = field(default_factory=list)
     """Failed blocking checks of a run of checks alone, which goes on to the others."""

@@ -170,11 +170,13 @@ class StageOptions(Model):
 
     dir: str = Field(".dataflow/stages", description="where stages lie, relative to the project")
     keep_failed: str = Field("7d", description="how long the stages of a failed window are kept")
+    max_age: str | None = Field(None, description="how old a stage may be to be resumed from, e.g. 12h; default: as long as it is kept")
 
-    @field_validator("keep_failed")
+    @field_validator("keep_failed", "max_age")
     @classmethod
-    def _keep_failed_is_a_duration(cls, value: str) -> str:
-        parse_duration(value)
+    def _is_a_duration(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_duration(value)
         return value
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import DataflowError, Fenced, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import file_rows
@@ -262,6 +263,5 @@ def _as_write_failed(site: Site) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise WriteFailed(
-            f"{site}: {error}", hint="see that the folder can be written to, has room, and that the stage is whole"
-        ) from error
+        hint = "see that the folder can be written to, has room, and that the stage is whole"
+        raise WriteFailed(f"{site}: {error}", hint=hint, kind=kind_of(error)) from error

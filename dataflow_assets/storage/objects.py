@@ -112,7 +112,8 @@ class ObjectPath:
         """The same path in the state that it has now. Raises ReadFailed when there is no object."""
         info = self.state()
         if info is None:
-            raise ReadFailed(f"{self} does not exist", hint="look for a typing error, and who may have deleted it")
+            hint = "look for a typing error, and who may have deleted it"
+            raise ReadFailed(f"{self} does not exist", hint=hint, kind="configuration")
         return ObjectPath(self.store, self.key, info)
 
     def open(self, mode: str = "rb") -> BinaryIO:

@@ -20,7 +20,8 @@ from typing import Any, NoReturn, Protocol
 import pyarrow as pa
 
 from dataflow_assets.batches import CHECKSUM_VERSION, Checksum, open_parquet, resize, trimmed
-from dataflow_assets.errors import StageCorrupt, ValueRefused
+from dataflow_assets.error_kinds import kind_of
+from dataflow_assets.errors import StageCorrupt, ValueRefused, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.protocols import StagedInput
 from dataflow_assets.storage.casts import is_bytes, is_text
@@ -55,6 +56,8 @@ class Receipt:
     batch: str = ""
     """The batch it was first made for, which names the unit of a pipeline without windows and survives a resume."""
     checksum_version: int = CHECKSUM_VERSION
+    made_from: Mapping[str, str] = field(default_factory=dict)
+    """The parts of the fingerprint, so that a later attempt can say which of them changed."""
     begun: str = ""
     """A moment before its rows were read, in ISO form."""
     source_version: str = ""
@@ -98,17 +101,19 @@ def write_stage(
     fingerprint: str,
     batch: str = "",
     observers: Sequence[Observer] = (),
+    made_from: Mapping[str, str] | None = None,
     begun: str = "",
     source_version: str = "",
 ) -> Iterator[tuple[int, int]]:
     """Write the stream into `folder` and seal it with a receipt; yields (rows, bytes) after each batch.
 
     Each of `observers` sees every batch through its `update(batch)`. The folder is emptied first. Raises ValueRefused for a type
-    that Parquet has not.
+    that Parquet has not, WriteFailed when the disk is full or cannot be written.
     """
     reader = _decoded(reader)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with _disk_errors(folder):
+        folder.mkdir(parents=True)
     schema = reader.schema
     checksum, size, files = Checksum(), 0, {}
     with _Parts(folder, schema) as parts:
@@ -117,15 +122,28 @@ def write_stage(
             for observer in observers:
                 observer.update(rows)
             checksum = checksum.add(rows)
-            parts.write(rows)
+            with _disk_errors(folder):
+                parts.write(rows)
             size += rows.nbytes
             yield checksum.rows, size
-        files = parts.close()
+        with _disk_errors(folder):
+            files = parts.close()
     failpoint("stage.before_receipt")
     made = Receipt(step, fingerprint, checksum.rows, size, str(checksum), schema_fingerprint(schema), files, batch)
-    receipt = replace(made, begun=begun, source_version=source_version)
-    _write_receipt(folder, receipt, schema)
+    receipt = replace(made, begun=begun, source_version=source_version, made_from=dict(made_from or {}))
+    with _disk_errors(folder):
+        _write_receipt(folder, receipt, schema)
     failpoint("stage.after_receipt")
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """What the disk refuses is told as such, and not as a failure of the source whose rows it should hold."""
+    try:
+        yield
+    except OSError as error:
+        hint = "make room, or move `stages.dir` of the project file to a larger disk; see who may write there"
+        raise WriteFailed(f"the stage {folder} cannot be written: {error}", hint=hint, kind=kind_of(error)) from error
 
 
 def _decoded(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:

@@ -195,14 +195,14 @@ def test_a_terminated_session_is_transient(harness: PostgresHarness) -> None:
     assert harness.connector.publish(request).deleted == 100_000
 
 
-@pytest.mark.parametrize("changes", [{"port": 1}, {"database": "nowhere"}])
-def test_an_unreachable_server(postgres_dsn: str, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("changes", "kind"), [({"port": 1}, "transient"), ({"database": "nowhere"}, "configuration")])
+def test_an_unreachable_server(postgres_dsn: str, changes: dict[str, Any], kind: str) -> None:
     parts = conninfo_to_dict(postgres_dsn)
     options = {"host": parts["host"], "port": parts["port"], "database": "postgres", "user": parts["user"], "password": SECRET} | changes
     connector = Connector(PostgresConnection(**options), ConnectionContext("warehouse", Path()))
     with pytest.raises(ConnectionFailed, match="warehouse") as caught:
         connector.probe()
-    assert caught.value.transient
+    assert caught.value.kind == kind
     assert "password" in caught.value.hint
     assert SECRET not in str(caught.value)
 

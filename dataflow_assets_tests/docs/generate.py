@@ -29,6 +29,8 @@ from pydantic.fields import FieldInfo
 from dataflow_assets import discovery
 from dataflow_assets.cli.app import VERBS, app
 from dataflow_assets.cli.verb import shared_options
+from dataflow_assets.connectors import _objects_s3
+from dataflow_assets.error_kinds import OS_CODES, STATUS_CODES, CodeOrRange, Codes
 from dataflow_assets.plan.options import known_keys
 from dataflow_assets.spec.base import SqlMarker
 from dataflow_assets.tables import WriteMode
@@ -112,6 +114,31 @@ def types_lost() -> str:
     return _table(("system", "types", "what happens", "why"), rows)
 
 
+def error_kinds() -> str:
+    """By which codes each system's errors are transient, or a matter of configuration."""
+    groups: dict[Codes, list[str]] = {}
+    for kind in discovery.kinds("connectors"):
+        groups.setdefault(discovery.find("connectors", kind).error_codes, []).append(kind)
+    groups.setdefault(_objects_s3.ERROR_CODES, []).append("files in S3")
+    groups.setdefault(STATUS_CODES, []).extend(("files in GCS", "files in Azure"))
+    groups.setdefault(OS_CODES, []).append("stages")
+    rows = []
+    for codes, systems in groups.items():
+        transient = _said(codes, codes.transient, codes.transient_also)
+        rows.append((", ".join(systems), codes.told_by, transient, _said(codes, codes.configuration, codes.configuration_also)))
+    return _table(("system", "told by", "transient", "configuration"), rows)
+
+
+def _said(codes: Codes, items: tuple[CodeOrRange, ...], also: str) -> str:
+    listed = [f"{item.start}-{item.stop - 1}" if isinstance(item, range) else f"{item}{_rest(codes, item)}" for item in items]
+    return "; ".join(filter(None, (", ".join(listed), also)))
+
+
+def _rest(codes: Codes, item: CodeOrRange) -> str:
+    """What shows that all longer codes are meant; a whole SQLSTATE has five characters."""
+    return "..." if codes.prefixes and isinstance(item, str) and len(item) < 5 else ""
+
+
 _BECAME = {"partly": "such values are refused", "changed": "changed", "refused": "refused"}
 
 
@@ -183,6 +210,7 @@ _KINDS: Mapping[str, Callable[..., str]] = {
     "example": example,
     "matrix": matrix,
     "types": types_kept,
+    "errors": error_kinds,
     "losses": types_lost,
     "verbs": verbs,
     "verb": verb,
