@@ -18,6 +18,7 @@ from dataflow_assets.assets.build import build_definitions
 from dataflow_assets.assets.placeholders import Broken
 from dataflow_assets.errors import Problem
 from dataflow_assets.operations.alerts.sensor import build_alert_sensors
+from dataflow_assets.operations.late_sensors import build_late_sensors
 from dataflow_assets.operations.schedules import build_schedules
 from dataflow_assets.operations.stale_runs import build_stale_run_sensors
 from dataflow_assets.plan.build import build_plan_tolerant
@@ -25,7 +26,10 @@ from dataflow_assets.plan.model import ProjectPlan
 from dataflow_assets.spec.load import load
 from dataflow_assets.spec.project import Project
 
-SENSORS: tuple[Callable[[ProjectPlan, Project], Iterable[dg.SensorDefinition]], ...] = (build_alert_sensors,)
+SENSORS: tuple[Callable[[ProjectPlan, Project], Iterable[dg.SensorDefinition]], ...] = (
+    build_alert_sensors,
+    build_late_sensors,
+)
 """What makes sensors of a project, a function for each family of them."""
 
 
