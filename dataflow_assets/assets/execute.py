@@ -7,6 +7,7 @@ are due (`execution.status`), what is printed (`cli`).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +17,16 @@ import dagster as dg
 from dataflow_assets.assets.drivers import this_driver
 from dataflow_assets.assets.instance import open_instance, provision_pools
 from dataflow_assets.assets.jobs import pipeline_job
-from dataflow_assets.assets.names import DRIVER_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, REPLAY_TAG, job_name, tag_value
+from dataflow_assets.assets.names import (
+    CORRELATION_TAG,
+    DRIVER_TAG,
+    FULL_REFRESH_TAG,
+    OVERRIDES_TAG,
+    PIPELINE_TAG,
+    REPLAY_TAG,
+    job_name,
+    tag_value,
+)
 from dataflow_assets.assets.partitions import partitions_of, pieces, range_tags
 from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
 from dataflow_assets.errors import DataflowError, Interrupted, RunFailed
@@ -36,6 +46,8 @@ OnEvent = Callable[[str, Event], None]
 Status = Literal["ok", "failed", "skipped", "interrupted"]
 
 LOCATION = "dataflow_assets.definitions"
+CORRELATION = "DATAFLOW_CORRELATION_ID"
+_LONGEST_CORRELATION = 200
 # the level of Dagster's console logger: the terminal is ours; the event log keeps everything
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -279,7 +291,15 @@ def _tags(task: _Task) -> dict[str, str]:
         tags[OVERRIDES_TAG] = mask(json.dumps(overrides, default=str))
     if task.pipeline.windows:
         tags |= range_tags(task.pipeline.windows, task.chosen)
+    if correlation := correlation_id():
+        tags[CORRELATION_TAG] = correlation
     return tags
+
+
+def correlation_id() -> str:
+    """What a scheduler outside calls this run, from `DATAFLOW_CORRELATION_ID`; empty when it says nothing."""
+    said = "".join(sign for sign in os.environ.get(CORRELATION, "") if sign.isprintable())
+    return mask(said.strip()[:_LONGEST_CORRELATION])
 
 
 def _origin(pipeline: PipelinePlan) -> RemoteJobOrigin:

@@ -42,6 +42,10 @@ class RunRequest:
     checks_only: bool = False
     full_refresh: bool = False
     batch: str = ""
+    run_id: str = ""
+    """The Dagster run that it is part of."""
+    correlation: str = ""
+    """What a scheduler outside, or the first of the runs that belong together, calls this in logs; default: `batch`."""
     replay: bool = False
     """Whether it is for the sake of quarantined rows: then a source that holds fewer rows than it did is refused."""
     retries: RetryOptions | None = None

@@ -16,6 +16,7 @@ import dagster as dg
 
 from dataflow_assets.assets.build import build_definitions
 from dataflow_assets.assets.placeholders import Broken
+from dataflow_assets.assets.process_logs import set_up_process_logs
 from dataflow_assets.errors import Problem
 from dataflow_assets.operations.alerts.sensor import build_alert_sensors
 from dataflow_assets.operations.late_sensors import build_late_sensors
@@ -46,6 +47,7 @@ def load_project(path: str | Path | Project, *, overrides: Mapping[str, Any] | N
             project = replace(path, overrides={**path.overrides, **(overrides or {})})
         else:
             project = load(Path(path), overrides=overrides)
+        set_up_process_logs(project.model.logging)
         plan, problems = build_plan_tolerant(project)
         definitions = build_definitions(plan, project, failures=_broken(project, problems))
         return dg.Definitions.merge(definitions, _automation(plan, project, definitions.jobs or ()))
