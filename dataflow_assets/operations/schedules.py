@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from dataflow_assets.assets.names import PIPELINE_TAG, SLOT_TAG, WAITING_TAG, job_name, plain_name, tag_value
+from dataflow_assets.assets.silence import reason_for_silence
 from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.gaps import note_gaps
 from dataflow_assets.operations.run_requests import run_requests
-from dataflow_assets.operations.silence import reason_for_silence
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan
 from dataflow_assets.plan.periods import Period
 from dataflow_assets.spec.project import Project
