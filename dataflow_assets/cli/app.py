@@ -47,6 +47,7 @@ VERBS = {
     "unpause": Verb("unpause", "End the pauses of pipelines."),
     "gaps": Verb("gaps", "List windows that were never loaded: out of reach, or between published ones."),
     "history": Verb("history", "List every attempt at a window with its phases; explain one; remove old ones."),
+    "sensors": Verb("sensors", "Show what the next tick of each sensor would ask for, and why."),
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
     "retention": Verb("retention", "Show and remove what is older than the project keeps; restore what was archived."),
     "reconcile": Verb("reconcile", "Compare targets with their sources, and show the rows that differ."),

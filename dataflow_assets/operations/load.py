@@ -23,6 +23,7 @@ from dataflow_assets.operations.automation import build_automation_sensors
 from dataflow_assets.operations.late_sensors import build_late_sensors
 from dataflow_assets.operations.retention_job import build_retention
 from dataflow_assets.operations.schedules import build_schedules
+from dataflow_assets.operations.sensors import build_sensors
 from dataflow_assets.operations.stale_runs import build_stale_run_sensors
 from dataflow_assets.plan.build import build_plan_tolerant
 from dataflow_assets.plan.model import ProjectPlan
@@ -31,6 +32,7 @@ from dataflow_assets.spec.project import Project
 
 SENSORS: tuple[Callable[[ProjectPlan, Project], Iterable[dg.SensorDefinition]], ...] = (
     build_automation_sensors,
+    build_sensors,
     build_alert_sensors,
     build_late_sensors,
 )
