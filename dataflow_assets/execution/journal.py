@@ -56,7 +56,7 @@ class Journal:
     @property
     def open_ids(self) -> Sequence[str]:
         """The attempts that are under way."""
-        return [row.pipeline_id for row in self._open.values()]
+        return [row.pipeline_id for row in list(self._open.values())]  # heartbeats ask from another thread
 
     def attempt_at(self, key: str) -> str | None:
         """The attempt at this window that is under way."""
