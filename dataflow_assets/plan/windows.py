@@ -18,6 +18,8 @@ from dataflow_assets.tables import LedgerEntry
 from dataflow_assets.windows import Window
 
 WHOLE = "all"
+LOOKBACK = "lookback"
+"""How the reason of a window begins that is run again whether or not anything has changed."""
 FINGERPRINT = "step_fingerprint"
 """Where a ledger entry's `state` may keep the fingerprint of the endpoint step that published it."""
 
@@ -150,7 +152,7 @@ def _reopened(todos: list[WindowTodo], lookback: int) -> list[WindowTodo]:
         if todo.state == "reopened":
             left -= 1
         elif todo.state in {"published", "stale"}:
-            todos[position] = WindowTodo(todo.window, todo.key, "reopened", True, f"lookback {lookback}: rows may have arrived late")
+            todos[position] = WindowTodo(todo.window, todo.key, "reopened", True, f"{LOOKBACK} {lookback}: rows may have arrived late")
             left -= 1
     return todos
 
