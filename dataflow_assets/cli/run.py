@@ -116,7 +116,10 @@ class Run:
 
     def _run_one(self, pipeline: PipelinePlan, outcome: PipelineOutcome) -> None:
         if culprit := self._failed_upstream(pipeline):
+            from dataflow_assets.execution.journal import record_skip
+
             outcome.status, outcome.reason = "skipped", f"{culprit} did not succeed"
+            record_skip(self.chosen.project, pipeline.name, reason=outcome.reason)
             return self.report.nothing(outcome)
         due = self.due_of(pipeline)
         outcome.waiting = due.waiting
@@ -152,6 +155,10 @@ class Run:
     def _failed_upstream(self, pipeline: PipelinePlan) -> str | None:
         return next((other.name for other in self.outcomes if other.name in pipeline.upstream and other.status != "ok"), None)
 
+    def tags_of(self, pipeline: PipelinePlan) -> Mapping[str, str]:
+        """Further tags of the pipeline's run."""
+        return {}
+
     def _execute(self, due: Due, outcome: PipelineOutcome) -> None:
         from dataflow_assets.assets.execute import execute, was_interrupted
 
@@ -170,6 +177,7 @@ class Run:
                 instance=instance,
                 on_event=lambda _name, event: self.report.event(event, outcome.add(event)),
                 full_refresh=self.wish.full_refresh,
+                tags=self.tags_of(due.pipeline),
             )
             interrupted = was_interrupted(result) or (result.status == "failed" and pressed())
         outcome.seconds = time.perf_counter() - started
