@@ -181,7 +181,8 @@ class Run:
             )
             interrupted = was_interrupted(result) or (result.status == "failed" and pressed())
         outcome.seconds = time.perf_counter() - started
-        outcome.status, outcome.run_id = "interrupted" if interrupted else result.status, result.run_id
+        outcome.status = "interrupted" if interrupted else result.status
+        outcome.run_id, outcome.run_ids = result.run_id, result.run_ids
         if outcome.status == "failed" and not any(window.error for window in outcome.windows):
             outcome.error = result.error
         self.report.end(outcome)
