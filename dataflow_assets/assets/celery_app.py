@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.assets.instance_settings import BACKEND, BROKER
-from dataflow_assets.errors import DataflowError
+from dataflow_assets.errors import ConnectionFailed, DataflowError
+from dataflow_assets.secrets import mask
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -51,6 +52,21 @@ def required(name: str) -> str:
     if not value:
         raise DataflowError(f"{name} is not set", hint=f"e.g. {name}=redis://broker:6379/0 or {name}=pyamqp://user:password@broker:5672//")
     return value
+
+
+def answering(*, seconds: float) -> list[str]:
+    """The names of the workers that answer within this time. Raises ConnectionFailed when the broker does not."""
+    from celery import Celery
+    from kombu.exceptions import OperationalError
+
+    broker = required(BROKER)
+    app = Celery("dagster", broker=broker, set_as_current=False)
+    app.conf.update(broker_connection_timeout=seconds, broker_transport_options={"max_retries": 1, "socket_connect_timeout": seconds})
+    try:
+        replies = app.control.ping(timeout=seconds) or []
+    except (OperationalError, OSError) as error:
+        raise ConnectionFailed(f"the broker cannot be reached: {mask(str(error))}", hint=f"look at {BROKER}, and at the server") from None
+    return sorted(name for reply in replies for name in reply)
 
 
 def celery_executor() -> dg.ExecutorDefinition:

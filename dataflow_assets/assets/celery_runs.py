@@ -77,4 +77,4 @@ class CeleryRuns(CeleryRunLauncher):
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
         """What may help somebody who looks why a run did not start or end."""
-        return f"Celery task {run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)} in queue {QUEUE}; `dataflow worker list` asks the workers"
+        return f"Celery task {run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)} in queue {QUEUE}; `dataflow worker ping` asks the workers"

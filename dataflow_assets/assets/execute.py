@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +20,7 @@ from dataflow_assets.assets.idempotency import KeyedCall, await_end, has_outcome
 from dataflow_assets.assets.instance import open_instance, provision_pools
 from dataflow_assets.assets.jobs import pipeline_job
 from dataflow_assets.assets.names import (
+    CORRELATION_TAG,
     DRIVER_TAG,
     FULL_REFRESH_TAG,
     IDEMPOTENCY_TAG,
@@ -48,6 +50,8 @@ OnEvent = Callable[[str, Event], None]
 Status = Literal["ok", "failed", "skipped", "interrupted"]
 
 LOCATION = "dataflow_assets.definitions"
+CORRELATION = "DATAFLOW_CORRELATION_ID"
+_LONGEST_CORRELATION = 200
 # the level of Dagster's console logger: the terminal is ours; the event log keeps everything
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -326,7 +330,15 @@ def _tags(task: _Task) -> dict[str, str]:
         tags[OVERRIDES_TAG] = mask(json.dumps(overrides, default=str))
     if task.pipeline.windows:
         tags |= range_tags(task.pipeline.windows, task.chosen)
+    if correlation := correlation_id():
+        tags[CORRELATION_TAG] = correlation
     return tags
+
+
+def correlation_id() -> str:
+    """What a scheduler outside calls this run, from `DATAFLOW_CORRELATION_ID`; empty when it says nothing."""
+    said = "".join(sign for sign in os.environ.get(CORRELATION, "") if sign.isprintable())
+    return mask(said.strip()[:_LONGEST_CORRELATION])
 
 
 def _origin(pipeline: PipelinePlan) -> RemoteJobOrigin:

@@ -45,6 +45,7 @@ VERBS = {
     "pause": Verb("pause", "Leave pipelines alone for a while, or until further notice."),
     "unpause": Verb("unpause", "End the pauses of pipelines."),
     "gaps": Verb("gaps", "List windows that were never loaded: out of reach, or between published ones."),
+    "history": Verb("history", "List every attempt at a window with its phases; explain one; remove old ones."),
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
     "reconcile": Verb("reconcile", "Compare targets with their sources, and show the rows that differ."),
     "late": Verb("late", "Look for rows that came late, changed or vanished at the sources; run their windows again."),

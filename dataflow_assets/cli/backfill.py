@@ -107,7 +107,7 @@ def start(session: Session, /, **given: Any) -> int:
             return _Resumed(session, given, instance).go()
         chosen = choose(session, _selectors(given), given["exclude"], given["variables"])
         project = chosen.project
-        stack.enter_context(log_to_file(project.root / project.model.logging.dir, level=project.model.logging.level))
+        stack.enter_context(log_to_file(project.root, project.model.logging))
         return _Begun(session, given, stack.enter_context(open_instance(project)), chosen).go()
 
 

@@ -52,6 +52,10 @@ def report_failure(error: Exception, session: Session, arguments: Sequence[str])
         error.show()
     elif isinstance(error, click.Abort):
         click.secho("Interrupted.", err=True, fg="yellow")
+    elif session.log_format == "json":
+        import logging
+
+        logging.getLogger("dataflow_assets.cli").error(explain(error))
     else:
         click.echo(click.style("Error", fg="red") + ": " + explain(error), err=True)
     if session.log_level == "debug" and not isinstance(error, click.ClickException | click.Abort):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,7 +59,6 @@ def command(session: Session, /, selectors: tuple[str, ...], **given: Any) -> in
     looks = [_Look(chosen, pipeline, now, given["windows"]) for pipeline in watched]
     for look in looks:
         look.print(session)
-    _report(chosen, looks)
     results = _rerun(session, chosen, looks) if given["run"] else []
     return _conclude(session, looks, results, ran=given["run"])
 
@@ -73,7 +73,8 @@ class _Look:
         self.error: Exception | None = None
         self.found: Sequence[LateWindow] = ()
         try:
-            self.found = look_for_late_data(chosen.project, pipeline, now=now, windows=windows)
+            tell = partial(_report, chosen)
+            self.found = look_for_late_data(chosen.project, pipeline, now=now, windows=windows, tell=tell)
         except Exception as error:  # noqa: BLE001 - the other pipelines go on
             self.error = error
 
@@ -128,16 +129,15 @@ def _data(window: LateWindow) -> dict[str, Any]:
     }
 
 
-def _report(chosen: Chosen, looks: Sequence[_Look]) -> None:
-    """Put what is new into the history of the assets."""
-    news = [window for look in looks for window in look.found if window.finding == "late" and window.is_news]
-    if news:
+def _report(chosen: Chosen, found: Sequence[LateWindow]) -> None:
+    """Put what is new into the history of the assets, and before the alerts."""
+    if any(window.is_news and window.finding != "baseline" for window in found):
         defer_pandas()
         from dataflow_assets.assets.instance import open_instance
         from dataflow_assets.operations.late_data import report
 
         with open_instance(chosen.project) as instance:
-            report(instance, chosen.plan, news)
+            report(instance, chosen.plan, chosen.project, found)
 
 
 def _rerun(session: Session, chosen: Chosen, looks: Sequence[_Look]) -> list[PipelineResult]:

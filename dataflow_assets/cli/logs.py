@@ -1,6 +1,6 @@
-"""Log records of the package on standard error and in the project's log file, with secrets masked.
+"""Log records of the package on standard error and in the project's log file.
 
-Here: handlers. Not here: what a run prints (`cli.report`).
+Here: handlers. Not here: the form of a line (`logs`), what a run prints (`cli.report`).
 """
 
 from __future__ import annotations
@@ -11,24 +11,16 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
-from dataflow_assets.secrets import mask
+from dataflow_assets.logs import Format, formatter
+from dataflow_assets.spec.models import LoggingOptions
 
-FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 LOGGERS = ("dataflow_assets", "dagster")
 
 
-class MaskedFormatter(logging.Formatter):
-    """Formats a record and masks secrets in it, traceback included."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as text."""
-        return mask(super().format(record))
-
-
-def log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str, *, kind: Format = "text") -> None:
     """Send the package's records of `level` and above to standard error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(MaskedFormatter(FORMAT))
+    handler.setFormatter(formatter(kind))
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(level.upper())
@@ -36,16 +28,19 @@ def log_to_stderr(level: str) -> None:
 
 
 @contextmanager
-def log_to_file(folder: Path, *, level: str) -> Iterator[None]:
-    """Append what the terminal prints, and tracebacks, to `dataflow_YYYYMMDD.log` in `folder`."""
+def log_to_file(root: Path, options: LoggingOptions) -> Iterator[None]:
+    """Append to `dataflow_YYYYMMDD.log` in the project's folder for logs: as text what the terminal prints, and tracebacks; as JSON every
+    record."""
+    folder, level, kind = root / options.dir, options.level, options.format
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"dataflow_{date.today():%Y%m%d}.log", encoding="utf-8", delay=True)
     handler.setLevel(level)
-    handler.setFormatter(MaskedFormatter(FORMAT))
-    logger = logging.getLogger("dataflow_assets.cli")
+    handler.setFormatter(formatter(kind))
+    logger = logging.getLogger("dataflow_assets.cli" if kind == "text" else "dataflow_assets")
     logger.addHandler(handler)
     logger.setLevel(min(logger.getEffectiveLevel(), logging.getLevelName(level)))
-    logger.propagate = bool(logging.getLogger("dataflow_assets").handlers)
+    if kind == "text":
+        logger.propagate = bool(logging.getLogger("dataflow_assets").handlers)
     try:
         yield
     finally:

@@ -93,7 +93,7 @@ class Run:
 
         defer_pandas()
         project, started = self.chosen.project, time.perf_counter()
-        self._open.enter_context(log_to_file(project.root / project.model.logging.dir, level=project.model.logging.level))
+        self._open.enter_context(log_to_file(project.root, project.model.logging))
         self.session.say(f"Running {plural(len(self.chosen.pipelines), 'pipeline')} of {project.model.project_name} ({project.root})\n")
         try:
             for pipeline in self.chosen.pipelines:

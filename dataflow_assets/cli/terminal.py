@@ -18,6 +18,7 @@ import click
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dataflow_assets.logs import Format
     from dataflow_assets.spec.project import Project
 
 
@@ -28,7 +29,11 @@ class Session:
     project: str | None = None
     json: bool = False
     log_level: str = "warning"
+    log_format: Format | None = None
+    """How lines on standard error look; None: as the project says, where any were asked for."""
+    correlation_id: str | None = None
     no_color: bool = False
+    _logs: bool = False
     out: TextIO = field(default_factory=lambda: sys.stdout)
     """Standard output as it was at the start: while pipelines run with `--json`, what users' functions print goes elsewhere."""
 
@@ -37,10 +42,17 @@ class Session:
         setattr(self, attribute, value.lower() if attribute == "log_level" else value)
         if attribute == "no_color":
             ctx.find_root().color = ctx.color = False
-        if attribute == "log_level":
-            from dataflow_assets.cli.logs import log_to_stderr
+        if attribute == "correlation_id":
+            os.environ["DATAFLOW_CORRELATION_ID"] = value
+        if attribute in {"log_level", "log_format"}:
+            self._logs = True
+            self._log(self.log_format or "text")
 
-            log_to_stderr(value)
+    def _log(self, kind: Format) -> None:
+        """Log to standard error; who asks for lines of JSON alone wants to see the course of things."""
+        from dataflow_assets.cli.logs import log_to_stderr
+
+        log_to_stderr("info" if kind == "json" and self.log_level == "warning" else self.log_level, kind=kind)
 
     def project_file(self) -> Path:
         """The project's file. Raises DataflowError when there is none."""
@@ -59,7 +71,10 @@ class Session:
             return load_near(self.project_file(), around, overrides=overrides or {})
         from dataflow_assets.spec.load import load
 
-        return load(self.project_file(), overrides=overrides or {})
+        project = load(self.project_file(), overrides=overrides or {})
+        if self._logs and self.log_format is None and project.model.logging.format == "json":
+            self._log("json")
+        return project
 
     @property
     def interactive(self) -> bool:

@@ -12,6 +12,7 @@ import click
 from dataflow_assets.cli.terminal import Session
 
 LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
 
 
 class VerbCommand(click.Command):
@@ -31,7 +32,7 @@ class VerbGroup(click.Group):
 
 
 def shared_options() -> list[click.Parameter]:
-    """`--project`, `--json`, `--log-level`, `--no-color`; each writes into the session and is not passed on."""
+    """`--project`, `--json`, `--log-level` and its siblings, `--no-color`; each writes into the session and is not passed on."""
     return [
         _option(
             "--project",
@@ -45,6 +46,18 @@ def shared_options() -> list[click.Parameter]:
             "log_level",
             type=click.Choice(LEVELS, case_sensitive=False),
             help="How much to log on stderr; debug shows tracebacks.",
+        ),
+        _option(
+            "--log-format",
+            "log_format",
+            type=click.Choice(FORMATS),
+            help="How lines on stderr look; json logs from info on, each line a document. Default: as logging: in the project file says.",
+        ),
+        _option(
+            "--correlation-id",
+            "correlation_id",
+            metavar="ID",
+            help="What a scheduler outside calls this, for logs and as a tag of runs; default: $DATAFLOW_CORRELATION_ID.",
         ),
         _option("--no-color", "no_color", is_flag=True, help="Print without colours; so does the environment variable NO_COLOR."),
     ]

@@ -57,6 +57,25 @@ def start(session: Session, concurrency: int | None, name: str | None) -> int:
     return 0
 
 
+@command.command("ping", cls=VerbCommand)
+@click.option("--everywhere", is_flag=True, help="Ask the workers of every host, not only those of this one.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Seconds to wait for answers.")
+@click.pass_obj
+def ping(session: Session, everywhere: bool, timeout: float) -> int:
+    """Ask the workers of this host whether they are there, and exit with 1 when none answers: for the health check of a container."""
+    from dataflow_assets.assets.celery_app import answering
+
+    environment_of(session.load())
+    here = f"@{socket.gethostname()}"
+    names = [name for name in answering(seconds=timeout) if everywhere or name.endswith(here)]
+    for name in names:
+        session.say(name)
+    if not names:
+        session.say(f"No worker of {'any host' if everywhere else here[1:]} answers. Next: dataflow worker start")
+    session.emit({"ok": bool(names), "exit_code": 0 if names else 1, "workers": names})
+    return 0 if names else 1
+
+
 @command.command("config", cls=VerbCommand)
 @click.pass_obj
 def config(session: Session) -> int:

@@ -60,6 +60,7 @@ DIGESTS = DigestDialect(
     md5=lambda text: f"lower(hex(MD5({text})))",
     total=lambda digits: f"sum(reinterpretAsUInt64(reverse(unhex({digits}))))",  # a sum of UInt64 wraps around
     concat=lambda parts: f"concat({', '.join(parts)})",
+    whole=lambda text: f"toInt64OrNull({text})",  # a CAST refuses nulls
 )
 
 

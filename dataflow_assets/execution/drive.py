@@ -166,13 +166,14 @@ class Drive:
     def rows(
         self,
         *,
-        pipeline: str | None = None,
+        pipeline: str | Sequence[str] | None = None,
         statuses: Sequence[str] = (),
         since: datetime | None = None,
+        before: datetime | None = None,
         keys: Sequence[str] | None = None,
         limit: int | None = None,
     ) -> list[DriveRow]:
-        """The rows that fit, the newest first; `since` is about when they were made. Empty when there is no table yet.
+        """The rows that fit, the newest first; `since` and `before` are about when they were made. Empty when there is no table yet.
 
         Raises ConnectionFailed or ReadFailed.
         """
@@ -183,12 +184,31 @@ class Drive:
             parts: list[Sequence[str] | None] = [None] if keys is None else list(_parts(keys))
             found: list[tuple[Any, ...]] = []
             for part in parts:
-                wanted = asked(pipeline=pipeline, statuses=statuses, since=since, keys=part)
+                wanted = asked(pipeline=pipeline, statuses=statuses, since=since, before=before, keys=part)
                 found += self._read(select_records(forms, table, tuple(COLUMNS), wanted, newest=NEWEST, limit=limit))
         rows = [drive_row(values) for values in found]
         if len(parts) > 1:
             rows.sort(key=lambda row: (row.created_at or datetime.min.replace(tzinfo=UTC), row.pipeline_id), reverse=True)
         return rows[:limit]
+
+    def outlines(self, *, pipeline: Sequence[str] | None = None, before: datetime) -> list[DriveRow]:
+        """The rows made before an instant, without their phases and errors, however many. Raises as `rows` does."""
+        columns = (KEY, "pipeline_name", "pipeline_status", "created_at", "heartbeat_at", "run_id", "unit_key")
+        with self._lock:
+            forms, table = self._forms()
+            if not self._can_be_read(forms, table):
+                return []
+            wanted = asked(pipeline=pipeline, before=before)
+            return [drive_row(values, columns) for values in self._read(select_records(forms, table, columns, wanted, newest=NEWEST))]
+
+    def by_id(self, pipeline_id: str) -> DriveRow | None:
+        """One row, None when there is none. Raises as `rows` does."""
+        with self._lock:
+            forms, table = self._forms()
+            if not self._can_be_read(forms, table):
+                return None
+            found = self._read(select_records(forms, table, tuple(COLUMNS), Asked({KEY: (pipeline_id,)})))
+        return drive_row(found[0]) if found else None
 
     def failures(self, pipeline: str) -> dict[str, int]:
         """Window key -> how many attempts at it have failed since its last success. Raises as `rows` does."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow as pa
 from dataflow_assets.canonical import CanonicalColumn, Family, Tally, agree
 from dataflow_assets.execution.work import Work, upstream_of
 from dataflow_assets.plan.model import StepPlan
-from dataflow_assets.storage.local_digests import sum_up
+from dataflow_assets.storage.local_digests import Summing
 from dataflow_assets.storage.stages import Stage
 from dataflow_assets.tables import LedgerEntry
 
@@ -89,18 +90,17 @@ def _of_stage(work: Work, name: str) -> Fingerprint:
         ignore = options.ignore if options else ()
         columns = canonical_columns(stage.schema, ignore=ignore) if options and options.compare == "checksum" else ()
         work.fingerprints[name] = Fingerprint(
-            _tally(stage, columns), {column.name: column.family for column in columns}, stage.receipt.source_version, read_at
+            _tally(work, stage, columns), {column.name: column.family for column in columns}, stage.receipt.source_version, read_at
         )
     found: Fingerprint = work.fingerprints[name]
     return found
 
 
-def _tally(stage: Stage, columns: Sequence[CanonicalColumn]) -> Tally:
-    if not columns:
+def _tally(work: Work, stage: Stage, columns: Sequence[CanonicalColumn]) -> Tally:
+    if not columns or not stage.receipt.rows:
         return Tally(stage.receipt.rows)
-    from contextlib import nullcontext
-
-    return sum_up(lambda: nullcontext(stage.open_reader()), columns) if stage.receipt.rows else Tally()
+    summing: Summing = work.session.shared("summing", Summing)
+    return summing.tally(lambda: nullcontext(stage.open_reader()), columns)
 
 
 def fingerprints_of(entry: LedgerEntry) -> dict[str, Fingerprint]:

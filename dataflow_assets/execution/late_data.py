@@ -6,7 +6,7 @@ source is asked (`execution.looking`), which rows differ (`execution.late_rows`)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -50,7 +50,7 @@ class LateWindow:
     changes: Changes | None = None
     """How many rows came, changed and vanished, as far as that can be told."""
     is_news: bool = False
-    """Whether no look before this one has seen the same."""
+    """Whether no look before this one has seen the same; of `same`: whether the one before found something."""
     steps: tuple[str, ...] = ()
     """The endpoints that hold the window."""
 
@@ -61,11 +61,12 @@ def look_for_late_data(
     *,
     now: datetime,
     windows: int | None = None,
+    tell: Callable[[Sequence[LateWindow]], None] | None = None,
 ) -> list[LateWindow]:
     """Look at the newest published windows, oldest first; `windows`: how many, in place of what `late_data:` says.
 
-    What is seen is kept, so that windows that differ are due. Nothing is looked at without `late_data:`. Raises ConnectionFailed,
-    ReadFailed, WriteFailed.
+    What is seen is kept, so that windows that differ are due; `tell` hears it before it is kept, so that what is news is told once more
+    rather than never. Nothing is looked at without `late_data:`. Raises ConnectionFailed, ReadFailed, WriteFailed.
     """
     options = pipeline.late_data
     if options is None:
@@ -77,6 +78,8 @@ def look_for_late_data(
         known = read_sightings(project, pipeline.name)
         search = _Search(session, options, entries, known)
         found = [search.judge(key, window) for key, window in search.looked_at(units)]
+        if tell is not None:
+            tell(found)
         failpoint("late.seen")
         write_sightings(project, pipeline.name, search.fresh, replacing=search.replaced())
         return found
@@ -153,8 +156,9 @@ class _Search:
             return replace(window, finding="baseline", sentence=self._named(source, words), rows_now=seen.tally.rows, is_news=True)
         sighting = replace(sighting, baseline=before.baseline if before and before.compared == sighting.compared else None)
         if all(rows.same_rows(seen) for rows in published):
-            self._keep_if_news(sighting, before, differs=False)
-            return replace(window, rows_published=published[0].tally.rows, rows_now=seen.tally.rows)
+            moved = any(rows.version != seen.version for rows in published)
+            news = self._keep_if_news(sighting, before, needed=moved) and before is not None and bool(before.sentence)
+            return replace(window, rows_published=published[0].tally.rows, rows_now=seen.tally.rows, is_news=news)
         return self._late(window, sighting, before, published[0], mine)
 
     def _late(
@@ -167,7 +171,7 @@ class _Search:
             changes = changes_of(self._session, source, steps, window.window, self._options, published=published, seen=sighting.seen)
             sentence = self._named(sighting.step, sentence_of(changes, published_at=window.published_at))
             kept = replace(sighting, sentence=sentence, changes=asdict(changes))
-        news = self._keep_if_news(kept, before, differs=True)
+        news = self._keep_if_news(kept, before, needed=True)
         return replace(
             window,
             finding="late",
@@ -178,12 +182,12 @@ class _Search:
             is_news=news,
         )
 
-    def _keep_if_news(self, sighting: Sighting, before: Sighting | None, *, differs: bool) -> bool:
-        """Keep a sighting unless the last one says the same of the same publish; one of no difference only where one stands in its way."""
+    def _keep_if_news(self, sighting: Sighting, before: Sighting | None, *, needed: bool) -> bool:
+        """Keep a sighting unless the last one says the same of the same publish; one that is not needed only in place of another."""
         same = before is not None and _says_the_same(before, sighting)
         if same and before is not None and before.seen.version == sighting.seen.version:
             return False
-        if differs or before is not None or sighting.seen.version:
+        if needed or before is not None:
             self.fresh.append(sighting)
         return not same
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import sweep_old
 from dataflow_assets.execution.events import Event, WindowFailed
+from dataflow_assets.execution.logged import logged
 from dataflow_assets.execution.retrying import Patience
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.execution.window import run_window
@@ -41,7 +42,7 @@ def run(request: RunRequest, *, patience: Patience | None = None) -> Iterator[Ev
     try:
         for window in request.windows:
             key = request.pipeline.windows.cadence.key(window) if window is not None and request.pipeline.windows else WHOLE
-            for event in _tried(session, window, key=key, patience=patience):
+            for event in logged(request, _tried(session, window, key=key, patience=patience)):
                 yield event
                 if isinstance(event, WindowFailed) and not may_go_on(request.pipeline, event, checks_only=request.checks_only):
                     return

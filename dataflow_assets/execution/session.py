@@ -42,6 +42,10 @@ class RunRequest:
     checks_only: bool = False
     full_refresh: bool = False
     batch: str = ""
+    run_id: str = ""
+    """The Dagster run that it is part of."""
+    correlation: str = ""
+    """What a scheduler outside, or the first of the runs that belong together, calls this in logs; default: `batch`."""
     replay: bool = False
     """Whether it is for the sake of quarantined rows: then a source that holds fewer rows than it did is refused."""
     retries: RetryOptions | None = None
@@ -96,16 +100,19 @@ class Session:
         self.state = LedgerState(self)
 
     def close(self) -> None:
-        """Close every connector."""
-        for connector in self._connectors.values():
-            connector.close()
+        """Close every connector, and what else was opened for the run."""
+        for opened in [*self._connectors.values(), *self._shared.values()]:
+            if hasattr(opened, "close"):
+                opened.close()
         self._connectors.clear()
+        self._shared.clear()
 
     def renew(self) -> None:
         """Forget what was opened and read before a failure: a connection may be broken, and a publish may have been recorded."""
         with suppress(Exception):
             self.close()
         self._connectors.clear()
+        self._shared.clear()
         self._ledgers.clear()
         self.state = LedgerState(self)
 

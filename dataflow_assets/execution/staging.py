@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from dataflow_assets.execution.events import Event, Progress, StageJudged
 from dataflow_assets.execution.fingerprints import short_version
 from dataflow_assets.execution.origins import MadeFrom, fingerprint_of, made_from, version_of
 from dataflow_assets.execution.session import Rendered, Session
+from dataflow_assets.execution.sightings import known_sightings
 from dataflow_assets.execution.splitting import judge_published, set_aside
 from dataflow_assets.execution.work import Work, step_context
 from dataflow_assets.failpoints import failpoint
@@ -96,6 +98,8 @@ def _resume(work: Work, step: StepPlan, made: MadeFrom) -> tuple[Stage | None, s
     left = adopt_stage(work.attempt, step.id, made, max_age=longest_age(work.session.project))
     if (stage := left.stage) is None:
         return None, left.reason
+    if _has_changed_since(work, step, stage):
+        return None, "its source was seen to hold other rows since it was read"
     running = begin_checks(work, step, stage.schema)
     if not verify_stage(stage, observers=running.observers):
         return None, "its files do not hold what its receipt says"
@@ -109,6 +113,15 @@ def longest_age(project: Project) -> float | None:
     """Seconds after which a stage is too old to be taken over; None: as long as it is kept."""
     written = project.model.stages.max_age
     return parse_duration(written).total_seconds() if written else None
+
+
+def _has_changed_since(work: Work, step: StepPlan, stage: Stage) -> bool:
+    """Whether somebody has looked at the source after a stage was read, and found other rows: then it is read anew."""
+    if work.pipeline.late_data is None or step.id not in work.pipeline.late_data.sources or not stage.receipt.begun:
+        return False
+    session = work.session
+    seen = session.shared("sightings", lambda: known_sightings(session.project, session.pipeline.name)).get((work.key, step.id))
+    return seen is not None and bool(seen.sentence) and seen.at > datetime.fromisoformat(stage.receipt.begun)
 
 
 def _write(

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from dataflow_assets.assets.execute import OnEvent, PipelineResult
+    from dataflow_assets.operations.alerts import Incident
 
+_FACTS = ("rows_published", "rows_now", "came", "changed", "vanished")
 EVENT = "late_window"
 """The value of an observation's metadata `dataflow/event`, by which it can be told from others."""
 
@@ -165,7 +167,30 @@ def metadata_of(window: LateWindow) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def report(instance: dg.DagsterInstance, plan: ProjectPlan, found: Sequence[LateWindow]) -> None:
-    """Put what was found into the history of the assets, outside of any run."""
+def incidents(found: Iterable[LateWindow]) -> Iterator[Incident]:
+    """What people may want to be told: a window that differs from its source, and that it no longer does."""
+    from dataflow_assets.operations.alerts import Incident
+
+    for window in found:
+        if window.is_news and window.finding in {"late", "same"}:
+            shown = {name: value for name, value in metadata_of(window).items() if name in _FACTS}
+            yield Incident(
+                "late_window",
+                window.pipeline,
+                f"window {window.key}: {window.sentence}" if window.finding == "late" else f"window {window.key} is as its source again",
+                cause=window.key,
+                change=window.sentence,
+                windows=(window.key,) if window.window is not None else (),
+                facts=shown,
+                next_step=(f"dataflow late {window.pipeline} --run",) if window.finding == "late" else (),
+                over=window.finding == "same",
+            )
+
+
+def report(instance: dg.DagsterInstance, plan: ProjectPlan, project: Project, found: Sequence[LateWindow]) -> None:
+    """Put what is new into the history of the assets, outside of any run, and hand it over to the alerts."""
+    from dataflow_assets.operations.alerts import report as hand_over
+
     for event in observations(plan, found):
         instance.report_runless_asset_event(event)
+    hand_over(instance, project.model.project_name, incidents(found))

@@ -162,6 +162,9 @@ class LoggingOptions(Model):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level written to the log file")
     dir: str = Field(".dataflow/logs", description="where log files lie, relative to the project")
+    format: Literal["text", "json"] = Field(
+        "text", description="json: each line of the log file, and of what Dagster's processes log of runs, is a JSON document"
+    )
 
 
 class StageOptions(Model):

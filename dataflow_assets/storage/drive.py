@@ -140,10 +140,10 @@ def clean(value: Any) -> Any:
     return value
 
 
-def drive_row(values: Sequence[Any]) -> DriveRow:
-    """A row of `COLUMNS` as data; instants may come as datetimes or ISO text, JSON as text or as what it says."""
-    found = dict(zip(COLUMNS, values, strict=True))
-    phases = {name: parsed for name, column in _COLUMN_OF.items() if isinstance(parsed := _parsed(found.pop(column)), dict)}
+def drive_row(values: Sequence[Any], columns: Sequence[str] = tuple(COLUMNS)) -> DriveRow:
+    """A row of these columns as data; instants may come as datetimes or ISO text, JSON as text or as what it says."""
+    found = dict(zip(columns, values, strict=True))
+    phases = {name: parsed for name, column in _COLUMN_OF.items() if isinstance(parsed := _parsed(found.pop(column, None)), dict)}
     given: dict[str, Any] = {
         "rows" if name == _ROWS else name: _value(COLUMNS[name], value) for name, value in found.items() if value is not None
     }
@@ -167,17 +167,22 @@ def _parsed(value: Any) -> Any:
 
 
 def asked(
-    *, pipeline: str | None = None, statuses: Sequence[str] = (), since: datetime | None = None, keys: Sequence[str] | None = None
+    *,
+    pipeline: str | Sequence[str] | None = None,
+    statuses: Sequence[str] = (),
+    since: datetime | None = None,
+    before: datetime | None = None,
+    keys: Sequence[str] | None = None,
 ) -> Asked:
-    """The rows of a pipeline, of some statuses, made since an instant, of some windows."""
+    """The rows of a pipeline, or of some, of some statuses, made since or before an instant, of some windows."""
     among: dict[str, Sequence[Any]] = {}
     if pipeline is not None:
-        among["pipeline_name"] = (pipeline,)
+        among["pipeline_name"] = (pipeline,) if isinstance(pipeline, str) else tuple(pipeline)
     if statuses:
         among["pipeline_status"] = tuple(statuses)
     if keys is not None:
         among["unit_key"] = tuple(keys)
-    return Asked(among, ("created_at", since) if since else None)
+    return Asked(among, ("created_at", since) if since else None, ("created_at", before) if before else None)
 
 
 def failures_since_success(forms: RecordForms, table: RecordTable, pipeline: str) -> Statement:

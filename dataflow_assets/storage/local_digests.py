@@ -284,13 +284,22 @@ class LocalRows:
         return self._run(rows_query(DUCKDB_DIGESTS, self._keep(columns), columns, keys=keys, within=within))
 
 
-def sum_up(open_rows: OpenRows, columns: Sequence[CanonicalColumn]) -> Tally:
-    """Count and checksum of a stream, summed up as it passes; nothing is put on disk."""
-    import duckdb
+class Summing:
+    """Sums up streams as they pass, with nothing on disk; opened once for many of them, since opening costs more than a small one."""
 
-    with ExitStack() as stack:
-        connection = stack.enter_context(duckdb.connect(":memory:", config={"threads": "2", "memory_limit": MEMORY_LIMIT}))
-        return LocalRows(open_rows, connection, stack).tallies(columns).get("", Tally())
+    def __init__(self) -> None:
+        import duckdb
+
+        self._connection = duckdb.connect(":memory:", config={"threads": "2", "memory_limit": MEMORY_LIMIT})
+
+    def tally(self, open_rows: OpenRows, columns: Sequence[CanonicalColumn]) -> Tally:
+        """Count and checksum of a stream."""
+        with ExitStack() as stack:
+            return LocalRows(open_rows, self._connection, stack).tallies(columns).get("", Tally())
+
+    def close(self) -> None:
+        """Let go of its memory."""
+        self._connection.close()
 
 
 @contextmanager

@@ -64,10 +64,11 @@ class RecordTable:
 
 @dataclass(frozen=True)
 class Asked:
-    """Which rows: of these values in these columns, and from an instant on."""
+    """Which rows: of these values in these columns, and from an instant on, or before one."""
 
     among: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     since: tuple[str, datetime] | None = None
+    before: tuple[str, datetime] | None = None
 
 
 class _Values:
@@ -93,9 +94,9 @@ class _Values:
     def where(self, asked: Asked) -> str:
         """The conditions, with WHERE in front when there are any."""
         conditions = [self.equals(column, values) for column, values in asked.among.items()]
-        if asked.since is not None:
-            column, moment = asked.since
-            conditions.append(f"{self._forms.dialect.quote(column)} >= {self.mark(column, moment)}")
+        for sign, bound in ((">=", asked.since), ("<", asked.before)):
+            if bound is not None:
+                conditions.append(f"{self._forms.dialect.quote(bound[0])} {sign} {self.mark(*bound)}")
         return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
     def statement(self, text: str) -> Statement:

@@ -6,6 +6,7 @@ Here: the class that a system's test inherits. Not here: the systems (`test_comp
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ from dataflow_assets.tables import ReadRequest, WindowFilter, WriteMode
 from dataflow_assets.windows import Window
 from dataflow_assets_tests.connectors.arrow_types import COLUMNS, NESTED
 from dataflow_assets_tests.connectors.harness import DAY, EVENTS, MIDNIGHT, Harness, unit
+
+HOUR = timedelta(hours=1)
 
 
 def table_of(columns: dict[str, pa.Array]) -> pa.Table:
@@ -124,6 +127,38 @@ class ComparingPromises:
             assert there.tallies(columns) == here.tallies(columns)
         with pytest.raises(DataflowError), connector.compare_source(ReadRequest(harness.source_options("no_such_table"))) as there:
             there.tallies([])
+
+    def test_intervals_are_summed_up_in_one_query(self, harness: Harness):
+        """Hours of the two nights in which the clocks of Europe change, rows on their edges, gaps between them, and rows without a time."""
+        starts = [datetime(2024, 3, 31, 0, tzinfo=UTC), datetime(2024, 10, 27, 0, tzinfo=UTC)]
+        hours = [Window(start + number * HOUR, start + (number + 1) * HOUR) for start in starts for number in range(3)]
+        moments = [edge for window in hours for edge in (window.start, window.end, window.end - timedelta(microseconds=1))]
+        moments += [starts[0] - DAY, starts[1] + DAY]
+        rows = pa.table(
+            {
+                "id": pa.array(range(len(moments) + 1), pa.int64()),
+                "at": pa.array([*moments, None], pa.timestamp("us", "UTC")),
+                "note": pa.array([f"note {number % 3}" for number in range(len(moments) + 1)], pa.string()),
+            },
+            schema=EVENTS,
+        )
+        harness.publish(rows, harness.make_target("intervals", WriteMode.REPLACE), unit())
+        connector = harness.connector
+        assert isinstance(connector, Reconciles)
+        span = WindowFilter("at", Window(hours[0].start, hours[-1].end))
+        edges = sorted({int(edge.timestamp()) * 1_000_000 for window in hours for edge in (window.start, window.end)})
+        with connector.compare_source(ReadRequest(harness.source_options("intervals"), window=span)) as there, locally(rows) as here:
+            columns = agree(there.schema, here.schema, names=("there", "here")).columns
+            at = columns[1]
+            found = there.tallies_between(columns, by=at, edges=edges)
+            assert found == here.tallies_between(columns, by=at, edges=edges)
+            counted = there.tallies_between(columns, by=at, edges=edges, checksum=False)
+        assert {place: tally.rows for place, tally in counted.items()} == {place: tally.rows for place, tally in found.items()}
+        assert [found[place].rows for place in (0, 1, 2, 4, 5, 6)] == [2, 3, 3, 2, 3, 3]
+        assert found[3].rows == 1, "what lies between two nights begins where the first one ends"
+        only = [window for window in hours if window.start == starts[1]]
+        with connector.compare_source(ReadRequest(harness.source_options("intervals"), window=WindowFilter("at", only[0]))) as alone:
+            assert alone.tallies(columns)[""] == found[4]
 
     def test_an_empty_table_has_an_empty_tally(self, harness: Harness):
         target = harness.make_target("empty", WriteMode.REPLACE)

@@ -33,6 +33,8 @@ from dataflow_assets.connectors import _objects_s3
 from dataflow_assets.error_kinds import OS_CODES, STATUS_CODES, CodeOrRange, Codes
 from dataflow_assets.plan.options import known_keys
 from dataflow_assets.spec.base import SqlMarker
+from dataflow_assets.storage import drive_queries
+from dataflow_assets.storage.drive import TABLE
 from dataflow_assets.tables import WriteMode
 from dataflow_assets_tests.connectors import type_results
 from dataflow_assets_tests.connectors.arrow_types import COLUMNS, GROUPS, SPECIAL
@@ -173,6 +175,12 @@ def _cell(case: str, outcome: type_results.Outcome | None) -> str:
     return f"{'yes' if same else f'`{_type(outcome.read)}`'}{mark}"
 
 
+def drive(kind: str) -> str:
+    """The monitoring queries of the drive table in one system."""
+    found = drive_queries.queries(kind, TABLE)
+    return "\n\n".join(f"{drive_queries.TITLES[name]}:\n\n```sql\n{text}\n```" for name, text in found.items())
+
+
 def verbs() -> str:
     """The verbs."""
     return _table(("verb", "what it does"), [(f"[`{name}`](#{name})", verb.summary) for name, verb in VERBS.items()])
@@ -212,6 +220,7 @@ _KINDS: Mapping[str, Callable[..., str]] = {
     "types": types_kept,
     "errors": error_kinds,
     "losses": types_lost,
+    "drive": drive,
     "verbs": verbs,
     "verb": verb,
     "shared": shared,

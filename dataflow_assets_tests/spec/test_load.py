@@ -112,7 +112,7 @@ def test_project_file_problems_are_errors(folder):
     assert str(caught.value) == (
         "dataflow_project.yml:1:1: unknown key 'project_nam' in the project file\n  | project_nam: x\n  | ^\n"
         "  -> did you mean 'project_name'?\n"
-        "dataflow_project.yml:2:11: 'threads' is none of 'in_process' or 'multiprocess'\n  | executor: threads\n  |           ^\n"
+        "dataflow_project.yml:2:11: 'threads' is none of 'in_process', 'multiprocess' or 'celery'\n  | executor: threads\n  |           ^\n"
         "dataflow_project.yml:3:23: '3 fortnights' is not a duration: "
         "write a number and one of ms, s, min, h, d, w, as in '15 min' or '2h'\n"
         "  | stages: {keep_failed: 3 fortnights}\n  |                       ^\n"

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Secrets from files: of NAME_FILE=/run/secrets/x, NAME becomes what the file holds. Then the command.
+set -eu
+for name in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)_FILE=.*/\1/p'); do
+  eval "file=\${${name}_FILE}"
+  if [ ! -r "$file" ]; then
+    echo "${name}_FILE names $file, which cannot be read" >&2
+    exit 2
+  fi
+  value=$(cat "$file")
+  export "$name=$value"
+done
+exec "$@"
