@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -166,14 +166,24 @@ def sweep_dead(unit: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep_old(stages: Path, *, keep_seconds: float) -> int:
-    """Remove dead attempts that nobody touched for `keep_seconds`; returns how many."""
-    horizon, removed = time.time() - keep_seconds, 0
-    for record in stages.glob(f"*/*/*/{RECORD}"):
+def old_attempts(
+    stages: Path, *, keep_seconds: float, ages: Mapping[str, float] | None = None, pipeline: str | None = None
+) -> Iterator[Path]:
+    """The folders of dead attempts that nobody touched for `keep_seconds`; `ages`: pipeline -> seconds, where it says others."""
+    now, by_folder = time.time(), {folder_name(name): seconds for name, seconds in (ages or {}).items()}
+    for record in stages.glob(f"{folder_name(pipeline) if pipeline is not None else '*'}/*/*/{RECORD}"):
+        keep = by_folder.get(record.parents[2].name, keep_seconds)
         with contextlib.suppress(OSError):
-            if record.stat().st_mtime < horizon and not _is_alive(record.parent):
-                shutil.rmtree(record.parent, ignore_errors=True)
-                removed += 1
+            if record.stat().st_mtime < now - keep and not _is_alive(record.parent):
+                yield record.parent
+
+
+def sweep_old(stages: Path, *, keep_seconds: float, ages: Mapping[str, float] | None = None) -> int:
+    """Remove what `old_attempts` finds; returns how many."""
+    removed = 0
+    for folder in list(old_attempts(stages, keep_seconds=keep_seconds, ages=ages)):
+        shutil.rmtree(folder, ignore_errors=True)
+        removed += 1
     return removed
 
 

@@ -17,6 +17,7 @@ from dataflow_assets.protocols import CheckPromise, Reference
 from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions
 from dataflow_assets.spec.retries import RetryOptions
+from dataflow_assets.spec.sensors import SensorOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
 
@@ -169,6 +170,30 @@ class PoolPlan:
 
 
 @dataclass(frozen=True)
+class ArchivePlan:
+    """Where rows go before they are removed: files in `to`, or a table; `connection` is the system of either."""
+
+    to: str | None = None
+    connection: str | None = None
+    table: str | None = None
+
+
+@dataclass(frozen=True)
+class RetentionPlan:
+    """How long a pipeline's things are kept, in seconds; None for ever. `archive` None: removed without a copy."""
+
+    stages: float = 604800.0
+    quarantine: float | None = None
+    target: float | None = None
+    history: float | None = None
+    restored: float = 2592000.0
+    """How long a window that was brought back is left alone."""
+    archive: ArchivePlan | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Endpoint -> why it cannot let windows go; then the target's windows of the pipeline stay."""
+
+
+@dataclass(frozen=True)
 class AlertPlan:
     """Who is told what of a pipeline. Times in seconds; `overdue_after` None: windows that are not published in time are not told."""
 
@@ -180,6 +205,34 @@ class AlertPlan:
     duration_at_least: float = 60.0
     overdue_after: float | None = None
     repeat_after: float = 86400.0
+
+
+@dataclass(frozen=True)
+class AutomationPlan:
+    """What makes a pipeline run besides a clock: `on_new_inputs`, `on_missing`."""
+
+    when: tuple[str, ...]
+    running: bool = False
+    check_every: str = "30s"
+
+
+@dataclass(frozen=True)
+class SensorPlan:
+    """One sensor of a pipeline, resolved. `name` is unique in the project."""
+
+    name: str
+    options: SensorOptions
+    place: Place
+    step: str | None = None
+    """The source step that it is about."""
+    cursor: str | None = None
+    """The column that tells new rows."""
+    upstream: tuple[str, ...] = ()
+    """The pipelines that it waits for."""
+    assets: tuple[AssetPath, ...] = ()
+    """The assets outside the project that it waits for."""
+    exact: bool = False
+    """Whether a run takes exactly the files that were found, and not all that its source has."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +252,8 @@ class PipelinePlan:
     group: str = "default"
     description: str = ""
     schedule: SchedulePlan | None = None
+    automation: AutomationPlan | None = None
+    sensors: tuple[SensorPlan, ...] = ()
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
     expected_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -214,6 +269,7 @@ class PipelinePlan:
     pools: tuple[PoolPlan, ...] = ()
     """The pools of its connections, first the one that its runs draw from."""
     alerts: AlertPlan = field(default_factory=AlertPlan)
+    retention: RetentionPlan = field(default_factory=RetentionPlan)
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:
@@ -240,8 +296,9 @@ class ProjectPlan:
         return {pipeline.name: pipeline for pipeline in self.pipelines}
 
 
-WindowState = Literal["missing", "published", "stale", "failed", "reopened", "gap", "skipped"]
-"""`gap`: out of reach and never published. `skipped`: left alone on purpose."""
+WindowState = Literal["missing", "published", "stale", "failed", "reopened", "gap", "skipped", "retired"]
+"""`gap`: out of reach and never published. `skipped`: left alone on purpose. `retired`: retention took it away, or would as soon as it was
+loaded."""
 
 
 @dataclass(frozen=True)
