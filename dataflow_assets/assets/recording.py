@@ -26,6 +26,7 @@ from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import DataflowError, Place, RunFailed
 from dataflow_assets.execution.drive import open_drive
 from dataflow_assets.execution.events import CheckEvaluated, StageJudged, StepFinished, WindowFailed
+from dataflow_assets.execution.heartbeat import Heartbeat
 from dataflow_assets.execution.journal import Journal
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.protocols import Severity
@@ -80,7 +81,11 @@ class _Recorder:
 
     def follow(self, request: RunRequest) -> Iterator[Yielded]:
         """Run a request and record its events, in the drive table too when it loads anything."""
-        with contextlib.closing(Journal(self.drive, request, run_id=self.context.run.run_id)) as journal:
+        every = request.project.model.stale_runs.heartbeat_seconds
+        with (
+            contextlib.closing(Journal(self.drive, request, run_id=self.context.run.run_id)) as journal,
+            Heartbeat(self.drive, lambda: journal.open_ids, every=every),
+        ):
             yield from self._follow(request, None if request.checks_only else journal)
 
     def _follow(self, request: RunRequest, journal: Journal | None) -> Iterator[Yielded]:

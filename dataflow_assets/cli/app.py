@@ -42,6 +42,7 @@ VERBS = {
     "list": Verb("listing", "List pipelines, steps, tags or kinds."),
     "show": Verb("show", "Show one pipeline or step, resolved, with a sample of its rows."),
     "status": Verb("status", "Show what is published, missing and failed."),
+    "workers": Verb("workers", "Show who is at work and who fell silent; release what the dead hold."),
     "pause": Verb("pause", "Leave pipelines alone for a while, or until further notice."),
     "unpause": Verb("unpause", "End the pauses of pipelines."),
     "gaps": Verb("gaps", "List windows that were never loaded: out of reach, or between published ones."),

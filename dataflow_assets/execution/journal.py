@@ -53,7 +53,7 @@ class Journal:
     @property
     def open_ids(self) -> Sequence[str]:
         """The attempts that are under way."""
-        return [row.pipeline_id for row in self._open.values()]
+        return [row.pipeline_id for row in list(self._open.values())]  # heartbeats ask from another thread
 
     def hear(self, event: Event) -> None:
         """Note what an event says."""

@@ -7,7 +7,7 @@ Here: `schedule:` of a pipeline as a Dagster schedule, and what one tick decides
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -66,8 +66,10 @@ def _shown(moment: datetime, schedule: SchedulePlan) -> str:
 
 def _evaluation(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project) -> Tick:
     def evaluate(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        # in UTC from here on: what is added to a moment on a wall clock falls into the first of two equal hours
+        now = context.scheduled_execution_time.astimezone(UTC)
         with due_is_told(context.instance, project, pipeline):
-            asked = tick(pipeline, schedule, project, context.instance, now=context.scheduled_execution_time)
+            asked = tick(pipeline, schedule, project, context.instance, now=now)
         if isinstance(asked, dg.SkipReason):
             yield asked
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
@@ -131,6 +131,12 @@ class WindowPlan:
     """Only the newest window is asked for (`catch_up: latest`)."""
     newest_first: bool = False
     """A backlog is drained from its newest window."""
+    reads_back_seconds: float = 0.0
+    """So long before its start a window reads what pipelines before this one publish."""
+
+    def reads(self, window: Window) -> Window:
+        """The time of which a window reads what is published upstream."""
+        return Window(window.start - timedelta(seconds=self.reads_back_seconds), window.end) if self.reads_back_seconds else window
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dataflow_assets.spec.retention import ProjectRetention, Retention, Retentio
 from dataflow_assets.spec.retries import RetryChoice
 from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
 from dataflow_assets.spec.sensors import SensorOptions
+from dataflow_assets.spec.stale_runs import StaleRunOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import parse_duration
 
@@ -226,6 +227,7 @@ class ProjectModel(Model):
     retries: RetryChoice | None = Field(
         None, description="how windows are tried again after a transient failure, where a pipeline does not say otherwise"
     )
+    stale_runs: StaleRunOptions = Field(default_factory=StaleRunOptions, description="when a worker counts as dead, and what follows")
     retention: RetentionOfProject = Field(
         default_factory=ProjectRetention,
         description="how long things are kept, where a pipeline does not say otherwise",
