@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import closing
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,15 @@ from dagster_celery.tasks import create_task
 
 from dataflow_assets.assets.celery_app import MOST_RESUMES, SETTINGS, VISIBILITY, backend_of, required, transport_options
 from dataflow_assets.assets.instance_settings import BACKEND, BROKER
-from dataflow_assets.assets.names import PIPELINE_TAG
 from dataflow_assets.assets.requests import times_begun
 from dataflow_assets.errors import DataflowError
+from dataflow_assets.execution.drive import RUNNING, Drive, DriveRow, open_drive
+from dataflow_assets.spec.load import find_project_file, load
+from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
 
 LIFE_SIGN = timedelta(seconds=60)
+_BEAT_SECONDS = 15.0
 _ASK_AGAIN_SECONDS = 10
 
 
@@ -54,13 +59,11 @@ class Resumable(Task):  # type: ignore[misc] # Celery has no types
         """Run it, unless somebody else still does: then come back later."""
         with DagsterInstance.get() as instance:
             run = instance.get_run_by_id(_run_id(kwargs))
-            if run is not None and run.status is DagsterRunStatus.STARTED and (self.request.delivery_info or {}).get("redelivered"):
-                self._wait_for_the_living(run)
-        return super().__call__(*args, **kwargs)
-
-    def _wait_for_the_living(self, run: DagsterRun) -> None:
-        if _lives(run):
-            raise self.retry(countdown=_ASK_AGAIN_SECONDS, max_retries=None)
+            comes_again = (self.request.delivery_info or {}).get("redelivered") or self.request.retries
+            if run is not None and run.status is DagsterRunStatus.STARTED and comes_again and _lives(run):
+                raise self.retry(countdown=_ASK_AGAIN_SECONDS, max_retries=None)
+        with _beating(_run_id(kwargs)):
+            return super().__call__(*args, **kwargs)
 
 
 def _run_id(arguments: dict[str, Any]) -> str:
@@ -71,23 +74,45 @@ def _run_id(arguments: dict[str, Any]) -> str:
 
 def _lives(run: DagsterRun) -> bool:
     """Whether a worker of the run has given a sign of life within a minute. One of this host whose process is gone has not."""
-    from dataflow_assets.execution.drive import RUNNING, open_drive
-    from dataflow_assets.spec.load import find_project_file, load
-
     try:
-        project = load(find_project_file(Path(os.environ.get("DATAFLOW_PROJECT") or Path.cwd())))
-        with closing(open_drive(project)) as drive:
-            rows = drive.rows(pipeline=run.tags.get(PIPELINE_TAG), statuses=[RUNNING])
+        with closing(open_drive(_project())) as drive:
+            rows = _at_work(drive, run.run_id)
     except DataflowError:
         return False
     since = utc_now() - LIFE_SIGN
     return any(
-        row.run_id == run.run_id
-        and row.heartbeat_at is not None
+        row.heartbeat_at is not None
         and row.heartbeat_at >= since
         and not (row.host == socket.gethostname() and row.process_id and _gone(row.process_id))
         for row in rows
     )
+
+
+@contextmanager
+def _beating(run_id: str) -> Iterator[None]:
+    """Heartbeats for the attempts of a run while this worker is at it."""
+    stop, project = threading.Event(), _project()
+
+    def beat() -> None:
+        while not stop.wait(_BEAT_SECONDS):
+            with suppress(DataflowError), closing(open_drive(project)) as drive:
+                drive.beat([row.pipeline_id for row in _at_work(drive, run_id)], at=utc_now())
+
+    thread = threading.Thread(target=beat, name="dataflow-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _at_work(drive: Drive, run_id: str) -> list[DriveRow]:
+    return [row for row in drive.rows(statuses=[RUNNING]) if row.run_id == run_id]
+
+
+def _project() -> Project:
+    return load(find_project_file(Path(os.environ.get("DATAFLOW_PROJECT") or Path.cwd())))
 
 
 def _gone(process: int) -> bool:

@@ -148,6 +148,20 @@ def test_a_run_of_a_killed_worker_ends_on_another_and_publishes_once(
         assert not list((yard.root / ".dataflow" / "stages").rglob("receipt.json"))
 
 
+@pytest.mark.skipif(not _ALL, reason="takes half a minute of waiting: set TEST_ALL_BROKERS=1")
+def test_a_run_longer_than_the_visibility_timeout_is_left_to_its_worker(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _yard(tmp_path, redis_url, monkeypatch) as yard, yard.worker("first", failpoints="publish.before_commit=sleep:25"):
+        run_id = yard.launch(**{"dagster/partition": DAYS[0]})
+        yard.wait("the first worker to publish", yard.staged)
+        with yard.worker("second"):
+            yard.wait("the second to be asked", lambda: "Retry in" in (yard.root / "second.log").read_text())
+            assert yard.ended(run_id) is dg.DagsterRunStatus.SUCCESS
+        assert shop.published(yard.root) == {DAYS[0]: 2}
+        assert not any("takes it up" in str(entry.user_message or entry.message) for entry in yard.instance.all_logs(run_id))
+
+
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"] if _ALL else ["rabbitmq"])
 def test_steps_of_a_killed_worker_are_done_by_another(
     tmp_path: Path, broker: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -217,6 +231,29 @@ def test_a_worker_lives_while_its_heart_beats(taken: tuple[Yard, Any]) -> None:
             drive.begin(DriveRow("orders:a", "orders", run_id=run.run_id, host=host, process_id=process, heartbeat_at=beat))
             assert worker._lives(run) is lives
             drive.delete(["orders:a"])
+
+
+def test_a_run_at_work_beats_and_a_second_worker_waits_for_it(taken: tuple[Yard, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from celery.exceptions import Retry
+
+    yard, worker = taken
+    monkeypatch.setattr(worker, "_BEAT_SECONDS", 0.01)
+    run = yard.create(**{"dagster/partition": DAYS[0]})
+    yard.say(run.run_id, dg.DagsterEventType.RUN_START)
+    started = utc_now() - timedelta(seconds=600)
+    with closing(open_drive(shop.planned(yard.root)[1])) as drive:
+        drive.begin(DriveRow("orders:a", "orders", run_id=run.run_id, host="elsewhere", process_id=1, heartbeat_at=started))
+        assert not worker._lives(run)
+        with worker._beating(run.run_id):
+            yard.wait("a heartbeat", lambda: worker._lives(run))
+    again = worker.execute_job
+    again.push_request(delivery_info={"redelivered": True}, called_directly=False, kwargs={}, args=(), id="x", retries=0, is_eager=True)
+    try:
+        with pytest.raises(Retry):
+            again(execute_job_args_packed=_arguments(yard, run))
+    finally:
+        again.pop_request()
+    assert _status(yard, run) is dg.DagsterRunStatus.STARTED
 
 
 def test_a_flat_file_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
