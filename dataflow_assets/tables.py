@@ -189,6 +189,10 @@ class Claim:
     published: LedgerEntry | None = None
 
 
+RETIRED, RESTORED = "retired", "restored"
+"""Keys of the `state` of a ledger entry whose rows retention took away, or brought back, with what it says of that (JSON)."""
+
+
 @dataclass(frozen=True)
 class LedgerEntry:
     """What the ledger holds of one published unit; it committed together with the rows."""
@@ -205,6 +209,16 @@ class LedgerEntry:
     metrics: dict[str, float] = field(default_factory=dict)
     state: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def retired(self) -> bool:
+        """Whether retention took its rows away: they are no longer in the target."""
+        return RETIRED in self.state
+
+    @property
+    def restored(self) -> bool:
+        """Whether its rows were brought back from an archive."""
+        return RESTORED in self.state
+
 
 @dataclass(frozen=True)
 class PublishRequest:
@@ -219,6 +233,8 @@ class PublishRequest:
     paths: tuple[str, ...] = ()
     metrics: dict[str, float] = field(default_factory=dict)
     state: dict[str, str] = field(default_factory=dict)
+    replaces: int | None = None
+    """How many rows of the window must leave the target for it; with any other number nothing is changed. None: whatever is there."""
 
 
 SchemaAction = Literal["added", "widened", "discarded", "absent", "waiting"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from dataflow_assets.assets.automation import Condition, Input, condition_of
 from dataflow_assets.assets.contracts import contract_tags, promised
 from dataflow_assets.assets.metadata import code_reference
 from dataflow_assets.assets.names import PIPELINE_TAG, group_name, op_name, owner, tag_value, tags_of
@@ -50,11 +51,12 @@ def pipeline_assets(pipeline: PipelinePlan, around: Surroundings, *, listen: Lis
         partitions = partitions_of(pipeline.windows) if pipeline.windows else None
         outputs: dict[dg.AssetKey | dg.AssetCheckKey, str] = {}
         op = PipelineOp(around.project, pipeline, outputs, listen)
+        condition = condition_of(pipeline, around.project, _inputs(pipeline, around)) if pipeline.automation else None
 
         @dg.multi_asset(
             name=op_name(pipeline.name),
             description=pipeline.description or None,
-            specs=[_asset_spec(pipeline, step, around, partitions) for step in pipeline.steps],
+            specs=[_asset_spec(pipeline, step, around, partitions, condition) for step in pipeline.steps],
             check_specs=list(_check_specs(pipeline, partitions)),
             can_subset=True,
             backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
@@ -73,7 +75,21 @@ def pool_of(pipeline: PipelinePlan) -> str | None:
     return pipeline.pools[0].name if pipeline.pools else None
 
 
-def _asset_spec(pipeline: PipelinePlan, step: StepPlan, around: Surroundings, partitions: Partitions | None) -> dg.AssetSpec:
+def _inputs(pipeline: PipelinePlan, around: Surroundings) -> dict[dg.AssetKey, list[Input]]:
+    """What each step reads of other pipelines."""
+    found: dict[dg.AssetKey, list[Input]] = {}
+    for step in pipeline.steps:
+        for dep in _deps(pipeline, step, around):
+            publisher = around.publishers.get(tuple(dep.asset_key.path))
+            if publisher is not None and publisher is not pipeline:
+                by_window = pipeline.windows is None or isinstance(dep.partition_mapping, dg.TimeWindowPartitionMapping)
+                found.setdefault(dg.AssetKey(step.asset_key), []).append(Input(dep.asset_key, by_window, publisher.windows is None))
+    return found
+
+
+def _asset_spec(
+    pipeline: PipelinePlan, step: StepPlan, around: Surroundings, partitions: Partitions | None, condition: Condition | None
+) -> dg.AssetSpec:
     return dg.AssetSpec(
         step.asset_key,
         deps=list(_deps(pipeline, step, around)),
@@ -86,6 +102,7 @@ def _asset_spec(pipeline: PipelinePlan, step: StepPlan, around: Surroundings, pa
         kinds={step.kind.lower(), step.role} if step.kind else {step.role},
         freshness_policy=_freshness(pipeline) if step.role == "endpoint" else None,
         partitions_def=partitions,
+        automation_condition=condition,
     )
 
 

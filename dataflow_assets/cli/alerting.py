@@ -49,16 +49,10 @@ def tell_of_run(session: Session, project: Project, instance: dg.DagsterInstance
 
 def _without_run(outcomes: Sequence[PipelineOutcome]) -> Iterator[Incident]:
     """The pipelines that failed before they could run, since their targets could not be asked; and those that could again."""
-    from dataflow_assets.operations.alerts import Incident
+    from dataflow_assets.operations.alerts.due import not_told, told_again
 
     for outcome in outcomes:
-        error = outcome.error
-        if outcome.status == "failed" and error is not None and outcome.run_id is None:
-            said = explain(error)
-            what = f"what is due cannot be found out: {said.splitlines()[0]}"
-            kind = type(error).__name__
-            yield Incident(
-                "failure", outcome.name, what, cause="due", change=kind, detail=said, unaffected="nothing was run", facts={"Error": kind}
-            )
+        if outcome.status == "failed" and isinstance(outcome.error, Exception) and outcome.run_id is None:
+            yield not_told(outcome.name, outcome.error)
         elif outcome.status == "ok":
-            yield Incident("failure", outcome.name, "what is due can be found out", cause="due", over=True)
+            yield told_again(outcome.name)

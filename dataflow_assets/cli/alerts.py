@@ -16,6 +16,7 @@ from dataflow_assets.cli.choosing import find_pipeline, survey
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, explain
 from dataflow_assets.cli.terminal import Session, table
 from dataflow_assets.cli.verb import VerbCommand, VerbGroup
+from dataflow_assets.spec.alerts import EVENTS
 from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import parse_duration
 
@@ -30,7 +31,7 @@ _SHOWN_SENT = 20
 
 @click.group("alerts", cls=VerbGroup)
 def command() -> None:
-    """Try the channels of alerts, see what was told and what is open, tell what is new, or be silent for a while."""
+    """Try the channels of alerts, see what was told and what is open, tell what is new, be silent for a while, close."""
 
 
 @command.command("test", cls=VerbCommand)
@@ -196,6 +197,26 @@ def mute(session: Session, name: str, duration: str) -> int:
     session.emit({"ok": True, "pipeline": pipeline.name, "until": until})
     session.say(f"{pipeline.name} is muted until {_moment(until)} UTC." if until else f"{pipeline.name} is heard again.")
     session.say("Next: dataflow alerts list")
+    return OK
+
+
+@command.command("close", cls=VerbCommand)
+@click.argument("name", metavar="PIPELINE")
+@click.option("--event", "events", multiple=True, type=click.Choice(EVENTS), help="Only this event; may be repeated.")
+@click.pass_obj
+def close(session: Session, name: str, events: tuple[str, ...]) -> int:
+    """Forget what is open of a pipeline: it is not told again unless it happens again."""
+    with _memory(session) as (project, memory):
+        pipeline, _ = find_pipeline(project, name)
+        known = memory.pipelines([pipeline.name])[pipeline.name]
+        closed = [item for item in known.known.values() if not events or item.event in events]
+        for item in closed:
+            known.without(item.identity)
+        memory.keep_pipeline(pipeline.name, known)
+    session.emit({"ok": True, "pipeline": pipeline.name, "closed": [_known(item) for item in closed]})
+    for item in closed:
+        session.say(f"{pipeline.name} {item.event}: {item.summary}")
+    session.say(f"Closed {len(closed)}.\nNext: dataflow alerts list")
     return OK
 
 

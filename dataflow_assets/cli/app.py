@@ -47,6 +47,7 @@ VERBS = {
     "gaps": Verb("gaps", "List windows that were never loaded: out of reach, or between published ones."),
     "history": Verb("history", "List every attempt at a window with its phases; explain one; remove old ones."),
     "quarantine": Verb("quarantine", "List, show, replay or discard the rows that checks have set aside."),
+    "retention": Verb("retention", "Show and remove what is older than the project keeps; restore what was archived."),
     "reconcile": Verb("reconcile", "Compare targets with their sources, and show the rows that differ."),
     "late": Verb("late", "Look for rows that came late, changed or vanished at the sources; run their windows again."),
     "schema": Verb("schema", "Print the JSON Schema of project files; show, diff and infer the columns of targets."),

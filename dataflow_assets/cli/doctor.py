@@ -10,18 +10,23 @@ import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dataflow_assets.cli.choosing import selected, selection_options, survey
 from dataflow_assets.cli.failures import FAILED, OK, describe, explain
+from dataflow_assets.cli.health import answer_line
 from dataflow_assets.cli.instance import look_at_instance
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.execution.examination import Examined, examine
 from dataflow_assets.spec.project import Project
+from dataflow_assets.tables import utc_now
+
+if TYPE_CHECKING:
+    from dataflow_assets.operations.health.questions import Answer
 
 _PACKAGES = ("dataflow-assets", "dagster", "pyarrow", "duckdb", "polars")
 
@@ -31,10 +36,10 @@ _PACKAGES = ("dataflow-assets", "dagster", "pyarrow", "duckdb", "polars")
 @variable_options
 @click.pass_obj
 def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...], several: tuple[str, ...], single: tuple[str, ...]) -> int:
-    """Reach every connection and look at the surroundings: versions, missing drivers, the folder of stages and its free space.
+    """Reach every connection and look at the surroundings: versions, drivers, stages, Dagster's history and daemons, the drive table.
 
-    Nothing is run, and a DuckDB or SQLite file that is missing is not made. Secrets are not shown. Exits with 1 when a connection cannot be
-    used.
+    Nothing is run, and a DuckDB or SQLite file that is missing is not made. Secrets are not shown. Exits with 1 when a connection, or
+    one of these parts, cannot be used.
     """
     surveyed = survey(session.load(read_variables(several, single)))
     names = selected(surveyed, select, exclude)
@@ -53,7 +58,11 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
     history = look_at_instance(surveyed.project, surveyed.plan)
     for line in history.lines:
         session.say(line)
+    parts = _parts(surveyed.project, there=history.error is None and history.data.get("history") is not None)
+    for part in parts:
+        session.say(answer_line(part))
     failed = [result.name for result in results if result.error is not None] + ([] if history.error is None else ["Dagster's history"])
+    failed += [part.question for part in parts if part.state == "failed"]
     if failed:
         broken = sum(result.error is not None for result in results)
         session.say(click.style(f"{plural(broken, 'connection')} of {len(results)} cannot be used.", fg="red") if broken else "")
@@ -69,9 +78,23 @@ def command(session: Session, select: tuple[str, ...], exclude: tuple[str, ...],
             "surroundings": around,
             "connections": [_data(result) for result in results],
             "instance": history.data,
+            "parts": {part.question: {"state": part.state, "said": part.said} for part in parts},
         }
     )
     return code
+
+
+def _parts(project: Project, *, there: bool) -> list[Answer]:
+    """Dagster's daemons where there is an instance, the drive table, and room for stages. Makes nothing."""
+    from dataflow_assets.assets.instance import open_instance
+    from dataflow_assets.operations.health import questions
+
+    asked = questions.asked
+    answers = [asked("drive", lambda: questions.drive_answer(project)), asked("disk", lambda: questions.disk_answer(project))]
+    if there:
+        with open_instance(project) as instance:
+            answers.insert(0, asked("daemon", lambda: questions.daemon_answer(instance, now=utc_now(), required=False)))
+    return answers
 
 
 def _surroundings(project: Project) -> dict[str, str]:

@@ -40,7 +40,16 @@ from dataflow_assets.errors import Fenced, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.agreement import Agreement, System, agree
-from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_rows, require_target_rows, window_bounds
+from dataflow_assets.storage.feed import (
+    ORDER,
+    Feed,
+    Route,
+    WindowBounds,
+    require_replaced,
+    require_rows,
+    require_target_rows,
+    window_bounds,
+)
 from dataflow_assets.storage.registry import Registry, fetch_versions, merge_version, schema_version
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, SchemaVersion, TableName, Target, WindowFilter, WriteMode, utc_now
@@ -222,6 +231,7 @@ class _Publication:
         failpoint("publish.after_commit")
         if not held:
             return self._refused()
+        require_replaced(int(deleted), self.request)
         if self._target.mode is not WriteMode.UPSERT:
             require_target_rows(int(found), self.request)
         replaces = self._target.mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}
@@ -234,13 +244,16 @@ class _Publication:
         delete = script.bind(lambda dialect: sql.delete_rows(dialect, self._table, self._predicate(dialect))) if counted else ""
         count = script.bind(lambda dialect: sql.count_rows(dialect, self._table, self._predicate(dialect))) if counted else ""
         rows = script.bind(lambda dialect: Statement(dialect.placeholder(1), (self.request.rows,)))
+        complete = "TRUE" if self._ordered else f"_dataflow_found = {rows}"
+        if self.request.replaces is not None:
+            complete += f" AND _dataflow_deleted = {int(self.request.replaces)}"
         return _SCRIPT.format(
             record=script.bind(self._record),
             delete=f"{delete};\nSET _dataflow_deleted = @@row_count;" if counted else "",
             insert=self._insert(),
             version=self._version(script),
             found=f"({count})" if counted else "@@row_count",
-            complete="TRUE" if self._ordered else f"_dataflow_found = {rows}",
+            complete=complete,
         )
 
     def _version(self, script: Script) -> str:

@@ -38,7 +38,7 @@ from dataflow_assets.errors import AuditFailed, DataflowError, Fenced, WriteFail
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger
 from dataflow_assets.storage.agreement import Agreement, agree
-from dataflow_assets.storage.feed import ORDER, Feed, require_target_rows, window_bounds
+from dataflow_assets.storage.feed import ORDER, Feed, require_replaced, require_target_rows, window_bounds
 from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, WindowFilter, WriteMode
@@ -283,6 +283,7 @@ class _Publication:
         if describe(self.server, self._name) != self.table:
             raise _TableChanged
         swap = self._arrange()
+        require_replaced(swap.deleted, self.request)
         self.log.announce(turn, self.request, fresh=self.table is None)
         failpoint("publish.before_commit")
         if swap.statement is not None:

@@ -18,7 +18,7 @@ from dataflow_assets.errors import WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.agreement import Agreement, HeldColumn, System, agree
-from dataflow_assets.storage.feed import ORDER, Feed, outside_window, require_rows, require_target_rows, window_bounds
+from dataflow_assets.storage.feed import ORDER, Feed, outside_window, require_replaced, require_rows, require_target_rows, window_bounds
 from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
@@ -107,6 +107,7 @@ class _Publication:
         deleted = None
         if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
             deleted = affected(connection, sql.delete_rows(DUCKDB, self._target.table, self._predicate()))
+        require_replaced(deleted, self.request)
         failpoint("publish.after_delete")
         written = self._insert()
         if mode is not WriteMode.UPSERT:

@@ -28,6 +28,7 @@ from dataflow_assets.spec.base import Model
 from dataflow_assets.storage import file_rows, files
 from dataflow_assets.storage.file_ledger import Site
 from dataflow_assets.storage.file_writing import Format
+from dataflow_assets.storage.ledger import ordered
 from dataflow_assets.storage.objects import ObjectPath, RangeFile
 from dataflow_assets.storage.places import FilePath, Mark, mark_of
 from dataflow_assets.storage.type_names import column_types
@@ -125,9 +126,13 @@ class FileConnector:
         options = request.target.options
         return files.publish(self._site(request.target), request, self.format(options), declared=_declared(options.columns))
 
+    def retire(self, request: PublishRequest, *, rows: int) -> Published:
+        """Take a window out of a target, in the one step that puts a file into place."""
+        return self.publish(replace(request, replaces=rows))
+
     def ledger(self, target: Target, *, pipeline: str, step: str) -> list[LedgerEntry]:
         entries = files.known(self._site(target), self.format(target.options)).entries
-        return [entry for entry in entries if (entry.unit.pipeline, entry.unit.step) == (pipeline, step)]
+        return ordered(entry for entry in entries if (entry.unit.pipeline, entry.unit.step) == (pipeline, step))
 
     def schemas(self, target: Target) -> list[SchemaVersion]:
         """The versions of the target's columns."""

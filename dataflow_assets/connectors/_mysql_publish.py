@@ -33,7 +33,7 @@ from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.agreement import Agreement, System, agree
-from dataflow_assets.storage.feed import Feed, WindowBounds, require_target_rows, window_bounds
+from dataflow_assets.storage.feed import Feed, WindowBounds, require_replaced, require_target_rows, window_bounds
 from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WriteMode
@@ -163,6 +163,7 @@ class _Publication:
         deleted = None
         if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
             deleted = run(connection, sql.delete_rows(MYSQL, self._table, self._predicate))
+        require_replaced(deleted, self.request)
         failpoint("publish.after_delete")
         written = self._upsert() if mode is WriteMode.UPSERT else self._load(Spelling(self._table, self.routes))
         if mode is not WriteMode.UPSERT:

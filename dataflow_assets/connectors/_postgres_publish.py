@@ -28,7 +28,7 @@ from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.agreement import Agreement, System, agree
-from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_target_rows, window_bounds
+from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_replaced, require_target_rows, window_bounds
 from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WriteMode
@@ -131,6 +131,7 @@ class _Publication:
         deleted = None
         if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
             deleted = 0 if self.created else count_affected(self.connection, sql.delete_rows(POSTGRES, self._table, self._predicate).text)
+        require_replaced(deleted, self.request)
         failpoint("publish.after_delete")
         identity = any(column.always_identity and column.name in self.request.schema.names for column in columns)
         written = self._copy(routes, overriding=" OVERRIDING SYSTEM VALUE" if identity else "")

@@ -20,7 +20,7 @@ from dataflow_assets.errors import WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.agreement import Agreement, HeldColumn, System, agree
-from dataflow_assets.storage.feed import Feed, Route, WindowBounds, require_target_rows, window_bounds
+from dataflow_assets.storage.feed import Feed, Route, WindowBounds, require_replaced, require_target_rows, window_bounds
 from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Dialect, Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WriteMode
@@ -159,7 +159,8 @@ class RowPublication(abc.ABC):
         self._require_unique()
         predicate, mode, deleted = self._predicate, self._target.mode, None
         if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
-            deleted = max(self.affected(sql.delete_rows(self.dialect, self.table, predicate)), 0)
+            deleted = self._delete(predicate)
+        require_replaced(deleted, self.request)
         failpoint("publish.after_delete")
         written = self._insert()
         if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
@@ -168,6 +169,14 @@ class RowPublication(abc.ABC):
             require_target_rows(int(written), self.request)
         done = Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=int(written))
         return self.agreement.reported(done)
+
+    def _delete(self, predicate: Statement | None) -> int:
+        """Delete, and say how many rows; a driver that does not tell is asked before where that matters."""
+        before = 0
+        if self.request.replaces is not None:
+            ((before,),) = self.fetch(sql.count_rows(self.dialect, self.table, predicate))
+        deleted = self.affected(sql.delete_rows(self.dialect, self.table, predicate))
+        return deleted if deleted >= 0 else int(before)
 
     def record(self) -> None:
         """Write the ledger row, unless a newer claim came meanwhile."""

@@ -44,7 +44,16 @@ from dataflow_assets.errors import ConnectionFailed, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import ledger, sql
 from dataflow_assets.storage.agreement import Agreement, HeldColumn, System, agree
-from dataflow_assets.storage.feed import ORDER, Feed, Route, WindowBounds, require_rows, require_target_rows, window_bounds
+from dataflow_assets.storage.feed import (
+    ORDER,
+    Feed,
+    Route,
+    WindowBounds,
+    require_replaced,
+    require_rows,
+    require_target_rows,
+    window_bounds,
+)
 from dataflow_assets.storage.registry import Registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WindowFilter, WriteMode
@@ -232,6 +241,7 @@ class _Publication:
         deleted = None
         if self._target.mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
             deleted = self._session.affected(sql.delete_rows(SNOWFLAKE, self._table, self._predicate))
+        require_replaced(deleted, self.request)
         failpoint("publish.after_delete")
         written = self._count(self._insert())
         self._record()

@@ -8,11 +8,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_assets.errors import ReadFailed
-from dataflow_assets.tables import Query, ReadRequest, TableName, Target, WindowFilter
+from dataflow_assets.tables import Published, PublishRequest, Query, ReadRequest, TableName, Target, WindowFilter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,6 +80,14 @@ class SqlConnector(ABC):
         """Stream the target table."""
         with self._stream(target.table, f"reading {target.table}", Wanted(window=window), None) as reader:
             yield reader
+
+    @abstractmethod
+    def publish(self, request: PublishRequest) -> Published:
+        """Write a window and its ledger row in one transaction, which `PublishRequest.replaces` undoes."""
+
+    def retire(self, request: PublishRequest, *, rows: int) -> Published:
+        """Take a window out of a target in that transaction."""
+        return self.publish(replace(request, replaces=rows))
 
 
 class ComparingConnector(SqlConnector):

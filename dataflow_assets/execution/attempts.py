@@ -15,11 +15,11 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dataflow_assets.execution.liveness import LOCK, hold, is_alive, release
+from dataflow_assets.execution.liveness import hold, is_alive, release
 from dataflow_assets.execution.origins import MadeFrom, difference, fingerprint_of
 from dataflow_assets.storage.stages import RECEIPT, Stage, load_stage
 
@@ -168,15 +168,25 @@ def sweep_dead(unit: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep_old(stages: Path, *, keep_seconds: float) -> int:
-    """Remove dead attempts that nobody touched for `keep_seconds`; returns how many."""
-    horizon, removed = time.time() - keep_seconds, 0
-    # hidden ones too: a process was killed while it made or removed its folder
-    for record in (found for where in ("*", ".*") for found in stages.glob(f"*/*/{where}/{RECORD if where == '*' else LOCK}")):
+def old_attempts(
+    stages: Path, *, keep_seconds: float, ages: Mapping[str, float] | None = None, pipeline: str | None = None
+) -> Iterator[Path]:
+    """The folders of dead attempts that nobody touched for `keep_seconds`; `ages`: pipeline -> seconds, where it says others."""
+    now, by_folder = time.time(), {folder_name(name): seconds for name, seconds in (ages or {}).items()}
+    # hidden ones too, whose process was killed while it removed its folder
+    for record in stages.glob(f"{folder_name(pipeline) if pipeline is not None else '*'}/*/*/{RECORD}"):
+        keep = by_folder.get(record.parents[2].name, keep_seconds)
         with contextlib.suppress(OSError):
-            if record.stat().st_mtime < horizon and not is_alive(record.parent):
-                shutil.rmtree(record.parent, ignore_errors=True)
-                removed += 1
+            if record.stat().st_mtime < now - keep and not is_alive(record.parent):
+                yield record.parent
+
+
+def sweep_old(stages: Path, *, keep_seconds: float, ages: Mapping[str, float] | None = None) -> int:
+    """Remove what `old_attempts` finds; returns how many."""
+    removed = 0
+    for folder in list(old_attempts(stages, keep_seconds=keep_seconds, ages=ages)):
+        shutil.rmtree(folder, ignore_errors=True)
+        removed += 1
     return removed
 
 

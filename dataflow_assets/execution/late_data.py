@@ -73,7 +73,8 @@ def look_for_late_data(
         return []
     session = Session(RunRequest(project, pipeline, (), attempt="late", now=now))
     with closing(session):
-        entries = {step.id: newest_of_each(endpoint_entries(session, step)) for step in pipeline.endpoints}
+        there = {step.id: [entry for entry in endpoint_entries(session, step) if not entry.retired] for step in pipeline.endpoints}
+        entries = {name: newest_of_each(found) for name, found in there.items()}
         units = published_units(pipeline, entries, options, now=now, windows=windows)
         known = read_sightings(project, pipeline.name)
         search = _Search(session, options, entries, known)

@@ -108,7 +108,7 @@ def _windows(session: Session, step: StepPlan, question: Question) -> list[tuple
         return [(WHOLE, None)] if session.ledger(step, window=None) else []
     if question.windows is not None:
         return [(plan.cadence.key(window), window) for window in question.windows]
-    windows = {entry.unit.window for entry in session.ledger(step, window=None)}
+    windows = {entry.unit.window for entry in session.ledger(step, window=None) if not entry.retired}
     return [(plan.cadence.key(window), window) for window in sorted(filter(None, windows), key=lambda window: window.start)]
 
 

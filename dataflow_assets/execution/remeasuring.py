@@ -48,7 +48,7 @@ def remeasured(project: Project, pipeline: PipelinePlan, watched: Sequence[Watch
 def _windows(session: Session, step: StepPlan, wanted: Sequence[Wanted]) -> Iterator[tuple[LedgerEntry, int, dict[Wanted, Measurement]]]:
     for entry in entries_in_order(session.ledger(step, window=None)):
         window, target = entry.unit.window, session.target(step, entry.unit.window)
-        if window is None or target.window_column is None:
+        if window is None or target.window_column is None or entry.retired:
             continue
         with tempfile.TemporaryDirectory(prefix="dataflow-anomalies-") as folder:
             only = WindowFilter(target.window_column, window, target.timezone)

@@ -19,9 +19,10 @@ from dataflow_assets.execution.retrying import Patience
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.execution.window import run_window
 from dataflow_assets.plan.model import PipelinePlan
+from dataflow_assets.plan.retention import stage_ages
 from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.tables import WriteMode
-from dataflow_assets.windows import Window, parse_duration
+from dataflow_assets.windows import Window
 
 __all__ = ["RunRequest", "run"]
 
@@ -37,8 +38,8 @@ def run(request: RunRequest, *, patience: Patience | None = None) -> Iterator[Ev
     # mimalloc, Arrow's default, keeps 40 MB more for itself at the same speed (measured)
     pa.set_memory_pool(pa.system_memory_pool())
     session = Session(request)
-    keep = parse_duration(session.project.model.stages.keep_failed)
-    sweep_old(session.project.stages_dir, keep_seconds=keep.total_seconds())
+    keep, ages = stage_ages(session.project)
+    sweep_old(session.project.stages_dir, keep_seconds=keep, ages=ages)
     try:
         for window in request.windows:
             key = request.pipeline.windows.cadence.key(window) if window is not None and request.pipeline.windows else WHOLE

@@ -13,6 +13,7 @@ from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.execution.reopening import reopened_windows
 from dataflow_assets.plan.late_data import may_be_reopened
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
+from dataflow_assets.plan.retention import horizon
 from dataflow_assets.plan.windows import windows_to_run
 from dataflow_assets.spec.project import Project
 
@@ -44,4 +45,5 @@ def window_status(
         keys=keys,
         fingerprints={step.id: step.fingerprint for step in pipeline.endpoints},
         reopened=reopened_windows(project, pipeline, ledgers, now=now) if may_be_reopened(pipeline) else {},
+        horizon=horizon(pipeline.retention, now=now),
     )

@@ -17,11 +17,11 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from dataflow_assets.assets.names import LATE_TAG, PIPELINE_TAG, job_name, plain_name, tag_value
+from dataflow_assets.assets.silence import reason_for_silence
 from dataflow_assets.execution.late_data import LateWindow, look_for_late_data
 from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.operations.late_data import Reopened, find_reopened, report
 from dataflow_assets.operations.run_requests import run_requests
-from dataflow_assets.operations.silence import reason_for_silence
 from dataflow_assets.plan.late_data import may_be_reopened
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
 from dataflow_assets.spec.project import Project

@@ -19,7 +19,9 @@ from dataflow_assets.assets.placeholders import Broken
 from dataflow_assets.assets.process_logs import set_up_process_logs
 from dataflow_assets.errors import Problem
 from dataflow_assets.operations.alerts.sensor import build_alert_sensors
+from dataflow_assets.operations.automation import build_automation_sensors
 from dataflow_assets.operations.late_sensors import build_late_sensors
+from dataflow_assets.operations.retention_job import build_retention
 from dataflow_assets.operations.schedules import build_schedules
 from dataflow_assets.plan.build import build_plan_tolerant
 from dataflow_assets.plan.model import ProjectPlan
@@ -27,6 +29,7 @@ from dataflow_assets.spec.load import load
 from dataflow_assets.spec.project import Project
 
 SENSORS: tuple[Callable[[ProjectPlan, Project], Iterable[dg.SensorDefinition]], ...] = (
+    build_automation_sensors,
     build_alert_sensors,
     build_late_sensors,
 )
@@ -49,7 +52,7 @@ def load_project(path: str | Path | Project, *, overrides: Mapping[str, Any] | N
         set_up_process_logs(project.model.logging)
         plan, problems = build_plan_tolerant(project)
         definitions = build_definitions(plan, project, failures=_broken(project, problems))
-        return dg.Definitions.merge(definitions, _automation(plan, project))
+        return dg.Definitions.merge(definitions, _automation(plan, project), build_retention(plan, project))
 
 
 @contextmanager

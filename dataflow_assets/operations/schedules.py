@@ -13,10 +13,11 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from dataflow_assets.assets.names import PIPELINE_TAG, SLOT_TAG, WAITING_TAG, job_name, plain_name, tag_value
+from dataflow_assets.assets.silence import reason_for_silence
 from dataflow_assets.execution.status import window_status
+from dataflow_assets.operations.alerts.due import due_is_told
 from dataflow_assets.operations.gaps import note_gaps
 from dataflow_assets.operations.run_requests import run_requests
-from dataflow_assets.operations.silence import reason_for_silence
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan
 from dataflow_assets.plan.periods import Period
 from dataflow_assets.spec.project import Project
@@ -72,7 +73,8 @@ def _shown(moment: datetime, schedule: SchedulePlan) -> str:
 
 def _evaluation(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project) -> Tick:
     def evaluate(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        asked = tick(pipeline, schedule, project, context.instance, now=context.scheduled_execution_time)
+        with due_is_told(context.instance, project, pipeline):
+            asked = tick(pipeline, schedule, project, context.instance, now=context.scheduled_execution_time)
         if isinstance(asked, dg.SkipReason):
             yield asked
         else:

@@ -28,6 +28,7 @@ _STATES: Mapping[Only, frozenset[str]] = {
     "stale": frozenset({"stale"}),
     "all": frozenset({"missing", "failed", "stale", "published", "reopened"}),
 }
+_LEFT_ALONE = {"gap", "skipped"}
 _ORDERED = {WriteMode.APPEND, WriteMode.UPSERT}
 
 
@@ -76,12 +77,18 @@ def never_rewrites(pipeline: PipelinePlan) -> bool:
     return all(step.mode is WriteMode.APPEND for step in pipeline.endpoints)
 
 
-def wanted(pipeline: PipelinePlan, todos: Sequence[WindowTodo], *, only: Collection[Only], last: int | None = None) -> list[WindowTodo]:
+def wanted(
+    pipeline: PipelinePlan, todos: Sequence[WindowTodo], *, only: Collection[Only], last: int | None = None, named: bool = False
+) -> list[WindowTodo]:
     """The windows that a backfill is about, oldest first; `last`: of the newest so many windows. A window that retention took away is none.
+
+    `named`: somebody named windows by key or time; then those that are out of reach, or were skipped, count as missing.
 
     A published window of a pipeline that only appends is left out, since it would not be written again.
     """
     states = frozenset().union(*(_STATES[word] for word in only))
+    if named and "missing" in states:
+        states |= _LEFT_ALONE
     if never_rewrites(pipeline):
         states -= _STATES["stale"] | {"published", "reopened"}
     return [todo for todo in (todos if last is None else todos[-last:]) if todo.state in states]

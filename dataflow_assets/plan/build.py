@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataflow_assets.errors import PlanError, Problem, TemplateError
+from dataflow_assets.plan.automation import automation_plan, refuse_bad_automation
 from dataflow_assets.plan.drive import refuse_bad_drive
 from dataflow_assets.plan.graph import find_cycles, topological
 from dataflow_assets.plan.late_data import follow
@@ -140,6 +141,8 @@ def _resolve_together(project: Project, drafts: Sequence[PipelineDraft], *, exte
     _refuse_unknown_upstream(project, drafts)
     edges = _find_edges(project.root, drafts, external=external)
     _refuse_cycles(drafts, edges)
+    for draft in drafts:
+        refuse_bad_automation(draft.model, draft.findings, upstream=tuple(edges.upstream[draft.name]))
     return edges
 
 
@@ -307,6 +310,7 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         group=legal(model.group or draft.name),
         description=model.description,
         schedule=draft.schedule,
+        automation=automation_plan(model),
         freshness=model.freshness,
         retries=joined(model.retries, draft.default_retries),
         expected_seconds={name: parse_duration(phase.expected_run_duration).total_seconds() for name, phase in model.phases.items()},
@@ -314,4 +318,5 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         late_data=draft.late_data,
         pools=draft.pools,
         alerts=draft.alerts,
+        retention=draft.retention,
     )

@@ -169,6 +169,30 @@ class PoolPlan:
 
 
 @dataclass(frozen=True)
+class ArchivePlan:
+    """Where rows go before they are removed: files in `to`, or a table; `connection` is the system of either."""
+
+    to: str | None = None
+    connection: str | None = None
+    table: str | None = None
+
+
+@dataclass(frozen=True)
+class RetentionPlan:
+    """How long a pipeline's things are kept, in seconds; None for ever. `archive` None: removed without a copy."""
+
+    stages: float = 604800.0
+    quarantine: float | None = None
+    target: float | None = None
+    history: float | None = None
+    restored: float = 2592000.0
+    """How long a window that was brought back is left alone."""
+    archive: ArchivePlan | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Endpoint -> why it cannot let windows go; then the target's windows of the pipeline stay."""
+
+
+@dataclass(frozen=True)
 class AlertPlan:
     """Who is told what of a pipeline. Times in seconds; `overdue_after` None: windows that are not published in time are not told."""
 
@@ -180,6 +204,15 @@ class AlertPlan:
     duration_at_least: float = 60.0
     overdue_after: float | None = None
     repeat_after: float = 86400.0
+
+
+@dataclass(frozen=True)
+class AutomationPlan:
+    """What makes a pipeline run besides a clock: `on_new_inputs`, `on_missing`."""
+
+    when: tuple[str, ...]
+    running: bool = False
+    check_every: str = "30s"
 
 
 @dataclass(frozen=True)
@@ -199,6 +232,7 @@ class PipelinePlan:
     group: str = "default"
     description: str = ""
     schedule: SchedulePlan | None = None
+    automation: AutomationPlan | None = None
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
     expected_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -214,6 +248,7 @@ class PipelinePlan:
     pools: tuple[PoolPlan, ...] = ()
     """The pools of its connections, first the one that its runs draw from."""
     alerts: AlertPlan = field(default_factory=AlertPlan)
+    retention: RetentionPlan = field(default_factory=RetentionPlan)
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:
@@ -240,8 +275,9 @@ class ProjectPlan:
         return {pipeline.name: pipeline for pipeline in self.pipelines}
 
 
-WindowState = Literal["missing", "published", "stale", "failed", "reopened", "gap", "skipped"]
-"""`gap`: out of reach and never published. `skipped`: left alone on purpose."""
+WindowState = Literal["missing", "published", "stale", "failed", "reopened", "gap", "skipped", "retired"]
+"""`gap`: out of reach and never published. `skipped`: left alone on purpose. `retired`: retention took it away, or would as soon as it was
+loaded."""
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
 from dataflow_assets.plan.late_data import planned_late_data
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
-from dataflow_assets.plan.model import AlertPlan, AssetPath, PoolPlan, SchedulePlan, StepPlan, WindowPlan
+from dataflow_assets.plan.model import AlertPlan, AssetPath, PoolPlan, RetentionPlan, SchedulePlan, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
 from dataflow_assets.plan.pools import pools_of
 from dataflow_assets.plan.quarantine import asides, refuse_bad_quarantines
 from dataflow_assets.plan.references import looked_up_tables, refuse_bad_references
 from dataflow_assets.plan.rendering import Renderer
+from dataflow_assets.plan.retention import retention_plan
 from dataflow_assets.plan.schedules import schedule_plan
 from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_lost_inputs, refuse_metrics_without_home
 from dataflow_assets.plan.window_bounds import window_plan
@@ -54,6 +55,7 @@ class PipelineDraft:
     default_retries: RetryOptions | None = None
     """The project's."""
     alerts: AlertPlan = field(default_factory=AlertPlan)
+    retention: RetentionPlan = field(default_factory=RetentionPlan)
 
     @property
     def name(self) -> str:
@@ -157,6 +159,7 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
         alerts=alert_plan(project.model.alerts, model),
         pools=pools_of(steps, connections, findings),
         late_data=planned_late_data(model, steps, writings, findings),
+        retention=retention_plan(project, model, windows, steps, writings, connections, findings),
     )
 
 

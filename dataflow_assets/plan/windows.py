@@ -66,6 +66,7 @@ def windows_to_run(
     keys: Collection[str] | None = None,
     fingerprints: Mapping[str, str] | None = None,
     reopened: Mapping[str, str] | None = None,
+    horizon: datetime | None = None,
 ) -> list[WindowTodo]:
     """Every window in question with its state, oldest first; `run` says whether it is due.
 
@@ -73,7 +74,8 @@ def windows_to_run(
     windows run, and so do the newest `lookback` published ones. `start` (inclusive), `end` (exclusive) and `keys` restrict the
     answer to those windows and run them whatever their state; `full_refresh` runs all. A stale window (published by a step that
     is written differently now, where `fingerprints` gives the current one by step id) runs only when asked for. `reopened`: key -> why
-    a published window is to run again, such as rows that came late.
+    a published window is to run again, such as rows that came late. `horizon`: windows that ended at or before it are not kept; one that is
+    not published is retired then, as is one whose rows retention took away, and runs only when its key or its time is named.
     Windows out of reach, skipped ones and holes: `plan.gaps`.
     Raises SelectionError for a key that is no complete window.
     """
@@ -85,7 +87,9 @@ def windows_to_run(
     for window in expected_windows(plan, now):
         key = plan.cadence.key(window)
         state, reason = _state(window, key, entries, failed, fingerprints or {})
-        why = (reopened or {}).get(key, "")
+        if horizon is not None and window.end <= horizon and state in {"missing", "failed"}:
+            state, reason = "retired", "older than retention keeps"
+        why = (reopened or {}).get(key, "") if state != "retired" else ""
         if why:
             state, reason = ("reopened", why) if state in {"published", "stale"} else (state, f"{reason}; {why}")
         todos.append(WindowTodo(window, key, state, state in {"missing", "failed", "reopened"}, reason))
@@ -97,7 +101,7 @@ def windows_to_run(
     return [
         WindowTodo(todo.window, todo.key, todo.state, True, asked.reason) if edge is None or todo.window.start >= edge else todo
         for todo in todos
-        if todo.window is not None and asked.covers(todo.window, todo.key)
+        if todo.window is not None and asked.covers(todo.window, todo.key) and (todo.state != "retired" or not asked.everything)
     ]
 
 
@@ -112,6 +116,8 @@ def _state(
 ) -> tuple[WindowState, str]:
     found = [endpoint.get(key) for endpoint in entries]
     published = [entry for entry in found if entry is not None and (entry.unit.window is None or entry.unit.window == window)]
+    if any(entry.retired for entry in published):
+        return "retired", "retention took its rows away"
     if key in failed:
         return "failed", "the last attempt failed"
     if not published or len(published) < len(entries):

@@ -28,6 +28,7 @@ from dataflow_assets.protocols.connectors import (
     KeepsRecords,
     KeepsSchemas,
     Reconciles,
+    Retires,
     TellsSourceVersion,
 )
 from dataflow_assets.protocols.steps import Mistake, StagedInput, StepContext, TellsCodeVersion, TellsMistakes, Transform
@@ -51,6 +52,7 @@ __all__ = [
     "Reconciles",
     "Reference",
     "RefersToDatasets",
+    "Retires",
     "Scope",
     "Severity",
     "StagedInput",

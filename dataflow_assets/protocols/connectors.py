@@ -151,6 +151,17 @@ class KeepsRecords(Protocol):
         ...
 
 
+@runtime_checkable
+class Retires(Protocol):
+    """A connector that can take the rows of a window out of a target for good."""
+
+    def retire(self, request: PublishRequest, *, rows: int) -> Published:
+        """What `publish` does with a stage without rows in mode replace_window: the window's rows and its ledger row in one atomic action,
+        fenced by the claim. With any number of rows there but `rows` nothing is changed, and AuditFailed is raised.
+        """
+        ...
+
+
 class Comparable(Protocol):
     """The rows of a table or query as of one moment, which can be counted and summed up without being fetched."""
 

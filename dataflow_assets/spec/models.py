@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
+from dataflow_assets.spec.automation import Automation
 from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
 from dataflow_assets.spec.celery import CeleryOptions
 from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
 from dataflow_assets.spec.late_data import LateData
 from dataflow_assets.spec.query_windows import WindowOptions
+from dataflow_assets.spec.retention import ProjectRetention, Retention, RetentionOfProject
 from dataflow_assets.spec.retries import RetryChoice
 from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
 from dataflow_assets.tables import SchemaPolicy, WriteMode
@@ -113,11 +115,16 @@ class PipelineModel(Model):
     schedule: Schedule = Field(
         None, description="when it runs by itself: cron, a list of cron, @daily, every 10 min, windows, or a mapping"
     )
+    automation: Automation = Field(None, description="runs it because of its inputs: on_new_inputs, on_missing, or a mapping")
     owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
     late_data: LateData = Field(
         None, description="look again at the sources of published windows, and reopen those that have changed; true for the defaults"
+    )
+    retention: Retention = Field(
+        None,
+        description="how long stages, quarantined rows, windows of the target and history are kept; an age alone: stages and quarantine",
     )
     retries: RetryChoice | None = Field(
         None, description="how a window is tried again after a transient failure; a number is max_retries; default: the project's"
@@ -214,6 +221,10 @@ class ProjectModel(Model):
     )
     retries: RetryChoice | None = Field(
         None, description="how windows are tried again after a transient failure, where a pipeline does not say otherwise"
+    )
+    retention: RetentionOfProject = Field(
+        default_factory=ProjectRetention,
+        description="how long things are kept, where a pipeline does not say otherwise",
     )
     drive: DriveOptions = Field(default_factory=DriveOptions, description="the table that holds a row for every attempt at a window")
     executor: Literal["in_process", "multiprocess", "celery"] = Field(

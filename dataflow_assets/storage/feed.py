@@ -180,6 +180,16 @@ def require_rows(found: int, request: PublishRequest) -> None:
         raise AuditFailed(f"{request.claim.unit}: the stage gave {found} rows, its receipt says {request.rows}; nothing was published")
 
 
+def require_replaced(deleted: int | None, request: PublishRequest) -> None:
+    """Raise AuditFailed when a publish that says how many rows it takes away takes others: somebody else has written into the window."""
+    if request.replaces is not None and deleted != request.replaces:
+        raise AuditFailed(
+            f"{request.target.table}: {request.claim.unit} holds {'an unknown number of' if deleted is None else deleted} rows, "
+            f"and {request.replaces} were to be taken away; nothing was changed",
+            hint="see who else writes into the table; run it again",
+        )
+
+
 def require_target_rows(found: int, request: PublishRequest) -> None:
     """Raise AuditFailed unless the target, before the commit, holds as many rows as were sent."""
     if found != request.rows:

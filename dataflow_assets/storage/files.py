@@ -20,6 +20,7 @@ from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import DataflowError, Fenced, WriteFailed
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.storage import file_rows
+from dataflow_assets.storage.feed import require_replaced
 from dataflow_assets.storage.file_ledger import (
     FileRecord,
     Journal,
@@ -31,7 +32,7 @@ from dataflow_assets.storage.file_ledger import (
     state_lock,
     writer_lock,
 )
-from dataflow_assets.storage.file_writing import Format, Slot, schema_for, write_file
+from dataflow_assets.storage.file_writing import Counts, Format, Slot, schema_for, write_file
 from dataflow_assets.storage.objects import Changed
 from dataflow_assets.storage.places import FilePath, NewFile, is_filled, mark_of
 from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, Unit, WriteMode, schema_fingerprint, utc_now
@@ -196,6 +197,7 @@ def _attempt(
     with site.place.new_file(site.prefix) as new:
         counts = write_file(new.file, request, format, slot, schema, [*_others(slot.record, entry), entry])
         identity = site.place.seal(new)
+        require_replaced(_deleted(request, slot, counts), request)
         if counts.staged != request.rows:
             raise WriteFailed(f"the stage of {entry.unit} holds {counts.staged} rows instead of {request.rows}", hint="run it again")
         base = str(slot.mark[1]) if slot.mark else ""
@@ -206,6 +208,14 @@ def _attempt(
     note = f"{slot.path} was changed by somebody else since it was published; those rows stay" if edited else ""
     deleted, rows = (None, None) if counts.copied else (counts.deleted, counts.kept + counts.written)
     return agreement.reported(Published(request.rows, request.claim.generation, deleted=deleted, target_rows=rows, note=note))
+
+
+def _deleted(request: PublishRequest, slot: Slot, counts: Counts) -> int:
+    """How many rows leave the file; of one that nobody else has changed, and that was not looked at, its ledger knows."""
+    if slot.merges and not counts.copied:
+        return counts.deleted
+    entries = slot.record.entries if slot.record is not None and slot.exists else ()
+    return sum(entry.rows for entry in entries if key_of(entry.unit) == key_of(request.claim.unit))
 
 
 def _others(record: FileRecord | None, entry: LedgerEntry) -> list[LedgerEntry]:

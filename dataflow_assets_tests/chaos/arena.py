@@ -73,6 +73,14 @@ class Arena:
         assert process.exitcode is not None, "the victim hangs"
         return process.exitcode
 
+    def retain(self, *, failpoints: str = "") -> int | None:
+        """A victim that removes what is old, until its end."""
+        process = _context.Process(target=victim.retain, args=(str(self.folder),), kwargs={"failpoints": failpoints})
+        process.start()
+        process.join(120)
+        assert process.exitcode is not None, "the victim hangs"
+        return process.exitcode
+
     def leftovers(self) -> list[str]:
         """Stage files that a finished run should have swept."""
         return [str(path) for path in (self.folder / ".dataflow" / "stages").rglob("*") if path.is_file()]

@@ -20,6 +20,7 @@ from dataflow_assets.execution.replaying import replay_rows
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.execution.status import window_status
 from dataflow_assets.failpoints import VARIABLE, failpoint
+from dataflow_assets.operations.retention import remove_old
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets.spec.load import load
 from dataflow_assets.tables import Published, PublishRequest, WriteMode
@@ -62,6 +63,18 @@ def replay(project_folder: str, *, failpoints: str = "") -> None:
     session = open_session(project, pipeline, now=NOW)
     for unit in held_units(session, step):
         replay_rows(open_session(project, pipeline, now=NOW, attempt=uuid.uuid4().hex), step, unit)
+
+
+def retain(project_folder: str, *, failpoints: str = "") -> None:
+    """Remove what is older than the project keeps; exits 1 when something stays."""
+    os.environ[VARIABLE] = failpoints
+    project = load(Path(project_folder))
+    done = remove_old(project, build_plan(project).pipelines, now=NOW)
+    for old in done:
+        if old.error:
+            print(f"{old.what} {old.key}: {type(old.error).__name__}: {old.error}", flush=True)
+    if any(old.error for old in done):
+        raise SystemExit(FAILED)
 
 
 def _use_naive_writer(dsn: str) -> None:

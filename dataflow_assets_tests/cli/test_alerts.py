@@ -84,3 +84,12 @@ def test_a_pipeline_that_comes_to_no_run_is_told_too(call: Call, project: Projec
     database.unlink()
     answer = call("run", "--select", "first", "--alerts", "--project", project.root)
     assert "works again: first (failed)" in answer.out
+
+
+def test_what_is_open_is_closed_by_hand(call: Call, project: ProjectFolder, chat: Server):
+    project.rows(lines=[*LINES[:3], LINES[3].replace("Z,30", "Z,-30"), *LINES[4:]])
+    assert call("run", "--select", "first", "--alerts", "--project", project.root).code == 1
+    assert call("alerts", "close", "first", "--event", "gap", "--json", "--project", project.root).json["closed"] == []
+    answer = call("alerts", "close", "first", "--project", project.root)
+    assert (answer.code, answer.out.splitlines()[-2:]) == (0, ["Closed 1.", "Next: dataflow alerts list"])
+    assert "Nothing is open." in call("alerts", "list", "--project", project.root).out

@@ -20,6 +20,9 @@ def test_all_is_well(call: Call, project: ProjectFolder) -> None:
     assert "OK    db (duckdb): DuckDB v" in answer.out
     assert "used by first, second, third" in answer.out
     assert "1 connection reached" in answer.out
+    assert "OK    drive: 0 attempts at work" in answer.out
+    assert "OK    disk: " in answer.out
+    assert not (project.root / ".dataflow").exists()
 
 
 def test_what_cannot_be_reached_is_named_and_the_others_are_asked(call: Call, project: ProjectFolder, postgres_dsn: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dataflow_assets.assets.instance import open_instance
 from dataflow_assets.assets.pauses import keep_pause, kept_pauses, paused_now
-from dataflow_assets.operations.silence import reason_for_silence
+from dataflow_assets.assets.silence import reason_for_silence
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets.spec.load import load
 from dataflow_assets_tests.cli.conftest import Answer, ProjectFolder, windowed

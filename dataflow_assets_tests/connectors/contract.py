@@ -19,6 +19,7 @@ from dataflow_assets.tables import ReadRequest, WriteMode
 from dataflow_assets_tests.connectors.arrow_types import COLUMNS
 from dataflow_assets_tests.connectors.contract_base import MODES, Promises, pairs, where
 from dataflow_assets_tests.connectors.contract_reading import ReadingPromises
+from dataflow_assets_tests.connectors.contract_retiring import RetirePromises
 from dataflow_assets_tests.connectors.contract_writing import FailurePromises, LedgerPromises, ModePromises
 from dataflow_assets_tests.connectors.harness import EVENTS, Harness, assert_same_rows, day, events, failing, hour, unit
 
@@ -158,5 +159,7 @@ class MannerPromises(Promises):
         assert_same_rows(events(day(0)), harness.read("things"))
 
 
-class ConnectorContract(ValuePromises, ModePromises, FailurePromises, LedgerPromises, NamePromises, MannerPromises, ReadingPromises):
+class ConnectorContract(
+    ValuePromises, ModePromises, FailurePromises, LedgerPromises, RetirePromises, NamePromises, MannerPromises, ReadingPromises
+):
     """All promises; inherit this one."""

@@ -36,6 +36,12 @@ def connections_of(text: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def calendars_of(text: str) -> dict[str, list[str]]:
+    """A calendar for each name under `blackout` of a schedule."""
+    schedules = [document.get("schedule") for document in yaml.safe_load_all(text)]
+    return {name: ["2026-12-25"] for item in schedules if isinstance(item, dict) for name in item.get("blackout", ())}
+
+
 def _address(kind: str, name: str) -> dict[str, str]:
     """Where a system of this kind is."""
     known = {
@@ -54,7 +60,7 @@ def _address(kind: str, name: str) -> dict[str, str]:
 def write_project(folder: Path, text: str) -> Path:
     """A project of these pipelines; returns its folder."""
     (folder / "pipelines").mkdir(parents=True, exist_ok=True)
-    written = {"project_name": "shown", "connections": connections_of(text)}
+    written = {"project_name": "shown", "connections": connections_of(text), "calendars": calendars_of(text)}
     (folder / "dataflow_project.yml").write_text(yaml.safe_dump(written))
     (folder / "pipelines" / "shown.yml").write_text(text)
     return folder

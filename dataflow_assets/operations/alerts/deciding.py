@@ -15,7 +15,9 @@ from dataflow_assets.operations.alerts.memory import Known, PipelineMemory
 from dataflow_assets.plan.model import AlertPlan
 
 LASTING = frozenset({"failure", "check_failure", "stale_run", "overdue", "gap"})
-"""Events that go on until somebody mends something: they are told again while they last, and that they are over is told."""
+"""Events that go on until somebody mends something: that they are over is told."""
+REMINDED = LASTING - {"gap"}
+"""Those that are told again while they last. What was left out of loading may be left out for good."""
 ENDED_BY_RUNS = frozenset({"failure", "check_failure", "stale_run", "gap"})
 """Events that end when their windows are published."""
 _MOST_WINDOWS = 1000
@@ -155,4 +157,4 @@ def remind(memory: PipelineMemory, plan: AlertPlan, *, now: datetime, muted: boo
 
 def _reminder(known: Known, plan: AlertPlan, *, now: datetime) -> str | None:
     kind = _kind(known, plan, now=now)
-    return kind if kind != "still" or known.event in LASTING else None
+    return kind if kind != "still" or known.event in REMINDED else None

@@ -1,6 +1,7 @@
-"""What the drive table shows: attempts that take longer than usual, gaps, windows that are overdue.
+"""What the drive table shows: attempts that take longer than usual, windows that are overdue.
 
-Here: rows to incidents. Not here: the drive itself (`execution.drive`), failures, which the runs' own events tell (`watching`).
+Here: rows to incidents. Not here: the drive itself (`execution.drive`), failures, which the runs' own events tell (`watching`), gaps, which
+whoever finds them reports (`operations.gaps`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
-from dataflow_assets.execution.drive import GAP_DETECTED, RUNNING, SUCCESS, Drive, DriveRow
+from dataflow_assets.execution.drive import RUNNING, SUCCESS, Drive, DriveRow
 from dataflow_assets.operations.alerts.incidents import Incident
 from dataflow_assets.operations.alerts.wording import lasted
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
@@ -47,14 +48,6 @@ class DriveWatch:
             return []
         slow = _too_slow(pipeline, own, usual, now=now)
         return slow or [Incident("duration", pipeline.name, "", cause="run", run_id=run_id, over=True)]
-
-    def gaps(self, *, since: datetime) -> list[Incident]:
-        """The gaps that were found since; those of one pipeline are one incident."""
-        found: dict[str, list[DriveRow]] = {}
-        for row in self._drive.rows(statuses=(GAP_DETECTED,), since=since):
-            if row.pipeline_name in self._plan.by_name:
-                found.setdefault(row.pipeline_name, []).append(row)
-        return [_gap(self._plan.by_name[name], rows) for name, rows in found.items()]
 
     def overdue(self, *, now: datetime) -> Iterator[Incident]:
         """Pipelines whose newest published window is older than it should be."""
@@ -106,35 +99,6 @@ def _too_slow(pipeline: PipelinePlan, rows: Sequence[DriveRow], usual: float | N
             since=slowest.pipeline_start_timestamp,
         )
     ]
-
-
-def _gap(pipeline: PipelinePlan, rows: Sequence[DriveRow]) -> Incident:
-    ordered = sorted(rows, key=lambda row: row.query_window_start or row.created_at or datetime.min)
-    first, last = ordered[0], ordered[-1]
-    start, end = first.query_window_start, last.query_window_end
-    span = f" from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC" if start and end else ""
-    return Incident(
-        "gap",
-        pipeline.name,
-        f"{len(ordered):,} windows will not be loaded{span}" if len(ordered) > 1 else f"a window will not be loaded{span}",
-        cause="gap",
-        change=span,
-        windows=tuple(row.unit_key for row in ordered),
-        facts={"Windows missing": len(ordered)},
-        detail=first.error_message or "",
-        unaffected="windows on both sides of the gap",
-        next_step=(_fill(pipeline, first, last),),
-        since=first.created_at,
-    )
-
-
-def _fill(pipeline: PipelinePlan, first: DriveRow, last: DriveRow) -> str:
-    words = ["dataflow", "run", "--select", pipeline.name]
-    if pipeline.windows is None or first.query_window_start is None or last.query_window_end is None:
-        return shlex.join(words)
-    zone = pipeline.windows.cadence.zone
-    edges = [moment.astimezone(zone).strftime("%Y-%m-%dT%H:%M") for moment in (first.query_window_start, last.query_window_end)]
-    return shlex.join([*words, "--start", edges[0], "--end", edges[1]])
 
 
 def _overdue(pipeline: PipelinePlan, rows: Sequence[DriveRow], *, now: datetime) -> Iterator[Incident]:

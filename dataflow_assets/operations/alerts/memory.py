@@ -91,7 +91,6 @@ class Position:
     seen: Mapping[str, str] = field(default_factory=dict)
     """The runs that were read of those that ended after it: run id -> status."""
     reports: str | None = None
-    gaps_after: datetime | None = None
 
 
 class Memory:
@@ -115,8 +114,7 @@ class Memory:
         document = self._read(self._key("position"))
         if not document:
             return None
-        moments = {name: _moment(document.get(name)) for name in ("runs_after", "gaps_after")}
-        return Position(seen=dict(document.get("seen") or {}), reports=document.get("reports"), **moments)
+        return Position(_moment(document.get("runs_after")), dict(document.get("seen") or {}), document.get("reports"))
 
     def keep_position(self, position: Position) -> None:
         """Write how far this sweep came."""

@@ -72,11 +72,12 @@ class _Sweep:
 
     def go(self, since: datetime) -> Swept:
         before = copy.deepcopy(self.known)
-        position = self.memory.position() or Position(since, gaps_after=since)
+        position = self.memory.position() or Position(since)
         position = self._runs(position)
         incidents, cursor = reported(self.instance, self.project.model.project_name, cursor=position.reports)
         self._note(incidents)
-        position = self._drive(replace(position, reports=cursor))
+        position = replace(position, reports=cursor)
+        self._drive()
         self._each(lambda name, plan: deciding.remind(self.known[name], plan.alerts, now=self.now, muted=name in self.muted))
         messages = [
             (message_of(telling, pipeline, self.project, now=self.now), destinations(pipeline.alerts))
@@ -124,8 +125,8 @@ class _Sweep:
         self._tell(pipeline, ended)
         self._tell(pipeline, deciding.note(memory, found.incidents, plan, now=self.now, muted=muted))
 
-    def _drive(self, position: Position) -> Position:
-        """Durations, gaps and what is overdue. A drive that cannot be asked is said, and asked again at the next sweep."""
+    def _drive(self) -> None:
+        """Durations, and what is overdue. A drive that cannot be asked is said, and asked again at the next sweep."""
         drive: Drive | None = None
         try:
             drive = open_drive(self.project)
@@ -134,16 +135,14 @@ class _Sweep:
             for seen in self._ended:
                 if "duration" in seen.pipeline.alerts.events and seen.published:
                     found += watch.ended(seen.pipeline, seen.run_id, now=self.now)
-            found += watch.gaps(since=position.gaps_after or self.now - FIRST_LOOK)
             found += watch.overdue(now=self.now)
         except (DataflowError, KeyError) as error:
             self.notes.append(f"the drive table cannot be asked: {error}")
-            return position
+            return
         finally:
             if drive is not None:
                 drive.close()
         self._note(found)
-        return replace(position, gaps_after=self.now - _OVERLAP)
 
     def _note(self, incidents: Iterable[Incident]) -> None:
         by_pipeline: dict[str, list[Incident]] = {}

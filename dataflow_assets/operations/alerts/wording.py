@@ -27,6 +27,10 @@ HEADLINES = {
     "stale_run": "worker died",
     "overdue": "overdue",
 }
+_UNAFFECTED = {
+    "check_warning": "the rows were published: the check does not hold them up",
+    "late_window": "what is published is as it was, until the window is loaded again",
+}
 _WARNINGS = frozenset({"check_warning", "anomaly", "late_window", "duration"})
 _SHOWN_WINDOWS = 3
 _LONGEST_TITLE, _LONGEST_FACT, _LONGEST_DETAIL = 200, 500, 6000
@@ -94,9 +98,9 @@ def _facts(telling: Telling, pipeline: PipelinePlan, *, now: datetime) -> Iterat
     if telling.kind == "over":
         return
     for name, value in incident.facts.items():
-        yield name, f"{value:,}" if isinstance(value, int) else str(value)
-    if incident.unaffected:
-        yield "Not affected", incident.unaffected
+        yield name.replace("_", " ").capitalize(), f"{value:,}" if isinstance(value, int) else str(value)
+    if unaffected := incident.unaffected or _UNAFFECTED.get(incident.event, ""):
+        yield "Not affected", unaffected
     if known.times > 1:
         yield "Seen", f"{known.times:,} times"
 

@@ -23,6 +23,7 @@ from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import LedgerEntry
 from dataflow_assets.windows import Window
 
+_DONE = {"published", "stale", "reopened", "retired"}
 State = Literal["running", "finished", "incomplete", "interrupted", "cancelled"]
 _ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
@@ -129,7 +130,7 @@ def _done(
     cadence = pipeline.windows.cadence
     if backfill.again:
         return {window for window in windows if window and all(cadence.key(window) in keys for keys in since)}
-    return {window for window in windows if window in todos and todos[window].state not in {"missing", "failed"}}
+    return {window for window in windows if window in todos and todos[window].state in _DONE}
 
 
 def _by(entry: LedgerEntry, backfill: Backfill, runs: frozenset[str]) -> bool:

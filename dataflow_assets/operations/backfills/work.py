@@ -86,7 +86,7 @@ def plan_pipeline(
     try:
         ledgers = list(ledger_entries(project, pipeline, now=now).values())
         todos = [todo for todo in window_status(project, pipeline, now=now) if bounds.covers(todo)]
-        chosen = wanted(pipeline, todos, only=only, last=last)
+        chosen = wanted(pipeline, todos, only=only, last=last, named=bounds != Bounds())
         return Planned(pipeline, tuple(chosen), history.estimate(pipeline, ledgers, windows=len(chosen)))
     except Exception as error:  # noqa: BLE001 - whatever a system answers is this pipeline's plan
         return Planned(pipeline, error=error)

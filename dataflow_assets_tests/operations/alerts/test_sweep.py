@@ -228,8 +228,8 @@ def row(number: int, seconds: float, *, status: str = "SUCCESS", minutes_ago: fl
     return DriveRow(f"orders_{number}_{status}", "orders", status, pipeline_start_timestamp=start, pipeline_end_timestamp=end, **values)
 
 
-def test_slow_attempts_gaps_and_overdue_windows_are_read_from_the_drive(house: House):
-    house.write("  overdue_after: 1h\n  events: [duration, gap, overdue]\n", orders=shop.ORDERS.replace(", end: 2024-03-06", ""))
+def test_slow_attempts_and_overdue_windows_are_read_from_the_drive(house: House):
+    house.write("  overdue_after: 1h\n  events: [duration, overdue]\n", orders=shop.ORDERS.replace(", end: 2024-03-06", ""))
     drive = open_drive(house.planned()[1])
     for number in range(1, 6):
         drive.begin(row(number, 60.0 + number))
@@ -244,12 +244,6 @@ def test_slow_attempts_gaps_and_overdue_windows_are_read_from_the_drive(house: H
     assert "<http://ui.example.org/runs/r6|" in words(slow)
     assert house.sweep(timedelta(minutes=5)) == []
 
-    for number in (8, 7):
-        drive.begin(row(number, 0, status="GAP_DETECTED", created_at=utc_now() + house.clock))
-    (gap,) = house.sweep()
-    assert "gap: orders: 2 windows will not be loaded from 2024-03-07 00:00 to 2024-03-09 00:00 UTC" in words(gap)
-    assert "dataflow run --select orders --start 2024-03-07T00:00 --end 2024-03-09T00:00" in words(gap)
-    assert house.sweep() == []
     drive.close()
 
 

@@ -1,0 +1,57 @@
+"""A pipeline of which nobody can tell what is due: its target cannot be asked, so no run would ever show it.
+
+Here: the incident, from a tick of a schedule or from the terminal. Not here: what is due (`execution.status`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dataflow_assets.operations.alerts.incidents import Incident, report
+from dataflow_assets.operations.alerts.memory import Memory
+from dataflow_assets.plan.model import PipelinePlan
+from dataflow_assets.secrets import mask
+from dataflow_assets.spec.project import Project
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+CAUSE = "due"
+
+
+def not_told(pipeline: str, error: Exception) -> Incident:
+    """What is due cannot be found out."""
+    said = mask(str(error).strip()) or "no reason given"
+    kind = type(error).__name__
+    return Incident(
+        "failure",
+        pipeline,
+        f"what is due cannot be found out: {said.splitlines()[0]}",
+        cause=CAUSE,
+        change=kind,
+        detail=said,
+        facts={"Error": kind},
+        unaffected="nothing was run, so every target is as it was",
+        next_step=("dataflow doctor", f"dataflow plan --select {pipeline}"),
+    )
+
+
+def told_again(pipeline: str) -> Incident:
+    """What is due can be found out again."""
+    return Incident("failure", pipeline, "what is due can be found out again", cause=CAUSE, over=True)
+
+
+@contextmanager
+def due_is_told(instance: dg.DagsterInstance, project: Project, pipeline: PipelinePlan) -> Iterator[None]:
+    """Report what is raised inside, and raise it; report that it is over when nothing is raised any more."""
+    name = project.model.project_name
+    try:
+        yield
+    except Exception as error:
+        report(instance, name, [not_told(pipeline.name, error)])
+        raise
+    over = told_again(pipeline.name)
+    if over.identity in Memory(instance, name).pipelines([pipeline.name])[pipeline.name].known:
+        report(instance, name, [over])

@@ -1,0 +1,156 @@
+"""Retention: removing what is older than a project keeps.
+
+Here: finding everything that is old, removing it piece by piece, telling Dagster. Not here: the life of a window that leaves
+(`execution.retention`), the job that does it every day (`operations.retention_job`), what is shown on a terminal (`cli.retention`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+import dagster as dg
+
+from dataflow_assets.errors import DataflowError
+from dataflow_assets.execution.archives import Archive
+from dataflow_assets.execution.attempts import old_attempts
+from dataflow_assets.execution.expiring import old_quarantine, old_windows
+from dataflow_assets.execution.quarantine import ledger_step
+from dataflow_assets.execution.retention import Doomed, retire, sweep_killed
+from dataflow_assets.execution.session import RunRequest, Session
+from dataflow_assets.plan.model import PipelinePlan, StepPlan
+from dataflow_assets.plan.retention import stage_ages
+from dataflow_assets.spec.project import Project
+
+What = Literal["stages", "quarantine", "target"]
+
+
+@dataclass(frozen=True)
+class Old:
+    """One thing that is, or was, older than it is kept. `key`: a window; `bytes` are known of stages, and of rows once they are archived.
+
+    `archive`: where its rows go; empty when nowhere. `error`: why it is still there.
+    """
+
+    what: What
+    pipeline: str
+    step: str = ""
+    key: str = ""
+    rows: int = 0
+    bytes: int = 0
+    archive: str = ""
+    note: str = ""
+    error: Exception | None = None
+
+
+def find_old(project: Project, pipelines: Sequence[PipelinePlan], *, now: datetime) -> list[Old]:
+    """Everything that `remove_old` would remove; what cannot be asked stands there with its error."""
+    return list(_each(project, pipelines, now=now, act=None))
+
+
+def remove_old(
+    project: Project,
+    pipelines: Sequence[PipelinePlan],
+    *,
+    now: datetime,
+    hear: Callable[[Old], None] = lambda _: None,
+    instance: dg.DagsterInstance | None = None,
+) -> list[Old]:
+    """Archive and remove, window by window; whatever happens to one, the others go on. With an `instance`, Dagster is told of each."""
+    done = []
+    for old in _each(project, pipelines, now=now, act=retire):
+        if instance is not None and old.what == "target" and old.error is None:
+            _tell(instance, next(item for item in pipelines if item.name == old.pipeline), old)
+        hear(old)
+        done.append(old)
+    return done
+
+
+Act = Callable[[Session, Doomed, Archive | None], object]
+
+
+def _each(project: Project, pipelines: Sequence[PipelinePlan], *, now: datetime, act: Act | None) -> Iterator[Old]:
+    for pipeline in pipelines:
+        yield from _stages(project, pipeline, remove=act is not None)
+        wanted = pipeline.retention
+        if (wanted.target is None or wanted.kept) and wanted.quarantine is None:
+            continue
+        session = Session(RunRequest(project, pipeline, (), attempt=uuid.uuid4().hex, now=now))
+        with closing(session):
+            if act is not None:
+                sweep_killed(session)
+            for step in pipeline.endpoints:
+                yield from _endpoint(session, step, now=now, act=act)
+
+
+def _stages(project: Project, pipeline: PipelinePlan, *, remove: bool) -> Iterator[Old]:
+    usual, ages = stage_ages(project)
+    keep = ages.get(pipeline.name, usual)
+    for folder in list(old_attempts(project.stages_dir, keep_seconds=keep, pipeline=pipeline.name)):
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if remove:
+            shutil.rmtree(folder, ignore_errors=True)
+        yield Old("stages", pipeline.name, key=folder.parent.name, bytes=size)
+
+
+def _endpoint(session: Session, step: StepPlan, *, now: datetime, act: Act | None) -> Iterator[Old]:
+    name = session.pipeline.name
+    finders: list[tuple[What, str, Callable[[], list[Doomed]]]] = [
+        ("target", step.id, lambda: old_windows(session, step, now=now)),
+        ("quarantine", ledger_step(step), lambda: list(old_quarantine(session, step, now=now))),
+    ]
+    for what, kept_as, find in finders:
+        try:
+            found = find()
+            archive = open_archive(session, kept_as, found[0]) if found else None
+        except Exception as error:  # noqa: BLE001 - whatever a system answers, the others go on
+            yield Old(what, name, step.id, error=error)
+            continue
+        try:
+            for doomed in found:
+                yield from _one(session, doomed, archive, Old(what, name, step.id, doomed.unit.key, doomed.entry.rows), act)
+        finally:
+            if archive is not None:
+                archive.close()
+
+
+def _one(session: Session, doomed: Doomed, archive: Archive | None, old: Old, act: Act | None) -> Iterator[Old]:
+    old = replace(old, archive=str(archive) if archive is not None else "")
+    if act is None:
+        yield old
+        return
+    try:
+        gone = retire(session, doomed, archive)
+    except Exception as error:  # noqa: BLE001 - one window that stays is no reason for others to stay
+        yield replace(old, error=error)
+        return
+    if gone is not None:
+        yield replace(old, rows=gone.rows, bytes=gone.bytes, note=gone.note)
+
+
+def open_archive(session: Session, step: str, like: Doomed) -> Archive | None:
+    """The archive of a ledger step; None when its pipeline removes without a copy. `like`: one of its windows."""
+    plan = session.pipeline.retention.archive
+    if plan is None:
+        return None
+    assert like.target.window_column is not None
+    return Archive(session, plan, step=step, column=like.target.window_column, timezone=like.target.timezone)
+
+
+def _tell(instance: dg.DagsterInstance, pipeline: PipelinePlan, old: Old) -> None:
+    """Let Dagster know that a partition is settled, also when its runs are pruned: a backfill of what is missing leaves it alone."""
+    kept = old.rows if old.archive else 0
+    shown: dict[str, bool | int | str] = {"retired": True, "dagster/row_count": 0, "archived_rows": kept, "archive": old.archive or "none"}
+    for step in pipeline.steps:
+        instance.report_runless_asset_event(dg.AssetMaterialization(dg.AssetKey(step.asset_key), partition=old.key, metadata=shown))
+
+
+def refuse_without_archive(pipeline: PipelinePlan) -> None:
+    """Raise DataflowError when a pipeline has no archive that a window could come back from."""
+    if pipeline.retention.archive is None:
+        raise DataflowError(f"{pipeline.name} has retention: {{archive: false}}: nothing is kept of its old windows")

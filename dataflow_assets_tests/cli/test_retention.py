@@ -1,0 +1,127 @@
+"""`dataflow retention` as a person uses it, and the job that does it in production."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import dagster as dg
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from dataflow_assets.assets.instance import open_instance
+from dataflow_assets.operations.load import load_project
+from dataflow_assets.operations.retention_job import JOB
+from dataflow_assets.spec.load import load
+from dataflow_assets_tests.cli.conftest import Answer, ProjectFolder, windowed
+
+Call = Callable[..., Answer]
+KEEP = "retention: {target: 1d, quarantine: 1d, stages: 1d, archive: old}"
+
+
+def _rows(project: ProjectFolder, table: str = "facts") -> list[int]:
+    with duckdb.connect(str(project.root / "shop.duckdb"), read_only=True) as connection:
+        return [row[0] for row in connection.execute(f'select * from "{table}" order by 1').fetchall()]
+
+
+@pytest.fixture
+def loaded(project: ProjectFolder, call: Call, monkeypatch: pytest.MonkeyPatch) -> ProjectFolder:
+    """`first` has loaded three days of 2024, one row set aside, and left the stage of a failed window; then it gets a retention."""
+    rule = "min_value: 0, on_failure: quarantine}"
+    text = windowed("first", table="facts").replace("min_value: 0}", rule)
+    budget = "    processor_type: validator\n    quarantine: {max_share: 1}\n"
+    project.pipeline("first", text.replace("    processor_type: validator\n", budget))
+    path = project.root / "pipelines/first.yml"
+    project.rows("5,2024-01-02T12:00:00Z,-1")
+    assert call("run", "-s", "first", "--project", project.root).code == 0
+    stage = project.root / ".dataflow/stages/first/2024-01-09/dead"
+    stage.mkdir(parents=True)
+    (stage / "attempt.json").write_text(json.dumps({"attempt": "dead", "batch": "dead", "key": "2024-01-09"}))
+    (stage / "lock").touch()
+    os.utime(stage / "attempt.json", (time.time() - 1e6,) * 2)
+    path.write_text(path.read_text() + KEEP + "\n")
+    monkeypatch.setattr("dataflow_assets.cli.retention.utc_now", lambda: datetime(2099, 1, 1, tzinfo=UTC))
+    return project
+
+
+def test_preview_removal_archive_and_the_way_back(loaded: ProjectFolder, call: Call) -> None:
+    seen = call("retention", "first", "--json", "--project", loaded.root)
+    assert (seen.code, seen.json["removed"], seen.json["windows"], seen.json["rows"]) == (0, False, 3, 5)
+    assert {item["what"] for item in seen.json["items"]} == {"target", "quarantine", "stages"}
+    assert len(_rows(loaded)) == 4
+    shown = call("retention", "first", "--project", loaded.root)
+    assert "3 windows of the targets (4 rows)" in shown.out, shown.out + shown.err
+    assert shown.out.splitlines()[-1] == "Next: dataflow retention --yes"
+    done = call("retention", "first", "--yes", "--json", "--project", loaded.root)
+    assert (done.code, done.json["removed"]) == (0, True), done.out + done.err
+    assert {item["archive"] for item in done.json["items"]} == {"old/first/publish", "old/first/publish.quarantine", None}
+    assert _rows(loaded) == []
+    assert _rows(loaded, "facts__quarantine") == []
+    assert not (loaded.root / ".dataflow/stages/first/2024-01-09/dead").exists()
+    files = sorted((loaded.root / "old/first/publish").glob("*.parquet"))
+    assert [pq.read_table(file).num_rows for file in files] == [2, 1, 1]
+    plan = call("plan", "-s", "first", "--json", "--project", loaded.root).json["pipelines"][0]
+    assert (plan["to_run"], plan["counts"]) == (0, {"retired": 3})
+    status = call("status", "-s", "first", "--project", loaded.root)
+    assert status.code == 0
+    assert "0 windows missing or failed" in status.out
+    with open_instance(load(loaded.root)) as instance:
+        found = instance.get_materialized_partitions(dg.AssetKey(["first", "publish"]))
+        latest = instance.get_latest_materialization_event(dg.AssetKey(["first", "publish"]))
+    assert found == {"2024-01-01", "2024-01-02", "2024-01-03"}
+    assert latest is not None
+    assert latest.asset_materialization is not None
+    assert latest.asset_materialization.metadata["retired"].value is True
+    listed = call("retention", "list", "first", "--json", "--project", loaded.root).json["windows"]
+    assert [(item["key"], item["rows"]) for item in listed] == [("2024-01-01", 2), ("2024-01-02", 1), ("2024-01-03", 1)]
+    back = call("retention", "restore", "first", "--window", "2024-01-01", "--json", "--project", loaded.root)
+    assert (back.code, back.json["windows"][0]["rows"]) == (0, 2), back.out + back.err
+    assert _rows(loaded) == [1, 2]
+    assert call("retention", "first", "--dry-run", "--project", loaded.root).out.startswith("Nothing is older")
+    wrong = call("retention", "restore", "first", "--window", "2024-01-09", "--project", loaded.root)
+    assert (wrong.code, "holds no window" in wrong.out) == (1, True), wrong.out
+    file = files[1]
+    pq.write_table(pq.read_table(file).slice(0, 0), file)
+    torn = call("retention", "restore", "first", "--window", "2024-01-02", "--project", loaded.root)
+    assert torn.code == 1, "an archive that somebody has changed is not brought back"
+    assert _rows(loaded) == [1, 2]
+
+
+def test_what_the_archive_cannot_hold_stays(loaded: ProjectFolder, call: Call) -> None:
+    old = loaded.root / "old"
+    old.write_text("a file where the archive's folder should be")
+    done = call("retention", "first", "--yes", "--json", "--project", loaded.root)
+    assert done.code == 1
+    assert all(item["error"] for item in done.json["items"] if item["what"] != "stages")
+    assert len(_rows(loaded)) == 4
+    old.unlink()
+    path = loaded.root / "pipelines/first.yml"
+    path.write_text(path.read_text().replace(KEEP, "retention: {target: 1d, archive: false}"))
+    again = call("retention", "first", "--yes", "--project", loaded.root)
+    assert (again.code, "not archived" in again.out, _rows(loaded)) == (0, True, [])
+    assert not old.exists()
+    none = call("retention", "list", "first", "--project", loaded.root)
+    assert "archive: false" in none.err
+
+
+def test_the_job_does_it_every_day(loaded: ProjectFolder) -> None:
+    path, own = loaded.root / "dataflow_project.yml", loaded.root / "pipelines/first.yml"
+    table = 'archive: {connection: db, table: "{pipeline}_{step}_old"}'
+    path.write_text(path.read_text() + f'retention: {{schedule: "@daily", status: running, {table}}}\n')
+    own.write_text(own.read_text().replace(KEEP, "retention: {target: 1d}"))
+    definitions = load_project(loaded.root)
+    schedule = definitions.resolve_schedule_def(f"{JOB}_schedule")
+    assert (schedule.cron_schedule, schedule.default_status) == ("0 0 * * *", dg.DefaultScheduleStatus.RUNNING)
+    with open_instance(load(loaded.root)) as instance:
+        result = definitions.resolve_job_def(JOB).execute_in_process(instance=instance)
+        assert result.success
+    assert _rows(loaded) == []
+    assert len(_rows(loaded, "first_publish_old")) == 4
+
+
+def test_without_a_section_there_is_no_job(project: ProjectFolder) -> None:
+    assert JOB not in {job.name for job in load_project(project.root).resolve_all_job_defs()}

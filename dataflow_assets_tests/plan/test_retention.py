@@ -1,0 +1,135 @@
+"""What `retention:` means, what is refused of it and where, and that windows that are not kept are not loaded again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dataflow_assets.errors import PlanError, SpecError
+from dataflow_assets.plan.build import build_plan
+from dataflow_assets.plan.model import ArchivePlan, PipelinePlan, RetentionPlan, WindowPlan
+from dataflow_assets.plan.retention import horizon, stage_ages
+from dataflow_assets.plan.windows import windows_to_run
+from dataflow_assets.spec.builders import endpoint, pipeline, project, source
+from dataflow_assets.spec.load import load
+from dataflow_assets.spec.retention import ArchiveOptions, RetentionOptions
+from dataflow_assets.tables import RETIRED, LedgerEntry, Unit, WriteMode
+from dataflow_assets.windows import Cadence
+
+DAY = 86400.0
+NOW = datetime(2024, 1, 11, tzinfo=UTC)
+PIPELINE = """\
+pipeline_name: orders
+{windows}
+event_time_column: at
+{retention}
+steps:
+  - {{id: read, type: source, source_type: csv, config: {{file_path: rows.csv}}}}
+  - {{id: write, type: endpoint, depends_on: [read], {endpoint}}}
+"""
+WINDOWS = "windows: {every: day, begin: 2024-01-01}"
+DUCKDB = "connection: db, config: {table: orders}"
+
+
+def planned(
+    folder: Path, retention: str, *, of_project: str = "", windows: str = WINDOWS, to: str = DUCKDB
+) -> tuple[PipelinePlan, tuple[float, Mapping[str, float]]]:
+    (folder / "pipelines").mkdir(parents=True)
+    (folder / "dataflow_project.yml").write_text(
+        f"project_name: shop\nconnections:\n  db: {{type: duckdb, path: a.duckdb}}\n{of_project}\n"
+    )
+    (folder / "pipelines/orders.yml").write_text(PIPELINE.format(windows=windows, retention=retention, endpoint=to))
+    loaded = load(folder)
+    return build_plan(loaded).pipelines[0], stage_ages(loaded)
+
+
+def test_an_age_alone_is_about_what_nobody_misses(tmp_path: Path) -> None:
+    plan, ages = planned(tmp_path, "retention: 400d")
+    assert (plan.retention.stages, plan.retention.quarantine) == (400 * DAY, 400 * DAY)
+    assert (plan.retention.target, plan.retention.history) == (None, None)
+    assert plan.retention.archive == ArchivePlan(to=".dataflow/archive")
+    assert ages == (7 * DAY, {"orders": 400 * DAY})
+
+
+def test_the_pipelines_keys_win_over_the_projects(tmp_path: Path) -> None:
+    of_project = "retention: {stages: 3d, target: 400d, archive: s3://old/shop, status: running}"
+    plan, ages = planned(tmp_path, "retention: {target: 30d, quarantine: 90d}", of_project=of_project)
+    found = plan.retention
+    assert (found.stages, found.target, found.quarantine, found.archive) == (3 * DAY, 30 * DAY, 90 * DAY, ArchivePlan(to="s3://old/shop"))
+    assert ages == (3 * DAY, {})
+    assert horizon(found, now=NOW) == NOW - timedelta(days=30)
+
+
+def test_nothing_said_keeps_everything(tmp_path: Path) -> None:
+    plan, _ = planned(tmp_path, "")
+    assert plan.retention == RetentionPlan(archive=ArchivePlan(to=".dataflow/archive"))
+    assert horizon(plan.retention, now=NOW) is None
+
+
+def test_the_words_of_drive() -> None:
+    words = {"archive_before_delete": True, "archive_location": "s3://old/", "delete_after_days": 7}
+    assert RetentionOptions.model_validate(words) == RetentionOptions(stages="7d", archive=ArchiveOptions(to="s3://old/"))
+    assert RetentionOptions.model_validate({"archive_before_delete": False, "delete_after_days": 1}).archive is False
+
+
+def test_in_python_as_in_yaml(tmp_path: Path) -> None:
+    steps = [source("read", "csv", file_path="a.csv"), endpoint("write", "parquet", depends_on="read", file_path="out/")]
+    orders = pipeline(
+        "orders", windows={"every": "day", "begin": "2024-01-01"}, event_time_column="at", retention={"target": "9d"}, steps=steps
+    )
+    (plan,) = build_plan(project("shop", pipelines=[orders], root=tmp_path, retention="5d")).pipelines
+    assert (plan.retention.target, plan.retention.stages) == (9 * DAY, 5 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("retention", "more", "where", "message"),
+    [
+        ("retention: {target: 5}", {}, "orders.yml:4:21", "target"),
+        ("retention: {target: soon}", {}, "orders.yml:4:21", "'soon' is not a duration"),
+        ("retention: {targets: 5d}", {}, "orders.yml:4:13", "targets"),
+        ("retention: {archive: {}}", {}, "orders.yml:4:22", "either `to`"),
+        ("retention: {archive: {table: old}}", {}, "orders.yml:4:22", "needs `connection`"),
+        ("retention: {target: 5d}", {"windows": ""}, "orders.yml:4:21", "has no windows"),
+        ("retention: {target: 5d}", {"to": "connection: db, config: {table: orders, mode: replace}"}, "orders.yml:4:21", "whole target"),
+        ("retention: {archive: {connection: bd, table: old}}", {}, "orders.yml:4:35", "no connection 'bd'"),
+        ("retention: {archive: {connection: db, to: old}}", {}, "orders.yml:4:35", "type parquet"),
+        ("", {"of_project": "retention: {archive: {connection: db, table: old}}"}, "dataflow_project.yml:4", "would share one"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_at_its_place(
+    tmp_path: Path, retention: str, more: dict[str, str], where: str, message: str
+) -> None:
+    with pytest.raises((PlanError, SpecError)) as caught:
+        planned(tmp_path, retention, **more)
+    assert where in str(caught.value), str(caught.value)
+    assert message in str(caught.value), str(caught.value)
+
+
+def test_the_projects_section_leaves_alone_what_cannot_let_go(tmp_path: Path) -> None:
+    plan, _ = planned(tmp_path, "", of_project="retention: {target: 5d}", windows="")
+    assert "has no windows" in plan.retention.kept["write"]
+    assert horizon(plan.retention, now=NOW) is None
+
+
+def _entry(day: int, **state: str) -> LedgerEntry:
+    cadence = Cadence("day")
+    window = cadence.window(f"2024-01-{day:02d}")
+    unit = Unit("orders", "write", cadence.key(window), window)
+    return LedgerEntry("orders", unit, WriteMode.REPLACE_WINDOW, 1, "a", 5, "5:1", "x", NOW, state=state)
+
+
+def test_what_is_not_kept_is_retired_and_not_missing() -> None:
+    plan = WindowPlan(Cadence("day"), datetime(2024, 1, 1, tzinfo=UTC), None, 1, 0.0)
+    ledger = [[_entry(1, **{RETIRED: "{}"}), _entry(3), _entry(8)]]
+    edge = datetime(2024, 1, 6, tzinfo=UTC)
+    todos = windows_to_run(plan, ledger=ledger, failed={"2024-01-04"}, now=NOW, horizon=edge)
+    states = ["retired", "retired", "published", "retired", "retired", "missing", "missing", "reopened", "missing", "missing"]
+    assert [todo.state for todo in todos] == states
+    assert [todo.window.start.day for todo in todos if todo.run and todo.window] == [6, 7, 8, 9, 10]
+    refreshed = windows_to_run(plan, ledger=ledger, now=NOW, horizon=edge, full_refresh=True)
+    assert "2024-01-01" not in {todo.key for todo in refreshed if todo.run}
+    named = windows_to_run(plan, ledger=ledger, now=NOW, horizon=edge, keys=["2024-01-01"])
+    assert [(todo.state, todo.run) for todo in named] == [("retired", True)]
