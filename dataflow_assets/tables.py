@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -134,6 +134,41 @@ class WindowFilter:
 
 
 @dataclass(frozen=True)
+class SourceFile:
+    """One file of a source in one state: `mark` changes whenever the file does, `digest` (where it is known) only with its content.
+
+    `changed_at` is when a local file was last touched; None where files appear whole. `ready`: its marker is there.
+    """
+
+    name: str
+    size: int
+    mark: str
+    digest: str = ""
+    changed_at: datetime | None = None
+    ready: bool = True
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """Up to when everything that was written in a system can be seen: no transaction is open that began before `oldest`.
+
+    `now` is the system's clock. `oldest` is None where no transaction is open that may still write. `held` says why nothing can be
+    told at present, `said` who keeps the oldest transaction open. `blind`: how long one may be open before the system tells of it.
+    """
+
+    now: datetime
+    oldest: datetime | None = None
+    held: str = ""
+    said: str = ""
+    blind: timedelta = timedelta()
+
+    @property
+    def sure(self) -> datetime:
+        """Every transaction that began before this moment and is open is told of."""
+        return self.now - self.blind
+
+
+@dataclass(frozen=True)
 class ReadRequest:
     """What a source step asks of its connector: `options` is the validated model that the connector declares as `Source`."""
 
@@ -142,6 +177,8 @@ class ReadRequest:
     columns: tuple[str, ...] | None = None
     window: WindowFilter | None = None
     batch_rows: int = 65_536
+    files: tuple[SourceFile, ...] | None = None
+    """Of a source of files, just these, in these states; None: all that it has."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import DataflowError, Place
 from dataflow_assets.execution.drive import open_drive
 from dataflow_assets.execution.events import CheckEvaluated, StageJudged, StepFinished, WindowFailed
+from dataflow_assets.execution.heartbeat import Heartbeat
 from dataflow_assets.execution.journal import Journal
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.protocols import Severity
@@ -67,6 +68,7 @@ class _Recorder:
         self.evaluated: dict[dg.AssetCheckKey, None] = {}
         self.recorded: set[dg.AssetKey] = set()
         self.drive = open_drive(op.project, warn=self._warn)
+        self.journal: Journal | None = None
 
     def _warn(self, message: str) -> None:
         """Say it in the run's log and in the terminal's, for they are not the same."""
@@ -75,14 +77,19 @@ class _Recorder:
 
     def follow(self, request: RunRequest) -> Iterator[Yielded]:
         """Run a request and record its events, in the drive table too when it loads anything."""
-        with contextlib.closing(Journal(self.drive, request, run_id=self.context.run.run_id)) as journal:
-            yield from self._follow(request, None if request.checks_only else journal)
+        every = request.project.model.stale_runs.heartbeat_seconds
+        with (
+            contextlib.closing(Journal(self.drive, request, run_id=self.context.run.run_id)) as journal,
+            Heartbeat(self.drive, lambda: journal.open_ids, every=every),
+        ):
+            self.journal = None if request.checks_only else journal
+            yield from self._follow(request)
 
-    def _follow(self, request: RunRequest, journal: Journal | None) -> Iterator[Yielded]:
+    def _follow(self, request: RunRequest) -> Iterator[Yielded]:
         self.windows |= {self.op.key_of(window): window for window in request.windows}
         for event in run(request):
-            if journal:
-                journal.hear(event)
+            if self.journal:
+                self.journal.hear(event)
             if self.op.listen:
                 self.op.listen(self.op.pipeline.name, event)
             if isinstance(event, CheckEvaluated):
@@ -132,6 +139,8 @@ class _Recorder:
         for change in event.published.schema_changes if event.published else ():
             self.context.log.warning(mask(f"{event.key} {event.step}: {change}"))
         shown = metadata.materialized(event, step, window=window, inputs=self.op.inputs(step))
+        if self.journal and (attempt := self.journal.attempt_at(event.key)):
+            shown["attempt"] = attempt
         if self.asked.is_range:
             # recorded at once, not when the run ends: what is published stays recorded if the process is killed
             yield dg.AssetMaterialization(key, partition=event.key, metadata=shown, tags={"dagster/data_version": event.checksum})

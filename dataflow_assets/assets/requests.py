@@ -13,7 +13,8 @@ from functools import cached_property
 
 import dagster as dg
 
-from dataflow_assets.assets.names import CORRELATION_TAG, FOLLOWS_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, REPLAY_TAG
+from dataflow_assets.assets.manifests import files_of
+from dataflow_assets.assets.names import BATCH_TAG, CORRELATION_TAG, FILES_TAG, FOLLOWS_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, REPLAY_TAG
 from dataflow_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG, windows_of_run
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.events import Event
@@ -157,6 +158,7 @@ def _request(
     run, project = context.run, op.project
     if overrides := run.tags.get(OVERRIDES_TAG):
         project = replace(project, overrides={**json.loads(overrides), **project.overrides})
+    digest = run.tags.get(FILES_TAG)
     return RunRequest(
         project,
         op.pipeline,
@@ -165,10 +167,11 @@ def _request(
         now=utc_now(),
         steps=steps,
         full_refresh=run.tags.get(FULL_REFRESH_TAG) == "true",
-        batch=run.root_run_id or run.run_id,
+        batch=digest or run.tags.get(BATCH_TAG) or run.root_run_id or run.run_id,
         run_id=run.run_id,
         correlation=run.tags.get(CORRELATION_TAG, ""),
         replay=run.tags.get(REPLAY_TAG) == "true",
+        files=files_of(context.instance, digest) if digest else {},
     )
 
 

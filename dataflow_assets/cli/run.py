@@ -116,7 +116,10 @@ class Run:
 
     def _run_one(self, pipeline: PipelinePlan, outcome: PipelineOutcome) -> None:
         if culprit := self._failed_upstream(pipeline):
+            from dataflow_assets.execution.journal import record_skip
+
             outcome.status, outcome.reason = "skipped", f"{culprit} did not succeed"
+            record_skip(self.chosen.project, pipeline.name, reason=outcome.reason)
             return self.report.nothing(outcome)
         due = self.due_of(pipeline)
         outcome.waiting = due.waiting

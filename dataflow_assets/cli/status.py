@@ -19,6 +19,8 @@ from dataflow_assets.cli.terminal import Session, plural, table
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
+from dataflow_assets.plan.windows import LOOKBACK
+from dataflow_assets.secrets import mask
 from dataflow_assets.tables import LedgerEntry, utc_now
 
 _PUBLISHED = {"published", "reopened", "stale"}
@@ -73,10 +75,16 @@ def _counts(pipeline: PipelinePlan, todos: Sequence[WindowTodo]) -> dict[str, An
         "windowed": cadence is not None,
         "due": sum(todo.run for todo in todos),
         "windows": {state: sum(todo.state == state for todo in todos) for state in _STATES},
+        "late": [{"key": todo.key, "reason": todo.reason} for todo in todos if _is_late(todo)],
         "last_published": published[-1].key if published else None,
         "last_published_range": interval(published[-1].window, cadence) if cadence and published and published[-1].window else None,
         "gaps": [item.text(cadence) for item in collapse(todos) if item.first.state not in {*_PUBLISHED, "skipped"}] if cadence else [],
     }
+
+
+def _is_late(todo: WindowTodo) -> bool:
+    """Whether a published window is to run again for what has changed, and not just to be sure."""
+    return todo.state == "reopened" and not todo.reason.startswith(LOOKBACK)
 
 
 def _endpoint(step: str, entries: Sequence[LedgerEntry]) -> dict[str, Any]:
@@ -101,6 +109,8 @@ def _print(session: Session, chosen: Chosen, reports: Sequence[Mapping[str, Any]
             session.say(click.style(f"  {report['name']}: {report['paused']}", fg="yellow"))
         for gap in report.get("gaps", [])[:3]:
             session.say(f"  {report['name']}: not published {gap}")
+        for late in report.get("late", [])[:3]:
+            session.say(mask(f"  {report['name']}: {late['key']} is reopened: {late['reason']}"))
         if lost := report.get("windows", {}).get("gap"):
             session.say(f"  {report['name']}: {plural(lost, 'window')} out of reach, never published: dataflow gaps {report['name']}")
         if left := report.get("windows", {}).get("skipped"):
@@ -110,8 +120,10 @@ def _print(session: Session, chosen: Chosen, reports: Sequence[Mapping[str, Any]
         if report["error"]:
             session.say(click.style(f"\n{report['name']}: cannot tell: ", fg="red") + report["error"]["text"])
     due = sum(count for report in reports if report.get("windowed") for state, count in report["windows"].items() if state in _DUE)
-    session.say(f"\n{plural(len(reports), 'pipeline')}, {plural(due, 'window')} missing or failed.")
-    session.say("Next: dataflow run" if due else f"Next: dataflow show {chosen.pipelines[0].name}")
+    late = sum(len(report.get("late", [])) for report in reports)
+    reopened = f", {late:,} reopened" if late else ""
+    session.say(f"\n{plural(len(reports), 'pipeline')}, {plural(due, 'window')} missing or failed{reopened}.")
+    session.say("Next: dataflow run" if due or late else f"Next: dataflow show {chosen.pipelines[0].name}")
 
 
 def _row(report: Mapping[str, Any]) -> tuple[str, ...]:

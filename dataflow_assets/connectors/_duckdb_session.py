@@ -129,6 +129,11 @@ class Database:
                 f"connection {settings.name!r}: {self.path} cannot be written: {error}", hint=hint, transient=False
             ) from error
 
+    @property
+    def is_written(self) -> bool:
+        """Whether a thread of this process writes at present."""
+        return self._writer.locked()
+
     @contextmanager
     def _only_writer(self, settings: Settings) -> Iterator[None]:
         if not self._writer.acquire(timeout=settings.wait_seconds):

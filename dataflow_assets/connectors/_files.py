@@ -19,6 +19,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from dataflow_assets.batches import cut
+from dataflow_assets.connectors import _file_states
 from dataflow_assets.connectors._object_stores import StorageOptions, is_url, key_of, object_path
 from dataflow_assets.connectors._object_stores import sources as object_sources
 from dataflow_assets.error_kinds import OS_CODES, Codes, kind_of
@@ -32,7 +33,19 @@ from dataflow_assets.storage.ledger import ordered
 from dataflow_assets.storage.objects import ObjectPath, RangeFile
 from dataflow_assets.storage.places import FilePath, Mark, mark_of
 from dataflow_assets.storage.type_names import column_types
-from dataflow_assets.tables import Claim, LedgerEntry, Published, PublishRequest, SchemaVersion, TableName, Target, Unit, WindowFilter
+from dataflow_assets.tables import (
+    Claim,
+    LedgerEntry,
+    Published,
+    PublishRequest,
+    ReadRequest,
+    SchemaVersion,
+    SourceFile,
+    TableName,
+    Target,
+    Unit,
+    WindowFilter,
+)
 
 _OPEN_AT_ONCE = 64
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -180,6 +193,33 @@ class FileConnector:
             hint = f"file_path is relative to {self._folder}; see what lies there"
             raise ReadFailed(f"no file matches {pattern}", hint=hint, kind="configuration")
         return found
+
+    def list_files(self, options: Any, *, marker: str | None = None) -> list[SourceFile]:
+        """The files of a source, with their marks; none is no error."""
+        try:
+            paths = self.sources(options.file_path)
+        except ReadFailed:
+            return []
+        return [replace(state, name=self._said(path)) for path, state in _file_states.states_of(paths, marker=marker)]
+
+    def _said(self, path: FilePath) -> str:
+        """A file as `path` finds it again: an address, or relative to the connection's folder where it lies inside."""
+        if isinstance(path, Path) and isinstance(self._folder, Path) and path.is_relative_to(self._folder):
+            return path.relative_to(self._folder).as_posix()
+        return str(path)
+
+    def content_digest(self, file: SourceFile) -> str:
+        """What changes only with a file's content; empty for a large one."""
+        return _file_states.content_digest(self.path(file.name), file)
+
+    def wanted(self, request: ReadRequest) -> Sequence[FilePath]:
+        """The files that a read is about: all of the source, or just those asked for, unless they were written anew since.
+
+        Raises ReadFailed when one of those asked for is gone.
+        """
+        if request.files is None:
+            return self.sources(request.options.file_path)
+        return _file_states.unchanged(request.files, self.path)
 
 
 def _anchored(options: StorageOptions | None, folder: Path) -> StorageOptions | None:

@@ -68,6 +68,7 @@ _HINTS = {
     1060: "give each column a name of its own with AS",
     1062: "a unique index of the table does not allow such rows: use upsert with its columns as upsert_keys, or drop the index",
     1064: "run the query in the mysql client to see where it breaks off",
+    1227: "the user lacks a right: GRANT PROCESS; or say delay: of the sensor, if no transaction stays open for longer",
     1142: "the user lacks a right: see GRANT",
     1143: "the user lacks a right: see GRANT",
     1021: "make room on the disk of the server",

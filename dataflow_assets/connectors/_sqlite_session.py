@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,19 @@ def reading(settings: Settings) -> Iterator[sqlite3.Connection]:
     with _open(settings, "ro") as connection:
         connection.execute("BEGIN")
         yield connection
+
+
+def is_written(settings: Settings) -> bool:
+    """Whether somebody writes at present: whoever does holds a lock that is asked for here, and given back at once."""
+    with _open(replace(settings, wait_seconds=0.0), "rw") as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in _BUSY:
+                return True
+            raise
+        connection.execute("ROLLBACK")
+        return False
 
 
 @contextmanager

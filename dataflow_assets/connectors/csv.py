@@ -96,7 +96,7 @@ steps:
     @contextmanager
     def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
         options: CsvSource = request.options
-        with snapshot(self.sources(options.file_path)) as files:
+        with snapshot(self.wanted(request)) as files:
             plan = Plan.of(files, options.dialect, column_types(options.column_types))
             columns = request.columns or options.columns or plan.schema.names
             window = request.window

@@ -26,6 +26,7 @@ from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
+    Horizon,
     LedgerEntry,
     Published,
     PublishRequest,
@@ -35,6 +36,7 @@ from dataflow_assets.tables import (
     Target,
     Unit,
     WriteMode,
+    utc_now,
 )
 from dataflow_assets.windows import parse_duration
 
@@ -138,6 +140,11 @@ steps:
     def close(self) -> None:
         """Let go of the file at once."""
         self._database.close()
+
+    def horizon(self) -> Horizon:
+        """Now: while a file can be opened to be read, no other process writes into it."""
+        with self._database.reading(self._settings):
+            return Horizon(utc_now(), held="another thread of this process writes into it" if self._database.is_written else "")
 
     @contextmanager
     def _writing(self, doing: str) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -23,7 +23,7 @@ from dataflow_assets.errors import ConnectionFailed
 from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.base import Model, Names
 from dataflow_assets.spec.models import SourceOptions
-from dataflow_assets.tables import ReadRequest, TableName
+from dataflow_assets.tables import ReadRequest, SourceFile, TableName
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -190,6 +190,15 @@ steps:
         with self._explained():
             found = _google_play_files.listed(self._root, options.documented, options.by, self._apps(options))
         return repr([(str(file.path), file.mark) for file in found])
+
+    def list_files(self, options: GooglePlaySource, *, marker: str | None = None) -> list[SourceFile]:
+        """Every file of the report with its generation."""
+        from dataflow_assets.connectors import _google_play_files
+
+        with self._explained():
+            found = _google_play_files.listed(self._root, options.documented, options.by, self._apps(options))
+        marks = ((file, file.mark or (0, "", 0)) for file in found)
+        return [SourceFile(str(file.path), mark[0], str(mark[1])) for file, mark in marks]
 
     @contextmanager
     def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:

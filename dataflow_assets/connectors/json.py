@@ -77,7 +77,7 @@ steps:
     def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
         options: JsonSource = request.options
         layout = Layout(is_lines(options), tuple(filter(None, options.records_path.removeprefix("$").split("."))), options.encoding)
-        with snapshot(self.sources(options.file_path)) as files:
+        with snapshot(self.wanted(request)) as files:
             plan = Plan.of(files, layout, column_types(options.column_types))
             columns = request.columns or options.columns or plan.schema.names
             window = request.window

@@ -38,6 +38,7 @@ from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
+    Horizon,
     LedgerEntry,
     Published,
     PublishRequest,
@@ -206,6 +207,12 @@ steps:
     def close(self) -> None:
         """Close the idle connections."""
         self._sessions.close()
+
+    def horizon(self) -> Horizon:
+        """The oldest open transaction of the server."""
+        from dataflow_assets.connectors import _mysql_horizon
+
+        return _mysql_horizon.horizon(self._sessions, self._name)
 
     def _table(self, options: Any) -> TableName:
         """None for the connection's own database, said or not: one table has one name in the ledger."""

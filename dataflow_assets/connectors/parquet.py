@@ -81,7 +81,7 @@ steps:
 
     @contextmanager
     def read(self, request: ReadRequest) -> Iterator[pa.RecordBatchReader]:
-        with snapshot(self.sources(request.options.file_path)) as files:
+        with snapshot(self.wanted(request)) as files:
             footers = [self._footer(file) for file in files]
             schema = _schema_of(files, footers)
             columns = request.columns or request.options.columns or schema.names

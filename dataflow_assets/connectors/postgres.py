@@ -36,6 +36,7 @@ from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
+    Horizon,
     LedgerEntry,
     Published,
     PublishRequest,
@@ -184,6 +185,12 @@ steps:
     def close(self) -> None:
         """Close the idle connections."""
         self._sessions.close()
+
+    def horizon(self) -> Horizon:
+        """The oldest open transaction of the database."""
+        from dataflow_assets.connectors import _postgres_horizon
+
+        return _postgres_horizon.horizon(self._sessions, self._name)
 
     @contextmanager
     def _stream(self, source: TableName | Query, doing: str, wanted: Wanted, options: Any) -> Iterator[pa.RecordBatchReader]:

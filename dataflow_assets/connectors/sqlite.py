@@ -26,6 +26,7 @@ from dataflow_assets.storage import ledger, registry
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import (
     Claim,
+    Horizon,
     LedgerEntry,
     Published,
     PublishRequest,
@@ -35,6 +36,7 @@ from dataflow_assets.tables import (
     Target,
     Unit,
     WriteMode,
+    utc_now,
 )
 from dataflow_assets.windows import parse_duration
 
@@ -139,6 +141,15 @@ steps:
         """Close what records are kept through; nothing else stays open."""
         if self._records is not None:
             self._records.close()
+
+    def horizon(self) -> Horizon:
+        """Now, while nobody writes: SQLite has one writer at a time, and does not say since when."""
+        from dataflow_assets.connectors._sqlite_session import is_written, translated
+
+        now = utc_now()
+        with translated(f"connection {self._name!r}: looking for an open transaction", ReadFailed):
+            held = is_written(self._settings)
+        return Horizon(now, held="a transaction writes into it, and nobody knows since when" if held else "")
 
     def _table(self, options: Any) -> TableName:
         return TableName(options.table)

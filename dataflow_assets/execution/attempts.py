@@ -1,7 +1,7 @@
 """Attempts: who works on a window, what an earlier attempt left behind, and what is swept.
 
 Here: the folder of one attempt at one window, adoption of a dead attempt's stages, and their removal. Not here: who lives
-(`execution.liveness`), what a stage is (`storage.stages`), what is run (`execution.run`).
+(`execution.folder_locks`), what a stage is (`storage.stages`), what is run (`execution.run`).
 
 Layout: `<stages>/<pipeline>/<window key>/<attempt>/` with `lock`, `attempt.json` and one folder for each staged step. Two
 attempts never share a folder, so a concurrent duplicate or a process that wakes up late harms nobody.
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dataflow_assets.execution.liveness import hold, is_alive, release
+from dataflow_assets.execution.folder_locks import hold, is_alive, release
 from dataflow_assets.execution.origins import MadeFrom, difference, fingerprint_of
 from dataflow_assets.storage.stages import RECEIPT, Stage, load_stage
 

@@ -54,7 +54,12 @@ def note_upstream(work: Work) -> None:
             ledgers = work.session.shared(READ, lambda: _ledgers_of(work.session))
         except DataflowError:
             return
-        work.upstream = {name: token(entries, work.window) for name, entries in ledgers.items()}
+        work.upstream = {name: token(entries, _time_read(work.pipeline, work.window)) for name, entries in ledgers.items()}
+
+
+def _time_read(pipeline: PipelinePlan, window: Window | None) -> Window | None:
+    """The time of which a window reads what is upstream: its own and, where `windows: reads_back` says so, some before it."""
+    return pipeline.windows.reads(window) if pipeline.windows is not None and window is not None else window
 
 
 def _ledgers_of(session: Session) -> Ledgers:
@@ -107,14 +112,14 @@ def reopened_by_upstream(pipeline: PipelinePlan, own: Sequence[Sequence[LedgerEn
     """Window key -> why it is to run again, for the windows of a pipeline whose upstream was rewritten since they were read."""
     found: dict[str, str] = {}
     for entry in (entry for endpoint in own for entry in endpoint):
-        reasons = [reason for name, entries in ledgers.items() if (reason := _reason(entry, name, entries))]
+        time = _time_read(pipeline, entry.unit.window)
+        reasons = [reason for name, entries in ledgers.items() if (reason := _reason(entry, name, list(_rewritten(entries, time))))]
         if reasons:
             found[entry.unit.key if pipeline.windows else WHOLE] = "; ".join(reasons)
     return found
 
 
-def _reason(entry: LedgerEntry, name: str, upstream: Sequence[LedgerEntry]) -> str:
-    rewritten = list(_rewritten(upstream, entry.unit.window))
+def _reason(entry: LedgerEntry, name: str, rewritten: Sequence[LedgerEntry]) -> str:
     recorded = json.loads(entry.state[READ]).get(name) if READ in entry.state else None
     if recorded is None:
         rewritten = [other for other in rewritten if other.published_at > entry.published_at]

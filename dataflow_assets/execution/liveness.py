@@ -1,111 +1,92 @@
-"""Whether the process behind an attempt's folder lives, also when it runs on another host.
+"""Who is dead: attempts that the drive table shows under way and whose worker has fallen silent.
 
-Here: the lock of a folder, and signs of life beside it. Not here: what is done with a dead attempt (`execution.attempts`), heartbeats of
-whole runs (the drive table).
+Here: the judgement, from rows and what was seen of them before; and marking what is dead. Not here: beating (`execution.heartbeat`),
+what becomes of Dagster's runs (`operations.stale_runs`).
 
-On its own host a lock tells at once: it falls with the process. Whether another host sees it depends on the file system: NFS 4 shows it,
-others keep it to themselves or have none, and a living attempt would seem dead there. So the lock's file also holds the host's name and
-gets a new time every few seconds; another host takes an attempt for dead when that has stopped. Hosts' clocks must agree within a minute.
+Silence is measured by the clock of whoever looks: a worker is dead when its heartbeat has not changed between two looks that lie so far
+apart. Clocks of different hosts are never compared.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import socket
-import threading
-import time
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-LOCK = "lock"
-SIGN_SECONDS = 15.0
-GONE_SECONDS = 120.0
-_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
-_LONGEST_NAME = 256
+from dataflow_assets.execution.drive import FAILED, RUNNING, Drive, DriveRow
+
+ERROR_CLASS = "WorkerDied"
 
 
-class Signs:
-    """Gives the lock files of this process's attempts a new time, in a thread that there is while there are any."""
+@dataclass(frozen=True)
+class Sighting:
+    """The heartbeat of an attempt as it was seen, and when it was first seen so."""
 
-    def __init__(self) -> None:
-        self._files: set[int] = set()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._process = os.getpid()
-
-    def begin(self, file: int) -> None:
-        """Give signs through this open file from now on."""
-        with self._changed:
-            if self._process != os.getpid():  # forked: the parent's files are not ours, and its thread is not here
-                self._files, self._thread, self._process = set(), None, os.getpid()
-            self._files.add(file)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dataflow-signs", daemon=True)
-                self._thread.start()
-
-    def end(self, file: int) -> None:
-        """No more signs through it."""
-        with self._changed:
-            self._files.discard(file)
-            self._changed.notify_all()
-
-    def give(self) -> None:
-        """Give one sign for each attempt."""
-        for file in list(self._files):
-            with suppress(OSError):
-                os.utime(file)
-
-    def _run(self) -> None:
-        with self._changed:
-            while self._files:
-                self._changed.wait(SIGN_SECONDS)
-                self.give()
-            self._thread = None
+    beat: str
+    since: datetime
 
 
-signs = Signs()
+@dataclass(frozen=True)
+class Look:
+    """What one look has found: the dead, those at work, and what the next look must remember."""
+
+    dead: tuple[DriveRow, ...]
+    alive: tuple[DriveRow, ...]
+    sightings: Mapping[str, Sighting]
 
 
-def hold(folder: Path) -> int:
-    """Lock a folder for this process. The open file that holds it; a file system without locks is held by signs alone."""
-    file = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-    os.write(file, socket.gethostname().encode())
-    with suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX)
-    signs.begin(file)
-    return file
+def look(rows: Iterable[DriveRow], before: Mapping[str, Sighting], *, now: datetime, after: float) -> Look:
+    """Judge the attempts under way among `rows`; `after` in seconds. One that is seen for the first time is alive."""
+    dead: list[DriveRow] = []
+    alive: list[DriveRow] = []
+    sightings: dict[str, Sighting] = {}
+    for row in rows:
+        if row.pipeline_status != RUNNING:
+            continue
+        beat = row.heartbeat_at.isoformat() if row.heartbeat_at else ""
+        seen = before.get(row.pipeline_id)
+        if seen is None or seen.beat != beat:
+            seen = Sighting(beat, now)
+        silent = now - seen.since >= timedelta(seconds=after)
+        (dead if silent else alive).append(row)
+        sightings[row.pipeline_id] = seen
+    return Look(tuple(dead), tuple(alive), sightings)
 
 
-def release(file: int) -> None:
-    """Let go, so that every host sees at once that the attempt has ended."""
-    signs.end(file)
-    with suppress(OSError):
-        os.utime(file, (0, 0))
-    os.close(file)
+def bury(drive: Drive, rows: Iterable[DriveRow], *, now: datetime) -> None:
+    """Mark dead attempts as failed, unless they have ended since; a worker that wakes up finds itself fenced off by the next attempt."""
+    for row in rows:
+        drive.update(
+            row.pipeline_id,
+            only_if=RUNNING,
+            pipeline_status=FAILED,
+            pipeline_end_timestamp=now,
+            error_class=ERROR_CLASS,
+            error_message=obituary(row),
+        )
 
 
-def is_alive(folder: Path) -> bool:
-    """Whether the process that holds the folder lives, as far as this host can tell."""
-    try:
-        file = os.open(folder / LOCK, os.O_RDWR)
-    except OSError:
+def obituary(row: DriveRow) -> str:
+    """One sentence for people: which worker, last heard of when."""
+    heard = f", last heard of at {row.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC by its own clock" if row.heartbeat_at else ""
+    return f"the worker {worker_name(row)} died while it loaded {row.pipeline_name} {row.unit_key}{heard}"
+
+
+def worker_name(row: DriveRow) -> str:
+    """`host:process` of whoever works on the attempt."""
+    return f"{row.host or 'unknown host'}:{row.process_id or '?'}"
+
+
+def is_gone(row: DriveRow) -> bool:
+    """Whether the attempt's process is known not to exist: only of this host's processes can that be said."""
+    if row.host != socket.gethostname() or not row.process_id:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in _HELD or _gives_signs(file)
-    else:
-        return _is_of_another_host(file) and _gives_signs(file)
-    finally:
-        os.close(file)
-
-
-def _is_of_another_host(file: int) -> bool:
-    name = os.pread(file, _LONGEST_NAME, 0).decode(errors="replace")
-    return bool(name) and name != socket.gethostname()
-
-
-def _gives_signs(file: int) -> bool:
-    return os.fstat(file).st_mtime > time.time() - GONE_SECONDS
+        os.kill(row.process_id, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

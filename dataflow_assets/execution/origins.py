@@ -50,8 +50,10 @@ def made_from(
     return {name: _digest(value) for name, value in parts.items()}
 
 
-def version_of(session: Session, plugin: Any, rendered: Rendered) -> str:
+def version_of(session: Session, step: StepPlan, plugin: Any, rendered: Rendered) -> str:
     """What a source, or the code of a transform, says of itself; empty where nothing can."""
+    if files := session.request.files.get(step.id):
+        return repr(files)
     if isinstance(plugin, TellsSourceVersion):
         return plugin.source_version(rendered.options)
     return plugin.code_version(session.project.root) if isinstance(plugin, TellsCodeVersion) else ""

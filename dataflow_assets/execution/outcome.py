@@ -36,6 +36,7 @@ def _count(work: Work) -> None:
         extracted, staged = sum(_extracted(work, step) for step in sources), sum(_staged(work, step) for step in sources)
         counts = work.phases[STAGE].counts
         counts |= {"source_count": extracted, "stage_count": staged, "records_failed": aside}
+        counts["stage_bytes"] = sum(stage.receipt.bytes for name, stage in work.stages.items() if name not in work.resumed)
         if resumed := [step.id for step in work.steps if step.id in work.resumed]:
             counts["resumed"] = resumed
     if CHECK in work.phases.found:

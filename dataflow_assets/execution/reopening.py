@@ -9,32 +9,46 @@ after the rows of it were read. A publish with newer rows ends it, a failed one 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
+from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.fingerprints import Fingerprint, fingerprints_of
 from dataflow_assets.execution.following import reopened_by_upstream, upstream_ledgers
 from dataflow_assets.execution.sightings import Sighting, Sightings, known_sightings
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.plan.windows import WHOLE
+from dataflow_assets.secrets import mask
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import LedgerEntry, WriteMode
 
+_log = logging.getLogger(__name__)
 Ledger = Mapping[str, Sequence[LedgerEntry]]
 """Endpoint step -> what its ledger holds."""
 
 
 def reopened_windows(project: Project, pipeline: PipelinePlan, ledger: Ledger, *, now: datetime) -> dict[str, str]:
-    """Window key -> why it is to be published again. Asks no source. Raises ConnectionFailed for an upstream that cannot be reached."""
+    """Window key -> why it is to be published again. Asks no source."""
     options = pipeline.late_data
     found: dict[str, str] = {}
     if options is not None and options.reopen:
         found |= reopened_by_source(pipeline, ledger, known_sightings(project, pipeline.name))
-    if pipeline.follows:
-        upstream = upstream_ledgers(project, pipeline, now=now)
-        for key, reason in reopened_by_upstream(pipeline, list(rewritable(pipeline, ledger).values()), upstream).items():
-            found[key] = f"{found[key]}; {reason}" if key in found else reason
+    for key, reason in _by_upstream(project, pipeline, ledger, now).items():
+        found[key] = f"{found[key]}; {reason}" if key in found else reason
     return found
+
+
+def _by_upstream(project: Project, pipeline: PipelinePlan, ledger: Ledger, now: datetime) -> dict[str, str]:
+    """An upstream that cannot be asked stops nobody: what it has rewritten is seen once it answers."""
+    if not pipeline.follows:
+        return {}
+    try:
+        upstream = upstream_ledgers(project, pipeline, now=now)
+    except DataflowError as error:
+        _log.warning("what %s follows cannot be asked, so nothing of it counts as reopened for that: %s", pipeline.name, mask(str(error)))
+        return {}
+    return reopened_by_upstream(pipeline, list(rewritable(pipeline, ledger).values()), upstream)
 
 
 def reopened_by_source(pipeline: PipelinePlan, ledger: Ledger, sightings: Sightings) -> dict[str, str]:

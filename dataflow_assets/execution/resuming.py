@@ -106,7 +106,7 @@ def _stage(
     done: dict[str, Any] = {name: {"row_count": receipt.rows} for name, receipt in inputs.items()}
     try:
         plugin, rendered = plugin_of(session, step, session.context(window, steps=done))
-        made = made_from(session, step, window, rendered=rendered, version=version_of(session, plugin, rendered), inputs=inputs)
+        made = made_from(session, step, window, rendered=rendered, version=version_of(session, step, plugin, rendered), inputs=inputs)
     except DataflowError as error:
         return StepForecast(step.id, "anew", f"it cannot be told: {error.message}"), None
     unit = unit_folder(session.project.stages_dir, session.pipeline.name, key)

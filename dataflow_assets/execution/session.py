@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from dataflow_assets.spec.base import sql_fields
 from dataflow_assets.spec.project import Project
 from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.spec.templates import RenderedConfig, TemplateContext, rendered_config
-from dataflow_assets.tables import LedgerEntry, Query, Target, WriteMode
+from dataflow_assets.tables import LedgerEntry, Query, SourceFile, Target, WriteMode
 from dataflow_assets.windows import Window
 
 T = TypeVar("T")
@@ -50,6 +50,8 @@ class RunRequest:
     """Whether it is for the sake of quarantined rows: then a source that holds fewer rows than it did is refused."""
     retries: RetryOptions | None = None
     """How windows are tried again; default: as the pipeline says."""
+    files: Mapping[str, tuple[SourceFile, ...]] = field(default_factory=dict)
+    """Source step -> the files that it takes in place of all that it has."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def stage_step(work: Work, step: StepPlan) -> Iterator[Event]:
     context = work.session.context(work.window, steps=work.step_results())
     plugin, rendered = plugin_of(work.session, step, context)
     inputs = {name: work.stage_of(work.pipeline.by_id[name]).receipt for name in step.inputs}
-    version = version_of(work.session, plugin, rendered)
+    version = version_of(work.session, step, plugin, rendered)
     made = made_from(work.session, step, work.window, rendered=rendered, version=version, inputs=inputs)
     stage, reason = _resume(work, step, made)
     if stage is not None:
@@ -90,7 +90,8 @@ def read_request(session: Session, step: StepPlan, window: Window | None, render
     if window is not None and step.window_column and plan.windows is not None:
         filtered = WindowFilter(step.window_column, window, plan.windows.cadence.timezone)
     columns = tuple(options.columns) if getattr(options, "columns", None) else None
-    return ReadRequest(options, query=rendered.queries.get("query"), columns=columns, window=filtered)
+    files = session.request.files.get(step.id)
+    return ReadRequest(options, query=rendered.queries.get("query"), columns=columns, window=filtered, files=files)
 
 
 def _resume(work: Work, step: StepPlan, made: MadeFrom) -> tuple[Stage | None, str]:

@@ -5,8 +5,9 @@ Here: reading ledgers and dead attempts for `plan.windows`, which decides. Not h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from dataflow_assets.execution.attempts import unfinished
 from dataflow_assets.execution.ledgers import ledger_entries
@@ -32,18 +33,29 @@ def window_status(
 
     Raises ConnectionFailed when a target cannot be reached.
     """
+    return _judged(project, pipeline, now, full_refresh=full_refresh, start=start, end=end, keys=keys)[0]
+
+
+def reopened_todos(project: Project, pipeline: PipelinePlan, *, now: datetime) -> list[WindowTodo]:
+    """The windows that are due because late data has reopened them, and no others. Raises ConnectionFailed."""
+    if not may_be_reopened(pipeline):
+        return []
+    todos, reopened = _judged(project, pipeline, now)
+    return [todo for todo in todos if todo.run and todo.key in reopened]
+
+
+def _judged(project: Project, pipeline: PipelinePlan, now: datetime, **asked: Any) -> tuple[list[WindowTodo], Mapping[str, str]]:
+    """The windows, and why some of them are reopened, by key."""
     ledgers = ledger_entries(project, pipeline, now=now)
-    failed = set(unfinished(project.stages_dir, pipeline.name))
-    return windows_to_run(
+    reopened = reopened_windows(project, pipeline, ledgers, now=now) if may_be_reopened(pipeline) else {}
+    todos = windows_to_run(
         pipeline.windows,
         ledger=list(ledgers.values()),
-        failed=failed,
+        failed=set(unfinished(project.stages_dir, pipeline.name)),
         now=now,
-        start=start,
-        end=end,
-        full_refresh=full_refresh,
-        keys=keys,
         fingerprints={step.id: step.fingerprint for step in pipeline.endpoints},
-        reopened=reopened_windows(project, pipeline, ledgers, now=now) if may_be_reopened(pipeline) else {},
+        reopened=reopened,
         horizon=horizon(pipeline.retention, now=now),
+        **asked,
     )
+    return todos, reopened

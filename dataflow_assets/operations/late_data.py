@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.errors import SelectionError
 from dataflow_assets.execution.late_data import LateWindow, look_for_late_data
-from dataflow_assets.execution.ledgers import ledger_entries
-from dataflow_assets.execution.reopening import reopened_windows
+from dataflow_assets.execution.status import reopened_todos
 from dataflow_assets.plan.build import build_plan_tolerant
-from dataflow_assets.plan.late_data import may_be_reopened
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
 from dataflow_assets.plan.names import suggest
-from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.secrets import mask
 from dataflow_assets.spec.load import load
 from dataflow_assets.spec.project import Project
@@ -85,13 +82,8 @@ class Reopened:
 
 def find_reopened(project: Project, pipeline: PipelinePlan, *, now: datetime) -> Reopened:
     """The windows of a pipeline that late data has reopened, and nothing else that is due. Raises ConnectionFailed."""
-    if not may_be_reopened(pipeline):
-        return Reopened(pipeline, {}, {})
-    ledgers = ledger_entries(project, pipeline, now=now)
-    reasons = reopened_windows(project, pipeline, ledgers, now=now)
-    held = {entry.unit.key: entry.unit.window for entries in ledgers.values() for entry in entries}
-    windows = {key: held.get(key) for key in sorted(reasons) if key == WHOLE or held.get(key) is not None}
-    return Reopened(pipeline, windows, reasons)
+    todos = reopened_todos(project, pipeline, now=now)
+    return Reopened(pipeline, {todo.key: todo.window for todo in todos}, {todo.key: todo.reason for todo in todos})
 
 
 def with_followers(plan: ProjectPlan, names: Collection[str]) -> list[PipelinePlan]:

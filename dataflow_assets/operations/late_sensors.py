@@ -159,7 +159,8 @@ class Tick:
         ready: dict[str, Window | None] = {}
         waiting: dict[str, None] = {}
         for key, window in reopened.windows.items():
-            above = [name for name, found in open_above.items() if _meets(window, found.windows.values())]
+            time = plan.reads(window) if (plan := self.pipeline.windows) is not None and window is not None else window
+            above = [name for name, found in open_above.items() if _meets(time, found.windows.values())]
             if above:
                 waiting |= dict.fromkeys(above)
             else:

@@ -23,6 +23,8 @@ from dataflow_assets.operations.automation import build_automation_sensors
 from dataflow_assets.operations.late_sensors import build_late_sensors
 from dataflow_assets.operations.retention_job import build_retention
 from dataflow_assets.operations.schedules import build_schedules
+from dataflow_assets.operations.sensors import build_sensors
+from dataflow_assets.operations.stale_runs import build_stale_run_sensors
 from dataflow_assets.plan.build import build_plan_tolerant
 from dataflow_assets.plan.model import ProjectPlan
 from dataflow_assets.spec.load import load
@@ -30,6 +32,7 @@ from dataflow_assets.spec.project import Project
 
 SENSORS: tuple[Callable[[ProjectPlan, Project], Iterable[dg.SensorDefinition]], ...] = (
     build_automation_sensors,
+    build_sensors,
     build_alert_sensors,
     build_late_sensors,
 )
@@ -52,7 +55,7 @@ def load_project(path: str | Path | Project, *, overrides: Mapping[str, Any] | N
         set_up_process_logs(project.model.logging)
         plan, problems = build_plan_tolerant(project)
         definitions = build_definitions(plan, project, failures=_broken(project, problems))
-        return dg.Definitions.merge(definitions, _automation(plan, project), build_retention(plan, project))
+        return dg.Definitions.merge(definitions, _automation(plan, project, definitions.jobs or ()), build_retention(plan, project))
 
 
 @contextmanager
@@ -67,9 +70,10 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _automation(plan: ProjectPlan, project: Project) -> dg.Definitions:
-    """The schedules and the sensors of each family."""
+def _automation(plan: ProjectPlan, project: Project, jobs: Iterable[Any]) -> dg.Definitions:
+    """The schedules and the sensors of each family; one that asks for several `jobs` must have these very objects."""
     sensors = [sensor for build in SENSORS for sensor in build(plan, project)]
+    sensors += build_stale_run_sensors(plan, project, jobs=jobs)
     return dg.Definitions(schedules=build_schedules(plan, project), sensors=sensors)
 
 

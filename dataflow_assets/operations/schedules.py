@@ -7,7 +7,7 @@ Here: `schedule:` of a pipeline as a Dagster schedule, and what one tick decides
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -18,18 +18,11 @@ from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.alerts.due import due_is_told
 from dataflow_assets.operations.gaps import note_gaps
 from dataflow_assets.operations.run_requests import run_requests
+from dataflow_assets.operations.waiting import UNFINISHED
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan
 from dataflow_assets.plan.periods import Period
 from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import Window
-
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 Asked = list[dg.RunRequest] | dg.SkipReason
 Tick = Callable[[dg.ScheduleEvaluationContext], Iterator[dg.RunRequest | dg.SkipReason]]
@@ -73,8 +66,10 @@ def _shown(moment: datetime, schedule: SchedulePlan) -> str:
 
 def _evaluation(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project) -> Tick:
     def evaluate(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        # in UTC from here on: what is added to a moment on a wall clock falls into the first of two equal hours
+        now = context.scheduled_execution_time.astimezone(UTC)
         with due_is_told(context.instance, project, pipeline):
-            asked = tick(pipeline, schedule, project, context.instance, now=context.scheduled_execution_time)
+            asked = tick(pipeline, schedule, project, context.instance, now=now)
         if isinstance(asked, dg.SkipReason):
             yield asked
         else:
@@ -91,7 +86,7 @@ def tick(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project, insta
     slot = _slot(schedule, now)
     if slot and _runs(instance, pipeline, {SLOT_TAG: slot}):
         return dg.SkipReason(f"{schedule.text}: this turn has been taken; nothing to do until the next one")
-    if running := _runs(instance, pipeline, statuses=_UNFINISHED):
+    if running := _runs(instance, pipeline, statuses=UNFINISHED):
         return dg.SkipReason(f"run {running} of {pipeline.name} has not ended; what it leaves is asked for at the next tick")
     return asked_for(pipeline, schedule, project, now=now, instance=instance)
 

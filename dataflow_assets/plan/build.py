@@ -23,6 +23,7 @@ from dataflow_assets.plan.names import legal, suggest
 from dataflow_assets.plan.pipelines import PipelineDraft, asset_key, draft_pipeline
 from dataflow_assets.plan.references import published_by, references_of
 from dataflow_assets.plan.rendering import is_enabled
+from dataflow_assets.plan.sensors import refuse_bad_upstreams, refuse_same_sensors, with_upstream
 from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.writes import clashes
 from dataflow_assets.spec.project import Project
@@ -143,6 +144,7 @@ def _resolve_together(project: Project, drafts: Sequence[PipelineDraft], *, exte
     _refuse_cycles(drafts, edges)
     for draft in drafts:
         refuse_bad_automation(draft.model, draft.findings, upstream=tuple(edges.upstream[draft.name]))
+    _refuse_bad_sensors(drafts, edges)
     return edges
 
 
@@ -260,6 +262,15 @@ def _refuse_cycles(drafts: Sequence[PipelineDraft], edges: _Edges) -> None:
             )
 
 
+def _refuse_bad_sensors(drafts: Sequence[PipelineDraft], edges: _Edges) -> None:
+    names = [draft.name for draft in drafts]
+    refuse_same_sensors([(draft.sensors, draft.findings) for draft in drafts])
+    for draft in drafts:
+        if draft.model.sensors:
+            before = list(edges.upstream[draft.name])
+            refuse_bad_upstreams(draft.model.sensors, pipeline=draft.name, names=names, before=before, findings=draft.findings)
+
+
 def _spread(drafts: Sequence[PipelineDraft], edges: _Edges, broken: dict[str, list[Problem]]) -> None:
     """Leave out what depends on a pipeline that is left out."""
     by_name = {draft.name: draft for draft in drafts}
@@ -274,6 +285,10 @@ def _spread(drafts: Sequence[PipelineDraft], edges: _Edges, broken: dict[str, li
 
 def _assemble(project: Project, drafts: Iterable[PipelineDraft], edges: _Edges, bound: Sequence[Bound]) -> ProjectPlan:
     plans = {draft.name: _pipeline_plan(draft, edges, bound) for draft in drafts}
+    keys = {step.asset_key: plan.name for plan in plans.values() for step in plan.steps}
+    for name, plan in plans.items():
+        if plan.sensors:
+            plans[name] = replace(plan, sensors=with_upstream(plan.sensors, pipeline=name, before=plan.upstream, keys=keys))
     for name, others in edges.looks_at.items():
         if name in plans:
             plans[name] = replace(plans[name], looks_at={other: plans[other] for other in others if other in plans})
@@ -311,6 +326,7 @@ def _plain_plan(draft: PipelineDraft, edges: _Edges) -> PipelinePlan:
         description=model.description,
         schedule=draft.schedule,
         automation=automation_plan(model),
+        sensors=draft.sensors,
         freshness=model.freshness,
         retries=joined(model.retries, draft.default_retries),
         expected_seconds={name: parse_duration(phase.expected_run_duration).total_seconds() for name, phase in model.phases.items()},

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from dataflow_assets.plan.model import WindowPlan, WindowTodo
 
@@ -22,7 +22,7 @@ def reach_edge(plan: WindowPlan, now: datetime) -> datetime | None:
     """The start of the oldest window in reach; None where all are."""
     edges = [plan.reach_start] if plan.reach_start is not None else []
     if plan.reach_seconds:
-        edges.append(plan.cadence.floor(now - timedelta(seconds=plan.reach_seconds)))
+        edges.append(plan.cadence.floor(now.astimezone(UTC) - timedelta(seconds=plan.reach_seconds)))
     return max(edges, default=None)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from dataflow_assets.protocols import CheckPromise, Reference
 from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions
 from dataflow_assets.spec.retries import RetryOptions
+from dataflow_assets.spec.sensors import SensorOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import Cadence, Window
 
@@ -130,6 +131,12 @@ class WindowPlan:
     """Only the newest window is asked for (`catch_up: latest`)."""
     newest_first: bool = False
     """A backlog is drained from its newest window."""
+    reads_back_seconds: float = 0.0
+    """So long before its start a window reads what pipelines before this one publish."""
+
+    def reads(self, window: Window) -> Window:
+        """The time of which a window reads what is published upstream."""
+        return Window(window.start - timedelta(seconds=self.reads_back_seconds), window.end) if self.reads_back_seconds else window
 
 
 @dataclass(frozen=True)
@@ -216,6 +223,25 @@ class AutomationPlan:
 
 
 @dataclass(frozen=True)
+class SensorPlan:
+    """One sensor of a pipeline, resolved. `name` is unique in the project."""
+
+    name: str
+    options: SensorOptions
+    place: Place
+    step: str | None = None
+    """The source step that it is about."""
+    cursor: str | None = None
+    """The column that tells new rows."""
+    upstream: tuple[str, ...] = ()
+    """The pipelines that it waits for."""
+    assets: tuple[AssetPath, ...] = ()
+    """The assets outside the project that it waits for."""
+    exact: bool = False
+    """Whether a run takes exactly the files that were found, and not all that its source has."""
+
+
+@dataclass(frozen=True)
 class PipelinePlan:
     """One pipeline, resolved; `steps` are in the order they run, endpoints as late as their dependents allow."""
 
@@ -233,6 +259,7 @@ class PipelinePlan:
     description: str = ""
     schedule: SchedulePlan | None = None
     automation: AutomationPlan | None = None
+    sensors: tuple[SensorPlan, ...] = ()
     freshness: FreshnessOptions | None = None
     retries: RetryOptions = field(default_factory=RetryOptions)
     expected_seconds: Mapping[str, float] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from dataflow_assets.plan.findings import Findings, merged_connections
 from dataflow_assets.plan.fingerprints import fingerprints
 from dataflow_assets.plan.late_data import planned_late_data
 from dataflow_assets.plan.lineage import Reads, TableRef, read_by, written_by
-from dataflow_assets.plan.model import AlertPlan, AssetPath, PoolPlan, RetentionPlan, SchedulePlan, StepPlan, WindowPlan
+from dataflow_assets.plan.model import AlertPlan, AssetPath, PoolPlan, RetentionPlan, SchedulePlan, SensorPlan, StepPlan, WindowPlan
 from dataflow_assets.plan.names import is_owner, is_pipeline_name, is_tag, legal
 from dataflow_assets.plan.pools import pools_of
 from dataflow_assets.plan.quarantine import asides, refuse_bad_quarantines
@@ -22,6 +22,7 @@ from dataflow_assets.plan.references import looked_up_tables, refuse_bad_referen
 from dataflow_assets.plan.rendering import Renderer
 from dataflow_assets.plan.retention import retention_plan
 from dataflow_assets.plan.schedules import schedule_plan
+from dataflow_assets.plan.sensors import sensor_plans
 from dataflow_assets.plan.steps import Draft, draft_steps, looked_at, refuse_lost_inputs, refuse_metrics_without_home
 from dataflow_assets.plan.window_bounds import window_plan
 from dataflow_assets.plan.writes import Writer, Writing, endpoint_writing, source_column
@@ -56,6 +57,8 @@ class PipelineDraft:
     """The project's."""
     alerts: AlertPlan = field(default_factory=AlertPlan)
     retention: RetentionPlan = field(default_factory=RetentionPlan)
+    sensors: tuple[SensorPlan, ...] = ()
+    """Without the pipelines that they wait for."""
 
     @property
     def name(self) -> str:
@@ -160,6 +163,7 @@ def draft_pipeline(project: Project, loaded: LoadedPipeline) -> PipelineDraft:
         pools=pools_of(steps, connections, findings),
         late_data=planned_late_data(model, steps, writings, findings),
         retention=retention_plan(project, model, windows, steps, writings, connections, findings),
+        sensors=sensor_plans(model, steps, writings, findings),
     )
 
 

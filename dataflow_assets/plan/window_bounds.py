@@ -52,6 +52,7 @@ def window_plan(model: PipelineModel, findings: Findings) -> WindowPlan | None:
         reach_seconds=reach or None,
         reach_start=_first_from(cadence, as_utc(options.acceptable_start, options.timezone)) if options.acceptable_start else None,
         latest_only=schedule is not None and schedule.catch_up == "latest",
+        reads_back_seconds=parse_duration(options.reads_back).total_seconds(),
         newest_first=schedule is not None and schedule.order == "newest",
     )
 

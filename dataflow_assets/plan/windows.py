@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from dataflow_assets.errors import SelectionError
 from dataflow_assets.plan.gaps import NOT_YET, reach_edge, with_gaps
@@ -18,6 +18,8 @@ from dataflow_assets.tables import LedgerEntry
 from dataflow_assets.windows import Window
 
 WHOLE = "all"
+LOOKBACK = "lookback"
+"""How the reason of a window begins that is run again whether or not anything has changed."""
 FINGERPRINT = "step_fingerprint"
 """Where a ledger entry's `state` may keep the fingerprint of the endpoint step that published it."""
 
@@ -49,7 +51,7 @@ class _Asked:
 
 def expected_windows(plan: WindowPlan, now: datetime) -> list[Window]:
     """The complete windows from `begin` on that end at or before now minus the lag, and start before `end`; oldest first."""
-    horizon = now - timedelta(seconds=plan.lag_seconds)
+    horizon = now.astimezone(UTC) - timedelta(seconds=plan.lag_seconds)  # on a wall clock, 2:30 less an hour knows no clock change
     limit = min(plan.end, horizon) if plan.end is not None else horizon
     return [window for window in plan.cadence.between(plan.begin, limit) if window.end <= horizon]
 
@@ -150,7 +152,7 @@ def _reopened(todos: list[WindowTodo], lookback: int) -> list[WindowTodo]:
         if todo.state == "reopened":
             left -= 1
         elif todo.state in {"published", "stale"}:
-            todos[position] = WindowTodo(todo.window, todo.key, "reopened", True, f"lookback {lookback}: rows may have arrived late")
+            todos[position] = WindowTodo(todo.window, todo.key, "reopened", True, f"{LOOKBACK} {lookback}: rows may have arrived late")
             left -= 1
     return todos
 

@@ -15,11 +15,13 @@ from pydantic import BaseModel
 
 from dataflow_assets.tables import (
     Claim,
+    Horizon,
     LedgerEntry,
     Published,
     PublishRequest,
     ReadRequest,
     SchemaVersion,
+    SourceFile,
     TableName,
     Target,
     Unit,
@@ -159,6 +161,33 @@ class Retires(Protocol):
         """What `publish` does with a stage without rows in mode replace_window: the window's rows and its ledger row in one atomic action,
         fenced by the claim. With any number of rows there but `rows` nothing is changed, and AuditFailed is raised.
         """
+        ...
+
+
+@runtime_checkable
+class ListsFiles(Protocol):
+    """A connector whose sources are files, which a sensor can look at one by one."""
+
+    def list_files(self, options: Any, *, marker: str | None = None) -> list[SourceFile]:
+        """The files of a source as they are now, by name; none is no error. `marker`: what must be there for a file to be ready."""
+        ...
+
+
+@runtime_checkable
+class TakesFiles(ListsFiles, Protocol):
+    """A connector of files that reads just those of `ReadRequest.files`."""
+
+    def content_digest(self, file: SourceFile) -> str:
+        """What changes only with the content of a file; empty where that is not cheap to tell."""
+        ...
+
+
+@runtime_checkable
+class TellsHorizon(Protocol):
+    """A connector whose system knows which transactions are open, so that no row that commits late is passed over."""
+
+    def horizon(self) -> Horizon:
+        """Up to when everything written can be seen. Raises ConnectionFailed, or ReadFailed for whoever may not see others' sessions."""
         ...
 
 

@@ -21,6 +21,8 @@ from dataflow_assets.spec.query_windows import WindowOptions
 from dataflow_assets.spec.retention import ProjectRetention, Retention, RetentionOfProject
 from dataflow_assets.spec.retries import RetryChoice
 from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
+from dataflow_assets.spec.sensors import SensorOptions
+from dataflow_assets.spec.stale_runs import StaleRunOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
 from dataflow_assets.windows import parse_duration
 
@@ -116,6 +118,9 @@ class PipelineModel(Model):
         None, description="when it runs by itself: cron, a list of cron, @daily, every 10 min, windows, or a mapping"
     )
     automation: Automation = Field(None, description="runs it because of its inputs: on_new_inputs, on_missing, or a mapping")
+    sensors: list[SensorOptions] = Field(
+        default_factory=list, description="what else asks for runs: new files, new rows, upstream pipelines, a dataset that is too old"
+    )
     owners: Names = Field(default_factory=list, description="e-mail addresses or team:name")
     group: str | None = Field(None, description="the asset group in the UI; default: the pipeline's name")
     freshness: FreshnessOptions | None = Field(None, description="when its endpoints count as stale")
@@ -222,6 +227,7 @@ class ProjectModel(Model):
     retries: RetryChoice | None = Field(
         None, description="how windows are tried again after a transient failure, where a pipeline does not say otherwise"
     )
+    stale_runs: StaleRunOptions = Field(default_factory=StaleRunOptions, description="when a worker counts as dead, and what follows")
     retention: RetentionOfProject = Field(
         default_factory=ProjectRetention,
         description="how long things are kept, where a pipeline does not say otherwise",

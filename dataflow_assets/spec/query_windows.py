@@ -90,6 +90,9 @@ class WindowOptions(Model):
     end: datetime | date | None = Field(None, description="no window starts at or after this moment; default: now")
     lookback: int = Field(0, ge=0, description="how many already published windows to run again, for rows that arrive late")
     lag: str = Field("0s", description="wait this long after a window's end before it runs, e.g. 2h")
+    reads_back: str = Field(
+        "0s", description="how long before its start a window reads what other pipelines publish, e.g. 6d for sums over a week"
+    )
     x_days_back: DaysBack = Field(None, description="windows older than now less this much are out of reach; 7d, 36h, or a number of days")
     acceptable_start: Moment = Field(
         None,
@@ -102,7 +105,7 @@ class WindowOptions(Model):
         description="no window that ends after this moment is asked for",
     )
 
-    @field_validator("lag", "x_days_back")
+    @field_validator("lag", "reads_back", "x_days_back")
     @classmethod
     def _is_a_duration(cls, value: str | None) -> str | None:
         if value is not None:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dataflow_assets.cli.app import app
+from dataflow_assets.cli.terminal import Session
+from dataflow_assets.execution.drive import DriveRow
+from dataflow_assets.operations.alerts import Incident, drive_watch
+from dataflow_assets.operations.alerts.deciding import Telling
+from dataflow_assets.operations.alerts.due import not_told
+from dataflow_assets.operations.alerts.memory import Known
+from dataflow_assets.operations.alerts.messages import digest
+from dataflow_assets.operations.alerts.wording import message_of
+from dataflow_assets.plan.build import build_plan
+from dataflow_assets.spec.load import load
 from dataflow_assets_tests.cli.conftest import LINES, Answer, ProjectFolder
 from dataflow_assets_tests.services import http_server
 from dataflow_assets_tests.services.http_server import Server, served
 
 Call = Callable[..., Answer]
+START = datetime(2024, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -93,3 +108,35 @@ def test_what_is_open_is_closed_by_hand(call: Call, project: ProjectFolder, chat
     answer = call("alerts", "close", "first", "--project", project.root)
     assert (answer.code, answer.out.splitlines()[-2:]) == (0, ["Closed 1.", "Next: dataflow alerts list"])
     assert "Nothing is open." in call("alerts", "list", "--project", project.root).out
+
+
+def test_every_command_that_a_message_names_is_one(call: Call, project: ProjectFolder, chat: Server):
+    project.rows(lines=[*LINES[:3], LINES[3].replace("Z,30", "Z,-30"), *LINES[4:]])
+    call("run", "--select", "first", "--alerts", "--project", project.root)
+    (project.root / "data" / "rows.csv").unlink()
+    call("run", "--select", "first", "--full-refresh", "--alerts", "--project", project.root)
+    call("alerts", "test", "--project", project.root)
+    plan = build_plan(load(project.root))
+    first = plan.by_name["first"]
+    rows = [DriveRow("r", "first", "SUCCESS", pipeline_start_timestamp=START, pipeline_end_timestamp=START + timedelta(hours=1))]
+    overdue = replace(first, alerts=replace(first.alerts, overdue_after=60.0), windows=replace(first.windows, end=None))
+    found = [
+        *drive_watch._too_slow(first, rows, 1.0, now=START),
+        *drive_watch._overdue(overdue, [replace(rows[0], query_window_end=START)], now=START + timedelta(days=9)),
+        not_told("first", OSError("away")),
+        Incident("stale_run", "first", "gone"),
+        Incident("late_window", "first", "late", windows=("2024-01-01",)),
+    ]
+    messages = [message_of(Telling("new", item, Known(item.event, "", 0, "")), first, load(project.root), now=START) for item in found]
+    commands = {command for message in [*messages, digest(messages)] for command in message.commands}
+    for asked in chat.log:
+        if asked.path.startswith("/T0"):
+            blocks = [block["text"]["text"] for block in asked.json["blocks"]]
+            commands |= {line for text in blocks if text.startswith("```\ndataflow") for line in text.splitlines() if line != "```"}
+    assert {"dataflow retry first", "dataflow doctor", "dataflow alerts list", "dataflow history first"} <= commands
+    for line in commands:
+        group = app.make_context("dataflow", shlex.split(line)[1:], obj=Session())
+        name, *rest = [*group._protected_args, *group.args]
+        command = app.get_command(group, name)
+        assert command is not None, line
+        command.make_context(name, rest, parent=group)

@@ -19,7 +19,7 @@ from dataflow_assets.execution.fingerprints import SOURCES, fingerprints_of
 from dataflow_assets.execution.late_data import LateWindow, look_for_late_data
 from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.execution.run import RunRequest, run
-from dataflow_assets.execution.status import window_status
+from dataflow_assets.execution.status import reopened_todos, window_status
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets.plan.model import WindowTodo
 from dataflow_assets.spec.load import load
@@ -354,6 +354,29 @@ def test_what_is_downstream_follows_in_order_and_only_where_it_was_read(bare: Sh
     bare.run("later")
     assert bare.due("later") == {}
     assert bare.lake("SELECT value FROM total")[0][0] == 2 * (sum(range(0, 80, 10)) - 10 + 1)
+
+
+def test_windows_that_read_back_follow_what_lies_before_them(shop: Shop):
+    """Sums over two days: the day of a late row, and the one after it."""
+    text = MADE.format(name="rolling", every="day", more="depends_on: [orders]", table="orders")
+    shop.pipeline("rolling", text.replace("end: 2024-01-04", "end: 2024-01-04, reads_back: 1d"))
+    shop.run("rolling")
+    shop.source("UPDATE orders SET value = 1 WHERE id = 5")
+    shop.look()
+    shop.run()
+    assert list(shop.due("rolling")) == ["2024-01-02", "2024-01-03"]
+    shop.run("rolling")
+    assert shop.due("rolling") == {}
+
+
+def test_windows_out_of_reach_are_told_of_and_not_run(shop: Shop):
+    shop.source("UPDATE orders SET value = 1 WHERE id IN (0, 11)")
+    shop.pipeline("orders", COPY.format(late="{keys: id}", more="").replace("end: 2024-01-04", "end: 2024-01-04, x_days_back: 2d"))
+    assert found(shop.look()).keys() == {"2024-01-01", "2024-01-03"}
+    assert list(shop.due()) == ["2024-01-03"]
+    project = load(shop.folder)
+    plan = build_plan(project).by_name["orders"]
+    assert [todo.key for todo in reopened_todos(project, plan, now=NOW)] == ["2024-01-03"]
 
 
 def test_what_is_rewritten_with_the_same_rows_reopens_nothing(shop: Shop):

@@ -7,8 +7,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ import yaml
 
 from dataflow_assets.connectors import _files
 from dataflow_assets.execution.late_data import LateWindow, look_for_late_data
+from dataflow_assets.execution.sightings import read_sightings
 from dataflow_assets.storage import digests, local_digests
 from dataflow_assets_tests.connectors.on_objects import at, put
 from dataflow_assets_tests.execution.workshop import Workshop, failures
 from dataflow_assets_tests.services import mysql
 from dataflow_assets_tests.services.clickhouse import ClickHouseServer
+from dataflow_assets_tests.services.http_server import Answer, served
 from dataflow_assets_tests.services.object_stores import StoreRoot
 
 PIPELINE = """
@@ -229,6 +232,48 @@ def test_objects_are_read_again_only_when_their_tag_differs(tmp_path: Path, s3_r
     assert failures(shop.run()) == []
     assert {window.finding for window in look(shop)} == {"same"}
     assert [row["value"] for row in shop.rows("lake")] == [9.5, None]
+
+
+def test_an_api_is_only_counted(tmp_path: Path):
+    rows = [{"id": number, "ts": f"2024-01-0{1 + number % 2} 10:00:00"} for number in range(5)]
+    with served(lambda _: Answer(rows)) as server:
+        shop = Workshop(tmp_path)
+        shop.write(
+            "dataflow_project.yml", f"project_name: t\nconnections: {{api: {{type: http, base_url: '{server.url}', verify: false}}}}\n"
+        )
+        asked = "connection: api, config: {path: orders, column_types: {id: int64, ts: timestamp}}"
+        text = FILES.format(connection="", path="x").replace("source_type: csv, config: {file_path: x}", asked)
+        shop.pipeline(text.replace("{keys: id}", "{compare: count}"))
+        assert failures(shop.run()) == []
+        before = len(server.log)
+        assert {window.finding for window in look(shop)} == {"same"}
+        assert len(server.log) == before + 1, "one pass over its pages for all windows"
+        rows.append({"id": 9, "ts": "2024-01-02 11:00:00"})
+        assert found(look(shop)) == {"2024-01-02": "1 row more than before"}
+        assert failures(shop.run()) == []
+        assert {window.finding for window in look(shop)} == {"same"}
+
+
+def test_what_is_seen_is_shared_by_all_hosts_in_the_database_of_the_drive(
+    postgres: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    shop = watched(tmp_path, postgres, AUTUMN)
+    kept = {"project_name": "t", "connections": {"shop": {"type": "postgres", **postgres.connection}}, "drive": {"connection": "shop"}}
+    shop.write("dataflow_project.yml", yaml.safe_dump(kept))
+    postgres.change(0)
+    project, plan = shop.load()
+    with ThreadPoolExecutor(2) as pool:  # two hosts look at the same moment, at a table that is not there yet
+        both = list(pool.map(lambda _: found(look(shop)), range(2)))
+    assert both == [{"2024-10-27T01:00+0200": "0 rows came, 1 changed, 0 vanished"}] * 2
+    elsewhere = replace(project, root=tmp_path / "other")
+    assert [key for key, _ in read_sightings(elsewhere, plan.name)] == ["2024-10-27T01:00+0200"]
+    assert failures(shop.run()) == []
+    assert {window.finding for window in look(shop)} == {"same"}
+    assert [sighting.sentence for sighting in read_sightings(elsewhere, plan.name).values()] == [""]
+    broken = {**kept, "connections": {**kept["connections"], "away": {"type": "postgres", "dsn": "postgresql://x:y@127.0.0.1:1/z"}}}
+    shop.write("dataflow_project.yml", yaml.safe_dump({**broken, "drive": {"connection": "away"}}))
+    assert [todo.state for todo in shop.status()] == ["published"] * 4, "loads go on"
+    assert "no window counts as reopened" in caplog.text
 
 
 def test_rows_that_their_system_cannot_sum_up_are_streamed_once_for_all_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

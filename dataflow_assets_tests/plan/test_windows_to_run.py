@@ -1,7 +1,9 @@
 """Which windows are to run: the states, lookback, what is asked for, and the properties that hold for every cadence."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +37,14 @@ def published(plan: WindowPlan, *days: int, step: str = "write", fingerprint: st
 
 def summary(todos: Sequence[WindowTodo]) -> dict[int, str]:
     return {int(todo.key[-2:]): todo.state + ("*" if todo.run else "") for todo in todos}
+
+
+def test_now_may_be_on_a_wall_clock_whose_hour_comes_twice() -> None:
+    plan = WindowPlan(Cadence("hour", "Europe/Berlin"), datetime(2024, 10, 26, 22, tzinfo=UTC), None, 0, 0)
+    second_two = datetime(2024, 10, 27, 2, fold=1, tzinfo=ZoneInfo("Europe/Berlin"))
+    assert expected_windows(plan, second_two) == expected_windows(plan, second_two.astimezone(UTC))
+    lagging = replace(plan, lag_seconds=3600)
+    assert expected_windows(lagging, second_two) == expected_windows(lagging, second_two.astimezone(UTC))
 
 
 def test_a_missing_window_runs_and_a_published_one_does_not() -> None:

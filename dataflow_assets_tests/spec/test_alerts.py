@@ -9,6 +9,7 @@ import yaml
 from dataflow_assets.errors import SpecError
 from dataflow_assets.secrets import mask
 from dataflow_assets.spec.alerts import bare_address, sender_of
+from dataflow_assets.spec.builders import pipeline
 from dataflow_assets.spec.builders import project as built_project
 from dataflow_assets.spec.json_schema import pipeline_schema, project_schema
 from dataflow_assets.spec.load import load
@@ -79,6 +80,15 @@ def test_short_forms_of_a_pipeline(folder, written):
     alerts = project.pipelines[0].model.alerts
     channels = {"chat": ["chat"], "[chat, pager]": ["chat", "pager"], "false": [], "true": None}
     assert alerts.channels == channels.get(written, ["chat"])
+
+
+def test_the_same_in_python():
+    assert pipeline("p", steps=[], alerts=["chat"]).model.alerts.channels == ["chat"]
+    assert pipeline("p", steps=[], alerts=False).model.alerts.channels == []
+    assert pipeline("p", steps=[], alerts={"owners": True, "duration_multiplier_threshold": 3}).model.alerts.duration_multiplier == 3.0
+    with pytest.raises(SpecError, match="did you mean 'channels'") as raised:
+        pipeline("p", steps=[], alerts={"chanels": ["chat"]})
+    assert "test_alerts.py:" in str(raised.value)
 
 
 @pytest.mark.parametrize(("text", "address"), [("a@b.org", "a@b.org"), ("Änn <a@b>", "a@b"), (" a@b ", "a@b")])

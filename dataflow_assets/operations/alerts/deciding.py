@@ -98,7 +98,7 @@ def end(
         return None
     if known.event not in LASTING and not summary:
         return None
-    over = Incident(known.event, "", summary or known.summary, run_id=run_id, step=known.step, over=True)  # type: ignore[arg-type]
+    over = Incident(known.event, "", summary, run_id=run_id, step=known.step, over=True)  # type: ignore[arg-type]
     return Telling("over", over, replace(known, last=now))
 
 

@@ -6,7 +6,6 @@ says that they were told, and both before the position moves on; a message that 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -71,7 +70,7 @@ class _Sweep:
         self.notes: list[str] = []
 
     def go(self, since: datetime) -> Swept:
-        before = copy.deepcopy(self.known)
+        before = {name: dict(memory.known) for name, memory in self.known.items()}
         position = self.memory.position() or Position(since)
         position = self._runs(position)
         incidents, cursor = reported(self.instance, self.project.model.project_name, cursor=position.reports)
@@ -85,7 +84,7 @@ class _Sweep:
         ]
         enqueue(self.memory, messages, now=self.now)
         for name, memory in self.known.items():
-            if memory != before[name]:
+            if memory.known != before[name]:
                 self.memory.keep_pipeline(name, memory)
         self.memory.keep_position(position)
         delivered = deliver(self.project, self.memory, now=self.now)

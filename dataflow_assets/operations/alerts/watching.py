@@ -119,7 +119,7 @@ class Runs:
             windows=_keys(pipeline, run),
             detail=said,
             unaffected="windows that it published stay; of the one at work nothing is visible in the target",
-            next_step=(shlex.join(["dataflow", "run", "--select", pipeline.name]),),
+            next_step=(shlex.join(["dataflow", "retry", pipeline.name]),),
             run_id=run.run_id,
         )
 
@@ -247,6 +247,7 @@ def _failure(event: dg.DagsterEvent, run: dg.DagsterRun, pipeline: PipelinePlan,
     if pipeline.windows is not None and published:
         facts["Published by this run"] = f"{len(published):,} of {len(_keys(pipeline, run)):,} windows"
     first = said.strip().splitlines()[0] if said.strip() else "the run failed"
+    first_look = ("dataflow doctor",) if told.get("error_kind") == "configuration" else ()
     return Incident(
         "failure",
         pipeline.name,
@@ -259,6 +260,7 @@ def _failure(event: dg.DagsterEvent, run: dg.DagsterRun, pipeline: PipelinePlan,
         detail=said if said.strip() != first else "",
         facts=facts,
         unaffected=_unaffected(pipeline, step, windows, published),
+        next_step=(*first_look, shlex.join(["dataflow", "retry", pipeline.name])),
         run_id=run.run_id,
     )
 

@@ -52,7 +52,7 @@ def message_of(telling: Telling, pipeline: PipelinePlan, project: Project, *, no
         project=line(project.model.project_name),
         pipeline=pipeline.name,
         title=line(_title(telling, pipeline), longest=_LONGEST_TITLE),
-        facts=tuple((label, line(text)) for label, text in _facts(telling, pipeline, now=now)),
+        facts=tuple((label, line(text.replace(f"{project.root}/", ""))) for label, text in _facts(telling, pipeline, now=now)),
         detail="" if over else text(incident.detail),
         commands=tuple(line(command) for command in (() if over else _commands(telling, pipeline))),
         link=f"{ui.rstrip('/')}/runs/{run_id}" if ui and run_id else "",
@@ -89,7 +89,9 @@ def _title(telling: Telling, pipeline: PipelinePlan) -> str:
 
 def _facts(telling: Telling, pipeline: PipelinePlan, *, now: datetime) -> Iterator[tuple[str, str]]:
     incident, known = telling.incident, telling.known
-    yield "What", incident.summary
+    yield "What" if telling.kind != "over" else "What it was", known.summary if telling.kind == "over" else incident.summary
+    if telling.kind == "over" and incident.summary:
+        yield "Now", incident.summary
     yield "Where", _where(telling, pipeline)
     windows = incident.windows or known.windows
     if windows and pipeline.windows is not None:

@@ -121,7 +121,7 @@ class Counting:
         name, figures = row.pipeline_name, self.figures
         figures.attempts[name, _ENDED[row.pipeline_status]] += 1
         figures.rows[name] += row.rows or 0
-        figures.bytes[name] += sum(_bytes_of(phase.get("bytes")) for phase in row.phases.values())
+        figures.bytes[name] += _bytes_of(row.phases.get("source_to_stage_transfer", {}).get("stage_bytes"))
         figures.retries[name] += row.pipeline_retry_number > 0
         if row.pipeline_status != SKIPPED and row.pipeline_start_timestamp and row.pipeline_end_timestamp:
             seconds = (row.pipeline_end_timestamp - row.pipeline_start_timestamp).total_seconds()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from dataflow_assets.plan.model import ProjectPlan
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
 from dataflow_assets_tests.assets import shop
+from dataflow_assets_tests.calls import calls
 from dataflow_assets_tests.services.http_server import Answer, Server, served
 from dataflow_assets_tests.services.mail import mail_server
 
@@ -285,3 +286,16 @@ def test_two_sweeps_at_once_are_one(house: House):
     report(house.instance, "shop", [Incident("gap", "orders", "a gap")])
     assert len(house.sweep()) == 1
     assert [swept.busy for swept in outcomes] == [True]
+
+
+def test_a_sweep_that_finds_nothing_costs_next_to_nothing_for_each_pipeline(house: House):
+    plan, project = house.planned()
+
+    def cost(many: int) -> int:
+        pipelines = tuple(replace(plan.by_name["report"], name=f"p{number}") for number in range(many))
+        wide = ProjectPlan(plan.name, pipelines)
+        sweep(wide, project, house.instance, now=utc_now())
+        return calls(lambda: sweep(wide, project, house.instance, now=utc_now()))
+
+    few, many = cost(10), cost(510)
+    assert (many - few) / 500 < 120, (few, many)

@@ -85,7 +85,7 @@ def test_what_runs_did_is_counted_once_and_each_figure_is_what_it_says(project: 
     drive = open_drive(shop.planned(project)[1])
     now = utc_now()
     ended = DriveRow("n1", "nightly", "SUCCESS", pipeline_start_timestamp=now - timedelta(seconds=70), pipeline_end_timestamp=now, rows=7)
-    drive.begin(replace(ended, phases={"source_to_stage_transfer": {"bytes": 1000}}))
+    drive.begin(replace(ended, phases={"source_to_stage_transfer": {"stage_bytes": 1000}}))
     drive.begin(replace(ended, pipeline_id="n2", pipeline_status="FAILED", pipeline_retry_number=1, rows=None))
     old = now - timedelta(days=2)
     drive.begin(replace(ended, pipeline_id="n0", pipeline_end_timestamp=old, created_at=old))
@@ -111,6 +111,9 @@ def test_what_runs_did_is_counted_once_and_each_figure_is_what_it_says(project: 
         assert found["dataflow_rows_published_total"][(nightly,)] == 7.0
         assert found["dataflow_bytes_staged_total"][(nightly,)] == 1000.0
         assert found["dataflow_retries_total"][(nightly,)] == 1.0
+        assert found["dataflow_attempts_total"][(("pipeline", "orders"), ("status", "failed"))] == 1.0
+        assert found["dataflow_rows_published_total"][(("pipeline", "orders"),)] == 2.0
+        assert found["dataflow_bytes_staged_total"][(("pipeline", "orders"),)] > 100.0
         assert found["dataflow_attempt_duration_seconds_bucket"][(("le", "60.0"), nightly)] == 0.0
         assert found["dataflow_attempt_duration_seconds_bucket"][(("le", "300.0"), nightly)] == 2.0
         assert found["dataflow_attempt_duration_seconds_count"][(nightly,)] == 2.0

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from dataflow_assets.execution import liveness
+from dataflow_assets.execution import folder_locks
 from dataflow_assets.execution.attempts import Attempt, adopt_stage, dead_attempts, sweep_dead, sweep_old, unfinished, unit_folder
-from dataflow_assets.execution.liveness import GONE_SECONDS, is_alive
+from dataflow_assets.execution.folder_locks import GONE_SECONDS, is_alive
 from dataflow_assets_tests.execution.test_attempts import attempt_in
 
 MADE = {"source": "f1"}
@@ -99,7 +99,7 @@ def test_what_another_host_has_let_go_of_is_taken_over_at_once(tmp_path: Path) -
 def test_on_its_own_host_a_lock_that_fell_tells_at_once(tmp_path: Path) -> None:
     attempt = attempt_in(tmp_path / "unit", "one")
     assert is_alive(attempt.folder)
-    liveness.signs.end(attempt._lock)
+    folder_locks.signs.end(attempt._lock)
     os.close(attempt._lock)  # as the end of its process does
     assert not is_alive(attempt.folder)
 
@@ -113,26 +113,26 @@ def test_where_there_are_no_locks_at_all_signs_decide(tmp_path: Path, monkeypatc
     assert is_alive(attempt.folder)
     _age(attempt.folder, GONE_SECONDS + 1)
     assert not is_alive(attempt.folder)
-    liveness.signs.give()
+    folder_locks.signs.give()
     assert is_alive(attempt.folder)
     attempt.fail("target", "no room")
     assert not is_alive(attempt.folder)
 
 
 def test_signs_end_with_the_last_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(liveness, "signs", liveness.Signs())
+    monkeypatch.setattr(folder_locks, "signs", folder_locks.Signs())
     attempts: list[Attempt] = [attempt_in(tmp_path / "unit", name) for name in ("one", "two")]
-    thread = liveness.signs._thread
+    thread = folder_locks.signs._thread
     assert thread is not None
     assert thread.is_alive()
     for attempt in attempts:
         attempt.succeed()
     thread.join(10)
     assert not thread.is_alive()
-    assert liveness.signs._thread is None
+    assert folder_locks.signs._thread is None
     assert not (tmp_path / "unit").exists()
     again = attempt_in(tmp_path / "unit", "three")
-    assert liveness.signs._thread is not None
+    assert folder_locks.signs._thread is not None
     again.succeed()
 
 
@@ -141,6 +141,6 @@ def test_a_folder_that_was_being_removed_is_swept_later(tmp_path: Path) -> None:
     attempt = attempt_in(unit, "one")
     attempt.folder.rename(unit / ".one.123")
     assert sweep_old(tmp_path, keep_seconds=-1) == 0
-    liveness.release(attempt._lock)
+    folder_locks.release(attempt._lock)
     assert sweep_old(tmp_path, keep_seconds=-1) == 1
     assert not (unit / ".one.123").exists()

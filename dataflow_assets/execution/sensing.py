@@ -1,0 +1,186 @@
+"""What a sensor remembers between two ticks, and what the next one asks for.
+
+Here: pure decisions; the caller brings what was found, the ledgers' generations and the time. Not here: looking at files, tables and
+pipelines (`operations.sensors`), Dagster.
+
+A unit is what a run is asked for: the key of a window, `all` for a pipeline without windows, `due` for whatever windows are due, or
+`files:<digest>` for exactly those files. A unit that was asked for stays until the ledgers show that it was published after that; if its
+run failed, it is asked for again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dataflow_assets.errors import DataflowError
+from dataflow_assets.plan.model import PipelinePlan
+from dataflow_assets.plan.windows import WHOLE
+from dataflow_assets.tables import LedgerEntry
+
+DUE = "due"
+FILES = "files:"
+_VERSION = 1
+_PLAIN_BYTES = 4096
+"""A longer cursor is compressed."""
+_FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=1), timedelta(hours=1)
+
+Marks = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A unit that was found, and perhaps asked for. `what` changes with each thing that it is asked for the sake of.
+
+    `tries`: how often it was asked for; `asked_at` the last time, when each endpoint's ledger stood at `marks`.
+    """
+
+    what: str
+    tries: int = 0
+    asked_at: datetime | None = None
+    marks: Marks = ()
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether it is to be asked for: at once, then after one minute, two, four, at most an hour."""
+        if self.asked_at is None:
+            return True
+        wait = min(_FIRST_WAIT * float(2 ** min(self.tries - 1, 16)), _LONGEST_WAIT)
+        return now >= self.asked_at + wait
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All that a sensor knows of its past: where it is (`position`, of its type's own making) and what waits."""
+
+    position: Mapping[str, Any] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, text: str | None, *, sensor: str) -> Memory:
+        """The memory that a cursor holds, an empty one for none. Raises DataflowError for text that is no cursor of ours."""
+        if not text:
+            return cls()
+        try:
+            plain = zlib.decompress(base64.b85decode(text[1:])).decode() if text.startswith("~") else text
+            said = json.loads(plain)
+            if said["v"] != _VERSION:
+                raise ValueError(f"version {said['v']}")
+            return cls(said["position"], {key: _waiting(item) for key, item in said["waiting"].items()})
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, zlib.error) as error:
+            hint = "reset the cursor of the sensor in the UI: it then begins anew"
+            raise DataflowError(f"the cursor of sensor {sensor} cannot be read: {error}", hint=hint) from error
+
+    def text(self) -> str:
+        """The memory as a cursor."""
+        waiting = {key: [item.what, item.tries, _seconds(item.asked_at), list(item.marks)] for key, item in self.waiting.items()}
+        plain = json.dumps({"v": _VERSION, "position": self.position, "waiting": waiting}, separators=(",", ":"), sort_keys=True)
+        return plain if len(plain) <= _PLAIN_BYTES else "~" + base64.b85encode(zlib.compress(plain.encode(), 9)).decode()
+
+
+def _waiting(item: Sequence[Any]) -> Waiting:
+    what, tries, seconds, marks = item
+    return Waiting(str(what), int(tries), datetime.fromtimestamp(seconds, UTC) if seconds is not None else None, tuple(map(int, marks)))
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return moment.timestamp() if moment else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a tick found. `units`: what is to be run, with a text that names for the sake of what.
+
+    `said` tells it in a sentence, whether anything was found or not.
+    """
+
+    position: Mapping[str, Any]
+    said: str
+    units: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Units that wait and cannot be had as they were: what is asked for in their place, empty for nothing."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a tick asks for: `asked` are units, oldest first, none for a skip; `run_key` names what they are for."""
+
+    memory: Memory
+    asked: tuple[str, ...]
+    reason: str
+    run_key: str = ""
+
+
+def decide(
+    memory: Memory,
+    found: Found,
+    *,
+    now: datetime,
+    is_complete: Callable[[str], bool],
+    marks: Callable[[str], Marks],
+    due: Callable[[], Sequence[str]],
+) -> Decision:
+    """What is asked for now: what was found, and what waits from earlier ticks for its window to end or after a failed run.
+
+    `is_complete` says whether a window is over, `marks` how far the ledgers are with a unit, `due` which windows are due.
+    """
+    waiting = {key: item for key, item in memory.waiting.items() if not (item.tries and _is_newer(marks(key), item.marks))}
+    for key, instead in found.renamed.items():
+        if (item := waiting.pop(key, None)) is not None and instead:
+            waiting[instead] = item
+    for key, what in found.units.items():
+        waiting[key] = Waiting(digest([waiting[key].what, what]) if key in waiting else what)
+    due_for = waiting.pop(DUE, None)
+    if due_for is not None:
+        keys = due()
+        for key in keys:
+            waiting.setdefault(key, Waiting(due_for.what))
+        if not keys:
+            waiting[DUE] = due_for
+    asked = sorted(key for key, item in waiting.items() if key != DUE and is_complete(key) and item.is_due(now))
+    again = sum(waiting[key].tries > 0 for key in asked)
+    for key in asked:
+        waiting[key] = replace(waiting[key], tries=waiting[key].tries + 1, asked_at=now, marks=marks(key))
+    run_key = digest(f"{key} {waiting[key].what} {waiting[key].tries}" for key in asked) if asked else ""
+    reason = "; ".join(filter(None, [found.said, _what_waits(waiting, asked, again)]))
+    return Decision(Memory(found.position, waiting), tuple(asked), reason, run_key)
+
+
+def _is_newer(marks: Marks, before: Marks) -> bool:
+    """Whether every endpoint has published since."""
+    return bool(marks) and all(now > then for now, then in zip(marks, before or (0,) * len(marks), strict=True))
+
+
+def _what_waits(waiting: Mapping[str, Waiting], asked: Sequence[str], again: int) -> str:
+    left = [key for key in waiting if key not in asked]
+    failed = sum(waiting[key].tries > 0 for key in left)
+    later = len(left) - failed
+    said = [f"{again} asked for again, since no run has published it"] if again else []
+    said += [f"{failed} wait to be asked for again" if failed > 1 else "1 waits to be asked for again"] if failed else []
+    said += ["the rest waits for a window to end" if asked else "waits for a window to end"] if later else []
+    return ", ".join(said)
+
+
+def digest(parts: Iterable[str]) -> str:
+    """A short text that differs for other parts."""
+    hashed = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        hashed.update(part.encode(errors="surrogatepass") + b"\0")
+    return hashed.hexdigest()
+
+
+def ledger_marks(pipeline: PipelinePlan, ledgers: Mapping[str, Sequence[LedgerEntry]]) -> Callable[[str], Marks]:
+    """How far the ledgers are with a unit: for each endpoint the generations that it has published, summed up; each publish adds."""
+    sums: list[dict[str, int]] = []
+    for step in pipeline.endpoints:
+        own: dict[str, int] = {}
+        for entry in ledgers.get(step.id, ()):
+            own[entry.unit.key] = own.get(entry.unit.key, 0) + entry.generation
+        own[WHOLE] = sum(own.values()) if pipeline.windows is None else own.get(WHOLE, 0)
+        sums.append(own)
+    return lambda unit: tuple(own.get(unit.removeprefix(FILES), 0) for own in sums)

@@ -1,0 +1,123 @@
+"""One evaluation of a sensor: look, decide, and say it as run requests.
+
+Here: what the types of sensors share. Not here: looking (one module for each type), the decision (`execution.sensing`), Dagster's own
+objects of a sensor (the package).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+import dagster as dg
+
+from dataflow_assets.assets.names import FILES_TAG, WHY_TAG
+from dataflow_assets.assets.values import Values
+from dataflow_assets.execution.ledgers import ledger_entries
+from dataflow_assets.execution.sensing import DUE, FILES, Decision, Found, Marks, Memory, decide, ledger_marks
+from dataflow_assets.execution.session import RunRequest, Session
+from dataflow_assets.execution.status import window_status
+from dataflow_assets.operations.run_requests import run_requests
+from dataflow_assets.operations.sensors.seen import Seen
+from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SensorPlan, StepPlan
+from dataflow_assets.plan.windows import WHOLE
+from dataflow_assets.spec.project import Project
+from dataflow_assets.tables import LedgerEntry
+from dataflow_assets.windows import Window
+
+_LONGEST_REASON = 500
+
+
+@dataclass
+class Evaluation:
+    """One evaluation of a sensor: what it may look at, each thing asked at most once. `store`: where what is seen is kept."""
+
+    plan: ProjectPlan
+    project: Project
+    pipeline: PipelinePlan
+    sensor: SensorPlan
+    instance: dg.DagsterInstance
+    now: datetime
+    store: Values | None = None
+
+    @cached_property
+    def session(self) -> Session:
+        """The connectors of the pipeline."""
+        return Session(RunRequest(self.project, self.pipeline, (), attempt="sensor", now=self.now))
+
+    @cached_property
+    def ledgers(self) -> dict[str, list[LedgerEntry]]:
+        """What the pipeline has published, by endpoint."""
+        return ledger_entries(self.project, self.pipeline, now=self.now)
+
+    @cached_property
+    def kept(self) -> Values:
+        """Where things are kept that all hosts share."""
+        return self.store if self.store is not None else self.instance.run_storage
+
+    @property
+    def step(self) -> StepPlan:
+        """The source step that the sensor is about."""
+        assert self.sensor.step is not None
+        return self.pipeline.by_id[self.sensor.step]
+
+    def seen(self, name: str) -> Seen:
+        """What the sensor has seen, in the memory of this name."""
+        return Seen(self.kept, f"dataflow/sensor/{self.project.model.project_name}/{self.sensor.name}", name, now=self.now)
+
+    def units_of(self, windows: Sequence[Window], what: str) -> dict[str, str]:
+        """The units of these windows; of a pipeline without windows, the whole."""
+        if self.pipeline.windows is None:
+            return {WHOLE: what}
+        cadence = self.pipeline.windows.cadence
+        return {cadence.key(window): what for window in windows}
+
+    def due_or_whole(self, what: str) -> dict[str, str]:
+        """The unit for what cannot be told by windows: the due ones, or the whole."""
+        return {WHOLE if self.pipeline.windows is None else DUE: what}
+
+    def due(self) -> list[str]:
+        """The keys of the windows that are due."""
+        return [todo.key for todo in window_status(self.project, self.pipeline, now=self.now) if todo.run and todo.window]
+
+    def marks(self, unit: str) -> Marks:
+        """How far the ledgers are with a unit."""
+        return self._marks(unit)
+
+    @cached_property
+    def _marks(self) -> Callable[[str], Marks]:
+        return ledger_marks(self.pipeline, self.ledgers)
+
+    def is_complete(self, unit: str) -> bool:
+        """Whether a unit can be run now: its window is over, and its lag."""
+        plan = self.pipeline.windows
+        if plan is None or unit == WHOLE or unit.startswith(FILES):
+            return True
+        return plan.cadence.window(unit).end <= self.now - timedelta(seconds=plan.lag_seconds)
+
+    def run_requests(self, decision: Decision) -> Iterator[dg.RunRequest]:
+        """The runs that a decision asks for: one for each piece of windows without a gap, or for each set of files."""
+        tags = {WHY_TAG: decision.reason[:_LONGEST_REASON]}
+        batches = [unit for unit in decision.asked if unit.startswith(FILES)]
+        for unit in batches:
+            key = f"{self.sensor.name}:{unit}:{decision.memory.waiting[unit].tries}"
+            yield from run_requests(self.pipeline, (), key=key, tags={**tags, FILES_TAG: unit.removeprefix(FILES)})
+        if keys := [unit for unit in decision.asked if unit not in batches]:
+            plan = self.pipeline.windows
+            windows = [plan.cadence.window(key) for key in keys] if plan else []
+            yield from run_requests(self.pipeline, windows, key=f"{self.sensor.name}:{decision.run_key}", tags=tags)
+
+
+def evaluate(evaluation: Evaluation, cursor: str | None) -> Decision:
+    """Look, and decide what is asked for. Raises DataflowError; then nothing is changed."""
+    memory = Memory.read(cursor, sensor=evaluation.sensor.name)
+    module = importlib.import_module(f"dataflow_assets.operations.sensors.{evaluation.sensor.options.type}")
+    try:
+        found: Found = module.look(evaluation, memory)
+        return decide(memory, found, now=evaluation.now, is_complete=evaluation.is_complete, marks=evaluation.marks, due=evaluation.due)
+    finally:
+        if "session" in evaluation.__dict__:
+            evaluation.session.close()
