@@ -150,11 +150,11 @@ def test_a_run_of_a_killed_worker_ends_on_another_and_publishes_once(
         assert not list((yard.root / ".dataflow" / "stages").rglob("receipt.json"))
 
 
-@pytest.mark.skipif(not _ALL, reason="takes half a minute of waiting: set TEST_ALL_BROKERS=1")
+@pytest.mark.skipif(not _ALL, reason="takes two minutes of waiting: set TEST_ALL_BROKERS=1")
 def test_a_run_longer_than_the_visibility_timeout_is_left_to_its_worker(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _yard(tmp_path, redis_url, monkeypatch) as yard, yard.worker("first", failpoints="publish.before_commit=sleep:25"):
+    with _yard(tmp_path, redis_url, monkeypatch) as yard, yard.worker("first", failpoints="publish.before_commit=sleep:90"):
         run_id = yard.launch(**{"dagster/partition": DAYS[0]})
         yard.wait("the first worker to publish", yard.staged)
         with yard.worker("second"):
