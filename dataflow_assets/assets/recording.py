@@ -17,12 +17,13 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as RECORDED_ALREADY
 
 from dataflow_assets.assets import metadata
+from dataflow_assets.assets.idempotency import outcome_before
 from dataflow_assets.assets.instance import provision_pools
 from dataflow_assets.assets.names import NO_RUN_RETRY_TAG
 from dataflow_assets.assets.requests import PipelineOp, asked_of, requests_of
 from dataflow_assets.assets.shown_errors import masked
 from dataflow_assets.error_kinds import kind_of
-from dataflow_assets.errors import DataflowError, Place
+from dataflow_assets.errors import DataflowError, Place, RunFailed
 from dataflow_assets.execution.drive import open_drive
 from dataflow_assets.execution.events import CheckEvaluated, StageJudged, StepFinished, WindowFailed
 from dataflow_assets.execution.heartbeat import Heartbeat
@@ -43,6 +44,10 @@ def record(context: dg.AssetExecutionContext, op: PipelineOp) -> Iterator[Yielde
     recorder = _Recorder(context, op)
     if op.listen is None:  # launched by Dagster: limits that were changed in the project count from here on
         provision_pools(context.instance, op.pipeline.pools)
+    if (earlier := outcome_before(context.instance, context.run)) is not None:
+        recorder.drive.close()
+        yield from recorder.repeat(earlier)
+        return
     try:
         requests = requests_of(context, op, recorder.asked)
     except DataflowError as error:
@@ -68,6 +73,7 @@ class _Recorder:
         self.evaluated: dict[dg.AssetCheckKey, None] = {}
         self.recorded: set[dg.AssetKey] = set()
         self.drive = open_drive(op.project, warn=self._warn)
+        self.journal: Journal | None = None
 
     def _warn(self, message: str) -> None:
         """Say it in the run's log and in the terminal's, for they are not the same."""
@@ -81,13 +87,14 @@ class _Recorder:
             contextlib.closing(Journal(self.drive, request, run_id=self.context.run.run_id)) as journal,
             Heartbeat(self.drive, lambda: journal.open_ids, every=every),
         ):
-            yield from self._follow(request, None if request.checks_only else journal)
+            self.journal = None if request.checks_only else journal
+            yield from self._follow(request)
 
-    def _follow(self, request: RunRequest, journal: Journal | None) -> Iterator[Yielded]:
+    def _follow(self, request: RunRequest) -> Iterator[Yielded]:
         self.windows |= {self.op.key_of(window): window for window in request.windows}
         for event in run(request):
-            if journal:
-                journal.hear(event)
+            if self.journal:
+                self.journal.hear(event)
             if self.op.listen:
                 self.op.listen(self.op.pipeline.name, event)
             if isinstance(event, CheckEvaluated):
@@ -137,6 +144,8 @@ class _Recorder:
         for change in event.published.schema_changes if event.published else ():
             self.context.log.warning(mask(f"{event.key} {event.step}: {change}"))
         shown = metadata.materialized(event, step, window=window, inputs=self.op.inputs(step))
+        if self.journal and (attempt := self.journal.attempt_at(event.key)):
+            shown["attempt"] = attempt
         if self.asked.is_range:
             # recorded at once, not when the run ends: what is published stays recorded if the process is killed
             yield dg.AssetMaterialization(key, partition=event.key, metadata=shown, tags={"dagster/data_version": event.checksum})
@@ -160,6 +169,18 @@ class _Recorder:
                     yield self._output(key)
             for check in self.evaluated:
                 yield self._output(check)
+
+    def repeat(self, earlier: dg.DagsterRun) -> Iterator[Yielded]:
+        """End as the run that has the same idempotency key and began first, without doing anything. Raises dg.Failure as it failed."""
+        what = f"run {earlier.run_id}, which has the same idempotency key,"
+        self.context.log.info(f"{what} began first: nothing is started here, and this run ends as that one did")
+        if not earlier.is_success:
+            raise self.failure(RunFailed(f"{what} did not succeed", hint="re-execute that run, or launch one with another key"))
+        for step in self.op.pipeline.steps:
+            if (key := dg.AssetKey(step.asset_key)) in self.asked.selected:
+                yield self._output(key)
+        for check in self.asked.checks:
+            yield self._output(check)
 
     def _output(self, key: dg.AssetKey | dg.AssetCheckKey) -> dg.Output[None]:
         is_asset = isinstance(key, dg.AssetKey)

@@ -21,6 +21,7 @@ from dataflow_assets.cli.instance import look_at_instance
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
+from dataflow_assets.execution.drive import where_kept
 from dataflow_assets.execution.examination import Examined, examine
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
@@ -109,6 +110,7 @@ def _surroundings(project: Project) -> dict[str, str]:
         "packages": ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name))),
         "dagster home": os.environ.get("DAGSTER_HOME") or str(Path(project.root) / ".dataflow" / "dagster"),
         "stages": f"{stages}, {free:.0f} GB free{writable}",
+        "history": where_kept(project),
     }
 
 

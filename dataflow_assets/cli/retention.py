@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
     from dataflow_assets.plan.model import PipelinePlan, StepPlan
 
 _SHARED = {"--json": 0, "--no-color": 0, "--project": 1, "--log-level": 1}
-_SAID = {"stages": "stages of failed windows", "quarantine": "quarantined rows", "target": "windows"}
+_SAID = {
+    "stages": "stages of failed windows",
+    "quarantine": "units of quarantined rows",
+    "history": "histories of pipelines",
+    "ledger": "ledgers",
+}
 _LINES = 20
 
 
@@ -67,12 +73,10 @@ def clean(session: Session, /, selectors: tuple[str, ...], **given: Any) -> int:
     plan` shows them as retired, and no run loads them again. Where nobody can be asked, nothing is removed without --yes. Other verbs:
     `dataflow retention list PIPELINE`, `dataflow retention restore PIPELINE --window KEY`.
     """
-    from dataflow_assets.operations.retention import find_old
-
     defer_pandas()
     chosen = choose(session, (*selectors, *given["select"]), given["exclude"], read_variables(given["several"], given["single"]))
     now = utc_now()
-    found = find_old(chosen.project, chosen.pipelines, now=now)
+    found = _find(chosen, now=now)
     _say_kept(session, chosen)
     _show(session, found)
     asked = not given["dry_run"] and bool(found) and (given["yes"] or _ask(session, found))
@@ -82,7 +86,7 @@ def clean(session: Session, /, selectors: tuple[str, ...], **given: Any) -> int:
         if found:
             session.say("Next: dataflow retention --yes")
         return code
-    done = _remove(session, chosen, now=now)
+    done = _remove(chosen, now=now)
     code = FAILED if any(old.error for old in done) else OK
     for old in done:
         if old.error:
@@ -94,7 +98,15 @@ def clean(session: Session, /, selectors: tuple[str, ...], **given: Any) -> int:
     return code
 
 
-def _remove(session: Session, chosen: Chosen, *, now: Any) -> list[Old]:
+def _find(chosen: Chosen, *, now: datetime) -> list[Old]:
+    from dataflow_assets.assets.instance import open_instance
+    from dataflow_assets.operations.retention import find_old
+
+    with open_instance(chosen.project) as instance:
+        return find_old(chosen.project, chosen.pipelines, now=now, instance=instance)
+
+
+def _remove(chosen: Chosen, *, now: datetime) -> list[Old]:
     from dataflow_assets.assets.instance import open_instance
     from dataflow_assets.operations.retention import remove_old
 
@@ -125,7 +137,7 @@ def _show(session: Session, found: Sequence[Old]) -> None:
                 session.say(click.style(f"{_name(old)}: cannot tell: ", fg="red") + explain(old.error))
         if whole := [old for old in group if not old.error]:
             span = whole[0].key if len(whole) == 1 else f"{whole[0].key} .. {whole[-1].key}"
-            where = whole[0].archive or ("" if what == "stages" else "not archived")
+            where = whole[0].archive or {"stages": "", "ledger": "", "history": whole[0].note}.get(what, "not archived")
             rows.append((f"{pipeline}{'.' + step if step else ''}", what, f"{len(whole):,}", span, *_size(whole), where))
     for line in table(rows, header=("WHOSE", "WHAT", "COUNT", "WHICH", "ROWS", "BYTES", "ARCHIVE") if rows else ()):
         session.say(line)

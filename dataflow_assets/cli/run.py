@@ -33,6 +33,7 @@ from dataflow_assets.tables import utc_now
 if TYPE_CHECKING:
     import dagster as dg
 
+    from dataflow_assets.assets.idempotency import KeyedCall
     from dataflow_assets.plan.model import PipelinePlan
 
 
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; same as `dataflow plan`.")
 @click.option(
     "--alerts", is_flag=True, help="Tell at the end what is to be told, as the sensor of alerts does where Dagster's daemon runs."
+)
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="The first call with this key runs; every later one gives its outcome and starts nothing. For schedulers that may ask twice.",
 )
 @click.option("--json-lines", is_flag=True, help="Print one JSON document per event as it happens; the last one is that of --json.")
 @click.pass_obj
@@ -65,7 +71,8 @@ def command(session: Session, /, **given: Any) -> int:
         from dataflow_assets.cli.plan import print_plan
 
         return print_plan(session, chosen, wish, now=now)
-    return Run(session, chosen, wish, now=now, stream=given["json_lines"], alerts=given["alerts"]).go()
+    run = Run(session, chosen, wish, now=now, stream=given["json_lines"], alerts=given["alerts"])
+    return run.go() if given["idempotency_key"] is None else run.go_once(given["idempotency_key"], given)
 
 
 class Run:
@@ -77,6 +84,7 @@ class Run:
         self._open = ExitStack()
         self.extra: Mapping[str, Any] = {}
         """What the closing document holds beside the outcomes."""
+        self.keyed: KeyedCall | None = None
         self.report = report_for(session, total=len(chosen.pipelines), stream=stream)
 
     def go(self) -> int:
@@ -104,6 +112,16 @@ class Run:
         seconds = time.perf_counter() - started
         return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=seconds, extra=self.extra)
 
+    def go_once(self, key: str, given: Mapping[str, Any]) -> int:
+        """Run, unless a call with this key has done so already."""
+        from dataflow_assets.cli.idempotency import run_once
+
+        def run(call: KeyedCall) -> tuple[int, Mapping[str, Any]]:
+            self.keyed, self.extra = call, {"idempotency_key": key, "repeated": False}
+            return self.go(), self.report.document
+
+        return run_once(self.session, self.chosen.project, self.instance, key, given=given, go=run)
+
     def _interrupted(self) -> None:
         """Mark the pipeline at work; those after it are not begun."""
         for last in self.outcomes[-1:]:
@@ -116,7 +134,10 @@ class Run:
 
     def _run_one(self, pipeline: PipelinePlan, outcome: PipelineOutcome) -> None:
         if culprit := self._failed_upstream(pipeline):
+            from dataflow_assets.execution.journal import record_skip
+
             outcome.status, outcome.reason = "skipped", f"{culprit} did not succeed"
+            record_skip(self.chosen.project, pipeline.name, reason=outcome.reason)
             return self.report.nothing(outcome)
         due = self.due_of(pipeline)
         outcome.waiting = due.waiting
@@ -152,6 +173,10 @@ class Run:
     def _failed_upstream(self, pipeline: PipelinePlan) -> str | None:
         return next((other.name for other in self.outcomes if other.name in pipeline.upstream and other.status != "ok"), None)
 
+    def tags_of(self, pipeline: PipelinePlan) -> Mapping[str, str]:
+        """Further tags of the pipeline's run."""
+        return {}
+
     def _execute(self, due: Due, outcome: PipelineOutcome) -> None:
         from dataflow_assets.assets.execute import execute, was_interrupted
 
@@ -170,10 +195,13 @@ class Run:
                 instance=instance,
                 on_event=lambda _name, event: self.report.event(event, outcome.add(event)),
                 full_refresh=self.wish.full_refresh,
+                keyed=self.keyed,
+                tags=self.tags_of(due.pipeline),
             )
             interrupted = was_interrupted(result) or (result.status == "failed" and pressed())
         outcome.seconds = time.perf_counter() - started
-        outcome.status, outcome.run_id = "interrupted" if interrupted else result.status, result.run_id
+        outcome.status = "interrupted" if interrupted else result.status
+        outcome.run_id, outcome.run_ids = result.run_id, result.run_ids
         if outcome.status == "failed" and not any(window.error for window in outcome.windows):
             outcome.error = result.error
         self.report.end(outcome)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ from dataflow_assets.storage.records import (
     select_records,
     update_records,
 )
-from dataflow_assets.storage.spool import Line, Spool
+from dataflow_assets.storage.spool import Line, Spool, waiting
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import TableName, utc_now
 
@@ -98,6 +99,15 @@ def open_drive_connector(project: Project) -> Connector:
     return open_block(project, block, name=named or "drive", kind=str(block.get("type", "")), context=context)
 
 
+def where_kept(project: Project) -> str:
+    """Where the drive is, and what waits to be sent there, in words; nothing is reached."""
+    options = project.model.drive
+    name = TableName(options.table, options.table_schema)
+    place = f"{name} of connection {options.connection}" if options.connection else f"{name} in {FILE}"
+    rows = waiting(project.root / SPOOL)
+    return f"{place}; {rows:,} changes wait to be sent, by the next run that reaches it" if rows else place
+
+
 class Drive:
     """The rows of all attempts. Writing never raises for the sake of the database; reading and deleting do. Safe between threads."""
 
@@ -109,7 +119,7 @@ class Drive:
         self._connector: Connector | None = None
         self._lock = threading.RLock()
         self._known: tuple[RecordForms, RecordTable] | None = None
-        self._ready = False
+        self._ready = self._readable = False
         self._away_since: float | None = None
         self._said = False
 
@@ -131,29 +141,29 @@ class Drive:
         with self._lock:
             if not pipeline_ids or self._is_away():
                 return
-            try:
-                forms, table = self._open()
-                changed = {"heartbeat_at": at, "updated_at": at}
-                found = [Asked({KEY: part}) for part in _parts(pipeline_ids)]
-                self._keeper.write_records([update_records(forms, table, changed, part) for part in found])
-            except Exception as error:  # noqa: BLE001 - whatever its database does, the load goes on
+            if (error := _error_of(lambda: self._beat(pipeline_ids, at))) is not None:
                 self._gone(error)
+
+    def _beat(self, pipeline_ids: Sequence[str], at: datetime) -> None:
+        forms, table = self._open()
+        changed = {"heartbeat_at": at, "updated_at": at}
+        found = [Asked({KEY: part}) for part in _parts(pipeline_ids)]
+        self._keeper.write_records([update_records(forms, table, changed, part) for part in found])
 
     def _write(self, pipeline_id: str, changes: Mapping[str, Any], *, new: bool = False, only_if: str | None = None) -> None:
         values = column_values(changes)
         line = {"key": pipeline_id, "new": new, "only_if": only_if, "values": values}
         with self._lock:
-            if self._is_away():
-                return self._keep(line)
-            try:
-                forms, table = self._open()
-                self._change(forms, table, line)
-            except Exception as error:  # noqa: BLE001 - whatever its database does, the load goes on
+            error = None
+            if not self._is_away() and (error := _error_of(lambda: self._change(line))) is None:
+                return
+            if error is not None:
                 self._gone(error)
-                self._keep(line)
+            self._keep(line)
 
-    def _change(self, forms: RecordForms, table: RecordTable, line: Line) -> None:
+    def _change(self, line: Line) -> None:
         """Write one change. A row that is there already, from the same attempt told twice, is replaced."""
+        forms, table = self._open()
         try:
             self._keeper.write_records(_statements(forms, table, line, replacing=False))
         except DataflowError as error:
@@ -255,7 +265,14 @@ class Drive:
         return self._known
 
     def _read(self, statement: Statement) -> list[tuple[Any, ...]]:
-        return self._keeper.read_records(statement)
+        """The rows of a query. An error that its connector does not know is one of ours all the same, for it may show a password."""
+        try:
+            return self._keeper.read_records(statement)
+        except DataflowError:
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            message = f"the drive table {self._name} cannot be read: {type(error).__name__}: {error}"
+            raise ConnectionFailed(message, hint="check the connection of the drive", transient=False) from None
 
     def _open(self) -> tuple[RecordForms, RecordTable]:
         """Forms and table, the table made when it is missing and what waits to be sent sent."""
@@ -278,16 +295,17 @@ class Drive:
 
     def _can_be_read(self, forms: RecordForms, table: RecordTable) -> bool:
         """Whether there is a table; one of an older version is given the columns that it lacks."""
-        if self._ready or self._is_there(forms, table):
-            return True
-        if not self._is_there(forms, table, (KEY,)):
-            return False
-        self._require_table(forms, table)
+        if not (self._ready or self._readable):
+            if not self._is_there(forms, table):
+                if not self._is_there(forms, table, (KEY,)):
+                    return False
+                self._require_table(forms, table)
+            self._readable = True
         return True
 
     def _require_table(self, forms: RecordForms, table: RecordTable) -> None:
         """Make the table, or the columns that a table of an older version lacks. What is there is never dropped."""
-        if self._is_there(forms, table):
+        if self._readable or self._is_there(forms, table):
             return
         for statement in make_table(forms, table) if not self._is_there(forms, table, (KEY,)) else ():
             try:
@@ -305,27 +323,39 @@ class Drive:
         return self._away_since is not None and time.monotonic() - self._away_since < _PAUSE_SECONDS
 
     def _gone(self, error: Exception) -> None:
-        self._ready, self._away_since = False, time.monotonic()
+        self._ready = self._readable = False
+        self._away_since = time.monotonic()
         if not self._said:
             self._said = True
             message = f"the drive table {self._name} cannot be written; the load goes on, and its record is kept for later: {error}"
             self._warn(mask(message))
 
     def _keep(self, line: Line) -> None:
-        try:
-            self._spool.keep({**line, "values": {name: _plain(value) for name, value in line["values"].items()}})
-        except OSError as error:
+        plain = {**line, "values": {name: _plain(value) for name, value in line["values"].items()}}
+        if (error := _error_of(lambda: self._spool.keep(plain))) is not None:
             self._warn(mask(f"the record of {line['key']} is lost, for it could not be kept either: {error}"))
 
     def _send(self, forms: RecordForms, table: RecordTable, lines: Sequence[Line]) -> None:
         for line in lines:
             values = {name: _typed(name, value) for name, value in line["values"].items() if name in COLUMNS}
-            try:
-                self._keeper.write_records(_statements(forms, table, {**line, "values": values}, replacing=True))
-            except DataflowError as error:
-                if error.transient:
-                    raise
-                self._warn(mask(f"the record of {line['key']} is refused by the drive table {self._name}: {error}"))
+            statements = _statements(forms, table, {**line, "values": values}, replacing=True)
+            if (error := _error_of(partial(self._keeper.write_records, statements))) is None:
+                continue
+            if not isinstance(error, DataflowError) or error.transient or isinstance(error, ConnectionFailed):
+                raise error
+            self._warn(mask(f"the record of {line['key']} is refused by the drive table {self._name}: {error}"))
+
+
+def _error_of(action: Callable[[], object]) -> Exception | None:
+    """What an action raised, if anything: whatever its database does, the load goes on.
+
+    What is said of it is said after its handler has ended. Within one, Dagster's log would write down the driver's error too, unmasked.
+    """
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 - see above
+        return error
+    return None
 
 
 def _statements(forms: RecordForms, table: RecordTable, line: Line, *, replacing: bool) -> list[Statement]:

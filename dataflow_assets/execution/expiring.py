@@ -1,6 +1,7 @@
-"""What has grown old: stages, rows set aside, windows of targets.
+"""What has grown old: rows set aside, windows of targets, what ledgers say of those that have left.
 
-Here: finding them. Not here: removing them (`execution.retention`), for how long things are kept (`plan.retention`).
+Here: finding them, and letting go of rows of a ledger. Not here: removing windows (`execution.retention`), for how long things are kept
+(`plan.retention`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from dataflow_assets.execution.retention import Doomed
 from dataflow_assets.execution.session import Session
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.plan.retention import horizon
-from dataflow_assets.tables import RESTORED, LedgerEntry, Unit
+from dataflow_assets.protocols import KeepsRecords
+from dataflow_assets.storage.ledger import forget_retired
+from dataflow_assets.tables import RESTORED, LedgerEntry, Target, Unit
 from dataflow_assets.windows import Window
 
 _MOMENT = timedelta(microseconds=1)
+_AT_ONCE = 200
 WHY = "older than retention keeps quarantined rows"
 
 
@@ -41,6 +45,26 @@ def _brought_back(session: Session, entry: LedgerEntry, now: datetime) -> bool:
         return False
     at = datetime.fromisoformat(json.loads(entry.state[RESTORED])["at"])
     return now < at + timedelta(seconds=session.pipeline.retention.restored)
+
+
+def old_rows_of_ledger(session: Session, step: StepPlan, *, now: datetime) -> list[tuple[Target, LedgerEntry]]:
+    """The windows that have left so long ago that the ledger need not know of them; none where it cannot let go of single rows."""
+    age = session.pipeline.retention.ledger
+    if age is None or horizon(session.pipeline.retention, now=now) is None or not isinstance(session.connector(step), KeepsRecords):
+        return []
+    entries = [entry for entry in endpoint_entries(session, step) if entry.retired]
+    old = [entry for entry in entries if entry.unit.window and entry.unit.window.end <= now - timedelta(seconds=age)]
+    return [(session.target(step, entry.unit.window), entry) for entry in old]
+
+
+def forget(session: Session, step: StepPlan, rows: list[tuple[Target, LedgerEntry]]) -> None:
+    """Take these rows out of the ledger; one that somebody has claimed since stays."""
+    keeper = session.connector(step)
+    assert isinstance(keeper, KeepsRecords)
+    dialect = keeper.record_forms().dialect
+    for start in range(0, len(rows), _AT_ONCE):
+        part = rows[start : start + _AT_ONCE]
+        keeper.write_records([forget_retired(dialect, target, entry.unit, generation=entry.generation) for target, entry in part])
 
 
 def old_quarantine(session: Session, step: StepPlan, *, now: datetime) -> Iterator[Doomed]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
 from statistics import median
@@ -17,13 +19,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from dataflow_assets.error_kinds import kind_of
-from dataflow_assets.errors import DataflowError
-from dataflow_assets.execution.drive import FAILED, GAP_DETECTED, PHASES, SUCCESS, Drive, DriveRow
+from dataflow_assets.errors import Interrupted
+from dataflow_assets.execution.drive import FAILED, PHASES, SKIPPED, SUCCESS, Drive, DriveRow, open_drive
 from dataflow_assets.execution.events import Event, StepFinished, StepStarted, WindowFailed, WindowFinished, WindowStarted
-from dataflow_assets.execution.phases import Phase
+from dataflow_assets.execution.phases import Phase, Phases
 from dataflow_assets.execution.session import RunRequest
 from dataflow_assets.plan.model import PipelinePlan
+from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.secrets import mask
+from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import Window
 
@@ -47,6 +51,7 @@ class Journal:
         self._failures: dict[str, int] | None = None
         self._usual: Mapping[str, float] = {}
         self._open: dict[str, DriveRow] = {}
+        self._live: dict[str, Phases | None] = {}
         self._published: dict[str, int] = {}
         self._step = ""
 
@@ -54,6 +59,11 @@ class Journal:
     def open_ids(self) -> Sequence[str]:
         """The attempts that are under way."""
         return [row.pipeline_id for row in list(self._open.values())]  # heartbeats ask from another thread
+
+    def attempt_at(self, key: str) -> str | None:
+        """The attempt at this window that is under way."""
+        row = self._open.get(key)
+        return row.pipeline_id if row else None
 
     def hear(self, event: Event) -> None:
         """Note what an event says."""
@@ -72,13 +82,16 @@ class Journal:
         """The end of the run: an attempt that is still under way was interrupted."""
         for key in list(self._open):
             message = f"interrupted at step {self._step}" if self._step else "interrupted"
-            self._finish(key, FAILED, {"error_class": "Interrupted", "error_message": message})
+            phases = self._live.get(key) or Phases()
+            phases.drop_untouched()
+            self._end(key, FAILED, phases.settle({}), error=Interrupted(message))
 
     def _begin(self, event: WindowStarted) -> None:
         if self._failures is None:
             self._failures, self._usual = self._look_back()
         row = attempt_row(self._request, event, run_id=self._run_id, retry=self._failures.get(event.key, 0))
         self._open[event.key] = row
+        self._live[event.key] = event.phases
         self._drive.begin(row)
 
     def _look_back(self) -> tuple[dict[str, int], Mapping[str, float]]:
@@ -86,7 +99,7 @@ class Journal:
         name = self._request.pipeline.name
         try:
             return self._drive.failures(name), usual_seconds(self._drive.rows(pipeline=name, statuses=[SUCCESS], limit=_USUAL_ATTEMPTS))
-        except DataflowError:
+        except Exception:  # noqa: BLE001 - whatever its database does, the load goes on
             return {}, {}
 
     def _end(self, key: str, status: str, phases: Mapping[str, Phase], *, error: Exception | None = None) -> None:
@@ -108,6 +121,7 @@ class Journal:
 
     def _finish(self, key: str, status: str, said: Mapping[str, Any]) -> None:
         row = self._open.pop(key, None)
+        self._live.pop(key, None)
         if row is None:  # a window that failed before it began
             return
         now = utc_now()
@@ -136,26 +150,11 @@ def attempt_row(request: RunRequest, event: WindowStarted, *, run_id: str | None
     )
 
 
-def record_gaps(drive: Drive, pipeline: PipelinePlan, windows: Iterable[Window], *, reason: str = "") -> list[DriveRow]:
-    """Write a row GAP_DETECTED for each window that no run will load; one that is written already stays one row. The rows."""
-    assert pipeline.windows is not None
-    rows = []
-    for window in windows:
-        key = pipeline.windows.cadence.key(window)
-        row = DriveRow(
-            row_id(pipeline.name, key, "gap"),
-            pipeline.name,
-            GAP_DETECTED,
-            **_window(pipeline, window),
-            phases_pending=PHASES,
-            unit_key=key,
-            attempt="gap",
-            host=_host(),
-            error_message=reason or None,
-        )
-        drive.begin(row)
-        rows.append(row)
-    return rows
+def record_skip(project: Project, pipeline: str, *, reason: str) -> None:
+    """Write a row SKIPPED for a pipeline that is not run, with the reason."""
+    name = uuid.uuid4().hex
+    with closing(open_drive(project)) as drive:
+        drive.begin(DriveRow(row_id(pipeline, WHOLE, name), pipeline, SKIPPED, attempt=name, unit_key=WHOLE, error_message=mask(reason)))
 
 
 def row_id(pipeline: str, key: str, attempt: str) -> str:

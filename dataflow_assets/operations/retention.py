@@ -11,15 +11,18 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import dagster as dg
 
+from dataflow_assets.assets.pruning import delete_runs, old_runs
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.archives import Archive
 from dataflow_assets.execution.attempts import old_attempts
-from dataflow_assets.execution.expiring import old_quarantine, old_windows
+from dataflow_assets.execution.drive import open_drive
+from dataflow_assets.execution.expiring import forget, old_quarantine, old_rows_of_ledger, old_windows
+from dataflow_assets.execution.pruning import old_attempts as old_rows
 from dataflow_assets.execution.quarantine import ledger_step
 from dataflow_assets.execution.retention import Doomed, retire, sweep_killed
 from dataflow_assets.execution.session import RunRequest, Session
@@ -27,12 +30,14 @@ from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.plan.retention import stage_ages
 from dataflow_assets.spec.project import Project
 
-What = Literal["stages", "quarantine", "target"]
+What = Literal["stages", "quarantine", "target", "ledger", "history"]
 
 
 @dataclass(frozen=True)
 class Old:
     """One thing that is, or was, older than it is kept. `key`: a window; `bytes` are known of stages, and of rows once they are archived.
+
+    Of the history there is one for each pipeline: `rows` of the drive table, and in `note` the runs of Dagster.
 
     `archive`: where its rows go; empty when nowhere. `error`: why it is still there.
     """
@@ -48,9 +53,11 @@ class Old:
     error: Exception | None = None
 
 
-def find_old(project: Project, pipelines: Sequence[PipelinePlan], *, now: datetime) -> list[Old]:
+def find_old(
+    project: Project, pipelines: Sequence[PipelinePlan], *, now: datetime, instance: dg.DagsterInstance | None = None
+) -> list[Old]:
     """Everything that `remove_old` would remove; what cannot be asked stands there with its error."""
-    return list(_each(project, pipelines, now=now, act=None))
+    return list(_each(project, pipelines, now=now, act=None, instance=instance))
 
 
 def remove_old(
@@ -63,7 +70,7 @@ def remove_old(
 ) -> list[Old]:
     """Archive and remove, window by window; whatever happens to one, the others go on. With an `instance`, Dagster is told of each."""
     done = []
-    for old in _each(project, pipelines, now=now, act=retire):
+    for old in _each(project, pipelines, now=now, act=retire, instance=instance):
         if instance is not None and old.what == "target" and old.error is None:
             _tell(instance, next(item for item in pipelines if item.name == old.pipeline), old)
         hear(old)
@@ -74,10 +81,14 @@ def remove_old(
 Act = Callable[[Session, Doomed, Archive | None], object]
 
 
-def _each(project: Project, pipelines: Sequence[PipelinePlan], *, now: datetime, act: Act | None) -> Iterator[Old]:
+def _each(
+    project: Project, pipelines: Sequence[PipelinePlan], *, now: datetime, act: Act | None, instance: dg.DagsterInstance | None
+) -> Iterator[Old]:
     for pipeline in pipelines:
         yield from _stages(project, pipeline, remove=act is not None)
         wanted = pipeline.retention
+        if wanted.history is not None and instance is not None:
+            yield from _history(project, pipeline, instance, now=now, remove=act is not None)
         if (wanted.target is None or wanted.kept) and wanted.quarantine is None:
             continue
         session = Session(RunRequest(project, pipeline, (), attempt=uuid.uuid4().hex, now=now))
@@ -86,6 +97,7 @@ def _each(project: Project, pipelines: Sequence[PipelinePlan], *, now: datetime,
                 sweep_killed(session)
             for step in pipeline.endpoints:
                 yield from _endpoint(session, step, now=now, act=act)
+                yield from _ledger(session, step, now=now, remove=act is not None)
 
 
 def _stages(project: Project, pipeline: PipelinePlan, *, remove: bool) -> Iterator[Old]:
@@ -96,6 +108,24 @@ def _stages(project: Project, pipeline: PipelinePlan, *, remove: bool) -> Iterat
         if remove:
             shutil.rmtree(folder, ignore_errors=True)
         yield Old("stages", pipeline.name, key=folder.parent.name, bytes=size)
+
+
+def _history(project: Project, pipeline: PipelinePlan, instance: dg.DagsterInstance, *, now: datetime, remove: bool) -> Iterator[Old]:
+    """As `dataflow history clean` does; the run that made the newest record of a window stays."""
+    assert pipeline.retention.history is not None
+    before = now - timedelta(seconds=pipeline.retention.history)
+    try:
+        with closing(open_drive(project)) as drive:
+            attempts = [row.pipeline_id for row in old_rows(drive, pipelines=[pipeline.name], before=before, now=now).gone]
+            runs = [run for run in old_runs(instance, {pipeline.name: pipeline}, before=before) if not run.needed]
+            if remove:
+                delete_runs(instance, runs)
+                drive.delete(attempts)
+    except Exception as error:  # noqa: BLE001 - whatever a system answers, the others go on
+        yield Old("history", pipeline.name, error=error)
+        return
+    if attempts or runs:
+        yield Old("history", pipeline.name, key=f"before {before:%Y-%m-%d}", rows=len(attempts), note=f"{len(runs)} runs")
 
 
 def _endpoint(session: Session, step: StepPlan, *, now: datetime, act: Act | None) -> Iterator[Old]:
@@ -117,6 +147,19 @@ def _endpoint(session: Session, step: StepPlan, *, now: datetime, act: Act | Non
         finally:
             if archive is not None:
                 archive.close()
+
+
+def _ledger(session: Session, step: StepPlan, *, now: datetime, remove: bool) -> Iterator[Old]:
+    name = session.pipeline.name
+    try:
+        found = old_rows_of_ledger(session, step, now=now)
+        if remove and found:
+            forget(session, step, found)
+    except Exception as error:  # noqa: BLE001 - whatever a system answers, the others go on
+        yield Old("ledger", name, step.id, error=error)
+        return
+    if found:
+        yield Old("ledger", name, step.id, found[-1][1].unit.key, rows=len(found))
 
 
 def _one(session: Session, doomed: Doomed, archive: Archive | None, old: Old, act: Act | None) -> Iterator[Old]:

@@ -191,6 +191,7 @@ class RetentionPlan:
     stages: float = 604800.0
     quarantine: float | None = None
     target: float | None = None
+    ledger: float | None = None
     history: float | None = None
     restored: float = 2592000.0
     """How long a window that was brought back is left alone."""

@@ -15,7 +15,7 @@ from dataflow_assets.plan.model import ArchivePlan, RetentionPlan, WindowPlan
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.steps import Draft
 from dataflow_assets.plan.writes import Writing
-from dataflow_assets.protocols import Retires
+from dataflow_assets.protocols import KeepsRecords, Retires
 from dataflow_assets.spec.models import PipelineModel
 from dataflow_assets.spec.project import Path_, Project
 from dataflow_assets.spec.retention import FOLDER, ArchiveOptions, RetentionOptions, joined
@@ -46,16 +46,32 @@ def retention_plan(
         if own is not None and own.target is not None:
             for reason in kept.values():
                 findings.add((_SECTION, "target"), f"retention: {reason}", hint="leave target: out, or mend the endpoint")
+    if own is not None and own.ledger is not None:
+        _refuse_bad_ledger(options, steps, findings)
     _refuse_bad_archive(options, connections, findings, of_pipeline=own is not None and "archive" in own.model_fields_set)
     return RetentionPlan(
         stages=_seconds(options.stages or project.model.stages.keep_failed) or 0.0,
         quarantine=_seconds(options.quarantine),
         target=_seconds(options.target),
+        ledger=_seconds(options.ledger),
         history=_seconds(options.history),
         restored=_seconds(options.restored) or 0.0,
         archive=_archive(options),
         kept=kept,
     )
+
+
+def _refuse_bad_ledger(options: RetentionOptions, steps: Mapping[str, Draft], findings: Findings) -> None:
+    ledger, target = _seconds(options.ledger), _seconds(options.target)
+    path = (_SECTION, "ledger")
+    if target is None:
+        findings.add(path, "retention: ledger is about windows that have left, and none leaves", hint="add target:, or leave ledger: out")
+    elif ledger is not None and ledger < target:
+        findings.add(path, "retention: ledger is shorter than target", hint="a window's row is needed for as long as its rows are there")
+    for name, draft in steps.items():
+        if draft.plugin.role == "endpoint" and not issubclass(draft.plugin.implementation, KeepsRecords):
+            message = f"retention: endpoint {name!r}: {draft.plugin.kind} cannot take single rows out of its ledger"
+            findings.add(path, message, hint="leave ledger: out; a retired window costs one row in it")
 
 
 def _seconds(text: str | None) -> float | None:

@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from dataflow_assets.spec.base import Model
 from dataflow_assets.windows import parse_duration
 
-AGES = ("stages", "quarantine", "target", "history")
 FOLDER = ".dataflow/archive"
 _DRIVE_WORDS = {"archive_before_delete", "archive_location", "delete_after_days"}
 
@@ -60,6 +59,9 @@ class RetentionOptions(Model):
         None,
         description="windows of the endpoints, by when they ended: the rows go, the ledger keeps them as retired; default: for ever",
     )
+    ledger: str | None = Field(
+        None, description="what the ledgers say of windows that have left, by when these ended; needs target; default: for ever"
+    )
     history: str | None = Field(None, description="Dagster's runs and the drive table's rows; default: for ever")
     archive: Archive = Field(
         None, description="where rows go before they are removed; false: nowhere; default: Parquet files in .dataflow/archive"
@@ -81,7 +83,7 @@ class RetentionOptions(Model):
             rest.setdefault("archive", data["archive_location"])
         return rest
 
-    @field_validator("stages", "quarantine", "target", "history", "restored")
+    @field_validator("stages", "quarantine", "target", "ledger", "history", "restored")
     @classmethod
     def _is_a_duration(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None:

@@ -166,6 +166,17 @@ def forget_publications(dialect: Dialect, target: TableName) -> Statement:
     return Statement(f"UPDATE {dialect.table(ledger_table(target))} SET {sets} WHERE {key}", (str(target),))
 
 
+def forget_retired(dialect: Dialect, target: Target, unit: Unit, *, generation: int) -> Statement:
+    """Take the row of a unit out of the ledger, unless somebody has claimed it since `generation` was published."""
+    key = _key_predicate(dialect, target, unit)
+    newest = " AND ".join(
+        f"{dialect.quote(name)} = {dialect.placeholder(at)}"
+        for at, name in enumerate(("claimed_generation", "published_generation"), start=len(_KEY) + 1)
+    )
+    text = f"DELETE FROM {dialect.table(ledger_table(target.table))} WHERE {key.text} AND {newest}"
+    return Statement(text, (*key.values, generation, generation))
+
+
 def published_keys(dialect: Dialect, target: TableName) -> Statement:
     """One text for each publication into a table, by which `forget_keys` finds it again."""
     quoted = dialect.quote("published_generation")

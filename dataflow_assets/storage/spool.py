@@ -92,3 +92,12 @@ def _lines(content: bytes) -> list[Line]:
             if isinstance(line := json.loads(text), dict):
                 found.append(line)
     return found
+
+
+def waiting(folder: Path) -> int:
+    """How many lines wait in a folder."""
+    found = 0
+    for path in folder.glob("*.jsonl") if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            found += len(_lines(path.read_bytes()))
+    return found

@@ -34,10 +34,12 @@ VERBS = (
     ("doctor", "--json"),
     ("run", "--log-level", "debug"),
     ("status", "--json"),
+    ("history", "--json", "--last", "50"),
     ("show", "b_read"),
 )
 MORE_VERBS = (
     ("doctor",),
+    ("history", "--status", "failed"),
     ("run", "--json-lines", "--log-level", "debug", "--var", f"canary_password={SECRET}"),
     ("list", "steps", "--json"),
     ("show", "d_refused", "--json"),
@@ -79,6 +81,27 @@ def test_a_planted_password_is_shown_nowhere(
     assert found == [], "\n".join(found)
     assert "Done. OK=" in shown["run --log-level"], "nothing ran"
     assert all(f"{status}=0" not in shown["run --log-level"] for status in ("OK", "FAILED"))
+
+
+@pytest.mark.parametrize("drive", ["by_keys", "unquoted"], ids=["kept", "away"])
+def test_a_drive_keeps_no_password(
+    drive: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither in its rows, of runs that fail with the password in their errors, nor in what waits to be sent to it."""
+    root = tmp_path / "project"
+    with SCENES["postgres"](request.getfixturevalue) as scene:
+        written = _write(scene, root, monkeypatch)
+        file = root / "dataflow_project.yml"
+        file.write_text(file.read_text() + f"drive: {{connection: {drive}}}\n")
+        select = ("--select", "c_python", "--select", "d_refused", "--select", "e_wrong")
+        shown = {word[0]: _call(*word) for word in (("run", "--log-level", "debug", *select), ("history", "--json"), ("doctor", "--json"))}
+    shown["what went by the terminal"] = "".join(capfd.readouterr())
+    waiting = list((root / ".dataflow" / "drive-spool").glob("*"))
+    found = leaks_of(shown) + leaks_in([root], known=written)
+    assert found == [], "\n".join(found)
+    assert bool(waiting) is (drive == "unquoted")
+    assert shown["history"].count('"pipeline_status": "FAILED"') == (3 if drive == "by_keys" else 0)
+    assert ("cannot be read" in shown["history"]) is (drive == "unquoted")
 
 
 def test_the_ui_shows_no_planted_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -109,11 +109,9 @@ def test_killed_with_its_workers_and_resumed_it_does_exactly_what_is_left(projec
         instance.event_log_storage.set_concurrency_slots("connection/db", 2)
     process = _start(project, "first", "--only", "all", "--chunk", "2", "--concurrency", "2", failpoints="window.claimed=sleep:60@2")
     deadline = time.monotonic() + 60
-    published: list[Any] = []
-    while not published and time.monotonic() < deadline:
-        time.sleep(0.2)
-        status = call("status", "--json", "-s", "first", "--project", project.root).json
-        published = [item for item in status["pipelines"] if not item["error"] and item["windows"]["published"]]
+    second_window = project.root / ".dataflow/stages/first/2024-01-02"
+    while not second_window.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
     second = call("backfill", "--resume", "--project", project.root)
     assert second.code == 1
     assert f"process {process.pid}" in second.err, second.out + second.err

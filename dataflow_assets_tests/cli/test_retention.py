@@ -78,6 +78,11 @@ def test_preview_removal_archive_and_the_way_back(loaded: ProjectFolder, call: C
     assert latest.asset_materialization.metadata["retired"].value is True
     listed = call("retention", "list", "first", "--json", "--project", loaded.root).json["windows"]
     assert [(item["key"], item["rows"]) for item in listed] == [("2024-01-01", 2), ("2024-01-02", 1), ("2024-01-03", 1)]
+    path = loaded.root / "pipelines/first.yml"
+    path.write_text(path.read_text().replace("retention: {", "retention: {ledger: 2d, "))
+    forgotten = call("retention", "first", "--yes", "--json", "--project", loaded.root).json["items"]
+    assert [(item["what"], item["rows"]) for item in forgotten] == [("ledger", 3)]
+    assert call("plan", "-s", "first", "--json", "--project", loaded.root).json["pipelines"][0]["counts"] == {"retired": 3}
     back = call("retention", "restore", "first", "--window", "2024-01-01", "--json", "--project", loaded.root)
     assert (back.code, back.json["windows"][0]["rows"]) == (0, 2), back.out + back.err
     assert _rows(loaded) == [1, 2]
@@ -125,3 +130,17 @@ def test_the_job_does_it_every_day(loaded: ProjectFolder) -> None:
 
 def test_without_a_section_there_is_no_job(project: ProjectFolder) -> None:
     assert JOB not in {job.name for job in load_project(project.root).resolve_all_job_defs()}
+
+
+def test_history_goes_with_it_but_for_what_the_ui_shows(loaded: ProjectFolder, call: Call) -> None:
+    path = loaded.root / "pipelines/first.yml"
+    path.write_text(path.read_text().replace(KEEP, "retention: {history: 400d}"))
+    assert call("run", "-s", "first", "--full-refresh", "--project", loaded.root).code == 0
+    seen = call("retention", "first", "--json", "--project", loaded.root)
+    (item,) = [item for item in seen.json["items"] if item["what"] == "history"]
+    assert (item["rows"], item["note"]) == (6, "1 runs"), "the second run made what the UI shows"
+    assert call("retention", "first", "--yes", "--project", loaded.root).code == 0
+    with open_instance(load(loaded.root)) as instance:
+        assert instance.get_runs_count() == 1
+        assert len(instance.get_materialized_partitions(dg.AssetKey(["first", "publish"]))) == 3
+    assert len(_rows(loaded)) == 4

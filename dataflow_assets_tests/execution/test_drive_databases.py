@@ -10,12 +10,15 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from dataflow_assets.execution.drive import FAILED, GAP_DETECTED, RUNNING, SUCCESS, DriveRow, open_drive
+from dataflow_assets.execution.drive import FAILED, GAP_DETECTED, RUNNING, SUCCESS, DriveRow, open_drive, where_kept
 from dataflow_assets.spec.load import load
 from dataflow_assets.storage.drive_queries import FORMS, TITLES, queries
 from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import utc_now
 from dataflow_assets_tests.execution.test_drive import HOSTILE, ROW
+from dataflow_assets_tests.services.ladder import free_port
+from dataflow_assets_tests.services.postgres import database_dsn
+from dataflow_assets_tests.services.proxy import proxy_to
 
 KINDS = ("postgres", "mysql", "duckdb", "sqlite", "snowflake", "bigquery", "sqlalchemy_sqlite", "sqlalchemy_postgres")
 SCHEMA = {"postgres": "ops", "mysql": None, "duckdb": "ops", "snowflake": "ops", "bigquery": "dataflow_test"}
@@ -128,3 +131,33 @@ def _ask_as_people_do(drive, project):
     assert [round(float(row[-1]), 3) for row in found["duration_ratio"]] == [2.5]
     assert [tuple(map(int, row[2:])) for row in found["count_mismatch"]] == [(10, 9)]
     assert [float(row[-1]) for row in found["retry_success"]] == [100.0]
+
+
+def test_a_server_that_goes_away_and_comes_back_has_every_row(tmp_path, postgres_dsn, monkeypatch):
+    from psycopg.conninfo import conninfo_to_dict
+
+    parts, port, said = conninfo_to_dict(postgres_dsn), free_port(), []
+    server = (str(parts.get("host", "127.0.0.1")), int(parts.get("port", 5432)))
+    dsn = database_dsn({**parts, "host": "127.0.0.1", "port": port}, str(parts["dbname"]))
+    (tmp_path / "pipelines").mkdir()
+    connections = {"ops": {"type": "postgres", "dsn": dsn}}
+    (tmp_path / "dataflow_project.yml").write_text(json.dumps({"connections": connections, "drive": {"connection": "ops"}}))
+    project = load(tmp_path)
+    with closing(open_drive(project, warn=said.append)) as drive:
+        drive.begin(ROW)  # nobody listens there yet
+        assert where_kept(project).endswith("1 changes wait to be sent, by the next run that reaches it")
+        with proxy_to(*server, at=port) as proxy:
+            monkeypatch.setattr("dataflow_assets.execution.drive._PAUSE_SECONDS", 0.0)
+            drive.update(ROW.pipeline_id, pipeline_status=FAILED)
+            assert [row.pipeline_status for row in drive.rows()] == [FAILED]
+            proxy.trigger(b"lost reply")  # the server has the change, and nobody hears of it
+            drive.update(ROW.pipeline_id, error_message="lost reply")
+        drive.update(ROW.pipeline_id, pipeline_retry_number=3)
+        drive.begin(replace(ROW, pipeline_id="second"))
+        with proxy_to(*server, at=port):
+            drive.update("second", pipeline_status=SUCCESS)
+            found = {row.pipeline_id: row for row in drive.rows()}
+    assert len(said) == 2  # once for each time that it went
+    first = found[ROW.pipeline_id]
+    assert (first.pipeline_status, first.error_message, first.pipeline_retry_number) == (FAILED, "lost reply", 3)
+    assert found["second"].pipeline_status == SUCCESS

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow_assets.errors import ConnectionFailed
-from dataflow_assets.execution.drive import FAILED, GAP_DETECTED, PHASES, RUNNING, SUCCESS, open_drive
-from dataflow_assets.execution.journal import Journal, duration_text, record_gaps, row_id
+from dataflow_assets.execution.drive import FAILED, PHASES, RUNNING, SKIPPED, SUCCESS, Drive, open_drive, open_drive_connector
+from dataflow_assets.execution.journal import Journal, duration_text, record_skip, row_id
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.failpoints import VARIABLE
+from dataflow_assets.tables import TableName
 from dataflow_assets_tests.execution.workshop import Workshop, days
 
 PIPELINE = """\
@@ -90,7 +91,7 @@ def test_a_window_that_is_loaded_leaves_a_row(workshop):
     assert (*row.phases_completed, *row.phases_skipped) == PHASES
     assert row.phases["source_to_stage_transfer"]["source_count"] == 4
     assert {row.phases["audit"][name] for name in ("source_count", "stage_count", "target_count")} == {4}
-    assert row.phases["target_cleaning"]["reason"] == "the pipeline has no retention"
+    assert row.phases["target_cleaning"]["reason"] == "the pipeline keeps its windows for ever"
     for name in row.phases_completed:
         phase = row.phases[name]
         assert phase["phase_name"] == name
@@ -183,7 +184,22 @@ def test_a_run_that_is_interrupted_says_so(workshop):
         assert journal.open_ids == [row_id("daily", "2024-01-01", "run-0")]
     (row,) = rows(workshop)
     assert (row.pipeline_status, row.error_class, row.error_message) == (FAILED, "Interrupted", "interrupted at step read")
-    assert row.phases_pending == PHASES
+    assert (row.phases_completed, row.phases_pending) == (PHASES[:1], PHASES[1:])
+
+
+def test_an_interrupt_fails_the_phase_that_it_falls_into(workshop, monkeypatch):
+    import dataflow_assets.execution.publishing as publishing
+
+    def stops(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publishing, "_audit", stops)
+    with pytest.raises(KeyboardInterrupt):
+        journaled(workshop)
+    (row,) = rows(workshop)
+    assert (row.pipeline_status, row.phase_failed, row.error_class) == (FAILED, "audit", "Interrupted")
+    assert row.phases["audit"]["error_class"] == "KeyboardInterrupt"
+    assert row.phases_pending == ("stage_cleaning", "target_cleaning")
 
 
 def test_a_drive_that_is_away_does_not_stop_the_load(workshop):
@@ -239,17 +255,49 @@ def test_a_killed_run_leaves_its_row_running(workshop):
     assert [(row.pipeline_status, row.pipeline_retry_number) for row in again] == [(SUCCESS, 1), (RUNNING, 0)]
 
 
-def test_gaps_are_rows_of_their_own_and_stay_one(workshop):
+def test_a_pipeline_that_is_not_run_leaves_a_row_too(workshop):
+    project, _ = workshop.load()
+    record_skip(project, "daily", reason="upstream did not succeed")
+    (row,) = rows(workshop)
+    assert (row.pipeline_status, row.error_message, row.pipeline_start_timestamp) == (SKIPPED, "upstream did not succeed", None)
+    assert {row.pipeline_retry_number for row in journaled(workshop)} == {0}
+
+
+class _Counting:
+    """A connector whose statements are counted."""
+
+    def __init__(self, connector):
+        self._connector, self.reads, self.writes = connector, 0, 0
+        self.kind = connector.kind
+
+    def record_forms(self):
+        return self._connector.record_forms()
+
+    def read_records(self, statement):
+        self.reads += 1
+        return self._connector.read_records(statement)
+
+    def write_records(self, statements):
+        self.writes += len(statements)
+        self._connector.write_records(statements)
+
+    def close(self):
+        self._connector.close()
+
+
+def test_an_attempt_costs_two_statements_and_a_run_three(workshop):
+    journaled(workshop)  # the table is there
     project, plan = workshop.load()
-    windows = [todo.window for todo in workshop.status()]
-    with closing(open_drive(project)) as drive:
-        record_gaps(drive, plan, windows[:2], reason="older than x_days_back")
-        record_gaps(drive, plan, windows, reason="older than x_days_back")
-        found = drive.rows(statuses=[GAP_DETECTED])
-    assert sorted(row.unit_key for row in found) == ["2024-01-01", "2024-01-02", "2024-01-03"]
-    assert found[0].pipeline_start_timestamp is None
-    assert found[0].created_at is not None
-    assert found[0].error_message == "older than x_days_back"
+    counting = _Counting(open_drive_connector(project))
+    windows = tuple(todo.window for todo in workshop.status())
+    request = RunRequest(project, plan, windows, "counted-0", NOW)
+    drive = Drive(lambda: counting, TableName("pipeline_execution_drive"), spool=workshop.folder / "spool")
+    with closing(drive), closing(Journal(drive, request)) as journal:
+        for event in run(request):
+            journal.hear(event)
+    assert len(windows) == 3
+    assert counting.writes == 2 * len(windows)
+    assert counting.reads <= 3  # is the table there, tries so far, what is usual
 
 
 @given(st.integers(0, 10**7))

@@ -11,9 +11,11 @@ import dagster as dg
 import pytest
 
 from dataflow_assets.assets.execute import execute
+from dataflow_assets.assets.requests import _refuse_to_overtake
 from dataflow_assets.calendars import Calendar, read_hours, read_span
+from dataflow_assets.errors import DataflowError
 from dataflow_assets.operations.run_requests import run_requests
-from dataflow_assets.operations.schedules import asked_for, build_schedule, build_schedules, described
+from dataflow_assets.operations.schedules import asked_for, asked_text, build_schedule, build_schedules, described
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan, WindowPlan
 from dataflow_assets.plan.periods import read_period
 from dataflow_assets.plan.schedules import after_each_window
@@ -123,6 +125,8 @@ def test_a_backlog_drains_from_either_end_and_says_what_waits(project: Path, ins
         (request,), _ = _tick(orders, loaded, instance, now)
         assert _span(request) == spans
         assert request.tags["dataflow/waiting"] == "3"
+        said = f"orders: asks for 2 windows, {spans[0]} to {spans[1]}, in one run; 3 more that are due wait for the next ticks"
+        assert asked_text(orders, [request]) == said
 
 
 def test_a_pipeline_without_windows_is_asked_for_whole(project: Path) -> None:
@@ -217,6 +221,12 @@ def test_a_later_piece_does_not_overtake_an_earlier_one_that_failed(project: Pat
     for request in (first, second):
         assert not shop.run(project, instance, tags={**request.tags, "dagster/run_key": str(request.run_key)}).success
     assert shop.published(project) == {}
+    again = {"run_id": "1", "parent_run_id": "0", "root_run_id": "0"}
+    by_hand = dg.DagsterRun(job_name="orders", tags=second.tags, **again)
+    by_dagster = dg.DagsterRun(job_name="orders", tags={**second.tags, "dagster/retry_number": "1"}, **again)
+    _refuse_to_overtake(instance, by_hand, "orders")
+    with pytest.raises(DataflowError, match="must not overtake"):
+        _refuse_to_overtake(instance, by_dagster, "orders")
     shop.write_orders(project)
     for request in run_requests(orders, [orders.windows.cadence.window(day) for day in (DAYS[0], DAYS[2])], key="later"):
         assert shop.run(project, instance, tags={**request.tags, "dagster/run_key": str(request.run_key)}).success

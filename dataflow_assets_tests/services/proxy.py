@@ -62,9 +62,9 @@ class Proxy:
 
 
 @contextmanager
-def proxy_to(host: str, port: int) -> Iterator[Proxy]:
-    """A proxy in front of a server."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def proxy_to(host: str, port: int, *, at: int = 0) -> Iterator[Proxy]:
+    """A proxy in front of a server, at a free port unless one is named."""
+    with socket.create_server(("127.0.0.1", at)) as listener:
         proxy = Proxy((host, port), listener.getsockname()[1])
         threading.Thread(target=proxy.serve, args=(listener,), daemon=True).start()
         try:

@@ -72,7 +72,7 @@ def test_a_tick_that_was_lost_asks_for_the_same_run_again(post: Post) -> None:
     post.launch("orders", request)
     assert ids(post) == [1], "the same files are one unit, however often they are run"
     post.cursors.clear()
-    assert not post.tick(SENSOR), "a cursor that was lost asks for a run that there was"
+    assert not post.evaluate(SENSOR).run_requests, "the ledger has these files, whatever became of the cursor"
 
 
 def test_a_failed_run_is_asked_for_again_and_without_what_is_gone(post: Post) -> None:
@@ -183,3 +183,15 @@ def test_a_path_that_names_the_window_tells_it(post: Post) -> None:
     assert windows_of(request) == ["2024-03-01"]
     post.launch("orders", request)
     assert ids(post) == [1, 2, 3]
+
+
+def test_appended_windows_with_files_of_their_own_are_loaded_once(post: Post) -> None:
+    text = WINDOWED.replace("file_path: lake/orders/", "file_path: lake/orders/, mode: append").replace("event_time_column: at\n", "")
+    post.write(orders=text % {"path": "landing/{{ window.key }}*.csv", "more": ", reach: 2000"})
+    land(post, "2024-03-01.csv", (1, "2024-03-01T08:00:00"))
+    assert windows_of(*post.load(SENSOR, "orders")) == ["2024-03-01"]
+    land(post, "2024-03-01-late.csv", (2, "2024-03-01T09:00:00"))
+    assert "2024-03-01 is published, and is not appended to again" in post.skip(SENSOR)
+    land(post, "2024-03-02.csv", (3, "2024-03-02T09:00:00"))
+    assert windows_of(*post.load(SENSOR, "orders")) == ["2024-03-02"]
+    assert ids(post) == [1, 3]
