@@ -7,7 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from dataflow_assets.execution.archives import Archive
 from dataflow_assets.execution.held import open_session
+from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.execution.restoring import restore
 from dataflow_assets.execution.session import Session
 from dataflow_assets.execution.status import window_status
@@ -81,6 +82,12 @@ def states(arena: Arena) -> list[tuple[str, bool]]:
         return [(todo.state, todo.run) for todo in window_status(session.project, pipeline, now=NOW)]
 
 
+def moments(arena: Arena) -> list[datetime]:
+    """When each window was published, as the ledger says."""
+    with opened(arena) as (pipeline, session, _):
+        return [entry.published_at for entry in ledger_entries(session.project, pipeline, now=NOW)["target"]]
+
+
 def require_every_row(arena: Arena) -> None:
     """No row is lost; in the target each stands once, in the archive too."""
     there, away = arena.look(), archived(arena)
@@ -92,6 +99,7 @@ def require_every_row(arena: Arena) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_each_place_in_turn(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     arena = prepared(kind, tmp_path, request)
+    before = moments(arena)
     for place in [*PLACES, *MORE.get(kind, [])]:
         name, _, visit = place.partition("@")
         assert arena.retain(failpoints=f"{name}=kill@{visit or 1}") in {KILLED, OK}, place
@@ -104,6 +112,7 @@ def test_killed_at_each_place_in_turn(kind: str, tmp_path: Path, request: pytest
     assert arena.run() == OK, "a tick that has nothing to do"
     assert sum(arena.look().values()) == 4_000
     assert arena.leftovers() == []
+    assert moments(arena) == before, "what leaves is no news"
     with opened(arena) as (pipeline, session, archive):
         assert pipeline.windows is not None
         window = pipeline.windows.cadence.window("2024-01-02")
@@ -112,6 +121,7 @@ def test_killed_at_each_place_in_turn(kind: str, tmp_path: Path, request: pytest
         assert sum(arena.look().values()) == 8_000
         assert not find_old(session.project, [pipeline], now=NOW), "what was just brought back is left alone"
         later = NOW + timedelta(days=31)
+        assert moments(arena) == before, "nor is what comes back"
         gone = {old.key: old.rows for old in remove_old(session.project, [pipeline], now=later)}
     assert gone == {"2024-01-02": 4_000, "2024-01-03": 4_000}
     assert archived(arena) == arena.expected
