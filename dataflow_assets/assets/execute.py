@@ -187,7 +187,7 @@ class _Task:
 def _run_pipeline(plan: ProjectPlan, task: _Task, instance: dg.DagsterInstance, watch: _Watch) -> PipelineResult:
     """One run for each piece of the windows; after a failure the later pieces run where later windows would."""
     if task.pipeline.windows is None:
-        return _run_piece(plan, task, instance, watch)
+        return _joined(task.pipeline.name, [_run_piece(plan, task, instance, watch)])
     results: list[PipelineResult] = []
     for piece in pieces(task.chosen):
         watch.failed.clear()

@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from dataflow_assets.assets.names import FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, tag_value
+from dataflow_assets.assets.names import FILES_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, tag_value
 from dataflow_assets.assets.partitions import windows_of_run
 from dataflow_assets.assets.requests import PipelineOp, recorded_windows
 from dataflow_assets.errors import SelectionError
@@ -34,6 +34,8 @@ class UnfinishedRun:
     steps: frozenset[str] | None = None
     full_refresh: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, str] = field(default_factory=dict)
+    """Tags without which a run would do something else: that it takes exactly some files."""
 
 
 def variables_of(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, Any]:
@@ -63,7 +65,8 @@ def unfinished_run(instance: dg.DagsterInstance, project: Project, pipeline: Pip
     steps = None if assets == op.step_of.keys() else frozenset(op.step_of[key].id for key in assets)
     left = tuple(window for window in asked if window not in done)
     variables = dict(json.loads(run.tags.get(OVERRIDES_TAG, "{}")))
-    return UnfinishedRun(run.run_id, left, steps, run.tags.get(FULL_REFRESH_TAG) == "true", variables)
+    marks = {FILES_TAG: run.tags[FILES_TAG]} if FILES_TAG in run.tags else {}
+    return UnfinishedRun(run.run_id, left, steps, run.tags.get(FULL_REFRESH_TAG) == "true", variables, marks)
 
 
 def _run(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:

@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 
 
 def tell(session: Session, project: Project, instance: dg.DagsterInstance) -> Swept:
-    """One sweep over the whole project. Raises what the instance's storage raises."""
+    """One sweep over the whole project, also where a run has loaded only a part of it: what the others did is told as well.
+
+    Raises what the instance's storage raises.
+    """
     from dataflow_assets.operations.alerts.sweep import summary, sweep
     from dataflow_assets.plan.build import build_plan_tolerant
 
+    if project.partial:
+        project = session.load(project.overrides)
     plan, _ = build_plan_tolerant(project, external=False)
     swept = sweep(plan, project, instance, now=utc_now())
     for line in list(summary(swept)) or ["nothing to tell"]:

@@ -93,8 +93,10 @@ def _trial(project: Project) -> Any:
 @click.pass_obj
 def show(session: Session) -> int:
     """Show what is open, what waits for a channel, what was told lately, and which pipelines are muted."""
+    from dataflow_assets.operations.alerts.broken import WHOLE
+
     with _memory(session) as (project, memory):
-        names = list(survey(project).plan.by_name)
+        names = [WHOLE, *survey(project).plan.by_name]
         known = memory.pipelines(names)
         now = utc_now()
         document = {
@@ -122,6 +124,8 @@ def _waiting(channel: str, item: Any) -> dict[str, Any]:
 
 
 def _print(session: Session, document: Mapping[str, Any]) -> None:
+    from dataflow_assets.operations.alerts.broken import WHOLE
+
     rows = [
         (item["pipeline"], item["event"], _moment(item["since"]), f"{item['times']:,}", _moment(item["told_at"]), item["summary"])
         for item in document["open"]
@@ -142,7 +146,7 @@ def _print(session: Session, document: Mapping[str, Any]) -> None:
         session.say("")
         for line in table(sent, header=("SENT", "TO", "WHAT", "")):
             session.say(line)
-    pipelines = [item["pipeline"] for item in document["open"]]
+    pipelines = [item["pipeline"] for item in document["open"] if item["pipeline"] != WHOLE]
     session.say(f"\nNext: {f'dataflow status --select {pipelines[0]}' if pipelines else 'dataflow status'}")
 
 

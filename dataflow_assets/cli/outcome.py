@@ -84,6 +84,8 @@ class PipelineOutcome:
     planned: tuple[WindowTodo, ...] = ()
     waiting: int = 0
     run_id: str | None = None
+    run_ids: tuple[str, ...] = ()
+    """All of them: windows with gaps between them run piece by piece."""
     error: Exception | None = None
 
     def add(self, event: Event) -> WindowOutcome | None:
@@ -122,6 +124,7 @@ class PipelineOutcome:
             "rows": self.rows,
             "seconds": round(self.seconds, 3),
             "run_id": self.run_id,
+            "run_ids": list(self.run_ids),
             "waiting": self.waiting,
             "not_reached": len(self.planned) - len(self.windows),
             "windows": [window.data() for window in self.windows],

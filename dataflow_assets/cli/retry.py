@@ -100,6 +100,10 @@ class Retry(Run):
     def due_of(self, pipeline: PipelinePlan) -> Due:
         return self._left[pipeline.name].due
 
+    def tags_of(self, pipeline: PipelinePlan) -> Mapping[str, str]:
+        run = self._left[pipeline.name].run
+        return run.marks if run else {}
+
     def _look(self) -> None:
         for pipeline in self.chosen.pipelines:
             left = _left_of(self, pipeline, run_id=self._run_id)

@@ -155,6 +155,10 @@ class Run:
     def _failed_upstream(self, pipeline: PipelinePlan) -> str | None:
         return next((other.name for other in self.outcomes if other.name in pipeline.upstream and other.status != "ok"), None)
 
+    def tags_of(self, pipeline: PipelinePlan) -> Mapping[str, str]:
+        """Further tags of the pipeline's run."""
+        return {}
+
     def _execute(self, due: Due, outcome: PipelineOutcome) -> None:
         from dataflow_assets.assets.execute import execute, was_interrupted
 
@@ -173,10 +177,12 @@ class Run:
                 instance=instance,
                 on_event=lambda _name, event: self.report.event(event, outcome.add(event)),
                 full_refresh=self.wish.full_refresh,
+                tags=self.tags_of(due.pipeline),
             )
             interrupted = was_interrupted(result) or (result.status == "failed" and pressed())
         outcome.seconds = time.perf_counter() - started
-        outcome.status, outcome.run_id = "interrupted" if interrupted else result.status, result.run_id
+        outcome.status = "interrupted" if interrupted else result.status
+        outcome.run_id, outcome.run_ids = result.run_id, result.run_ids
         if outcome.status == "failed" and not any(window.error for window in outcome.windows):
             outcome.error = result.error
         self.report.end(outcome)

@@ -73,7 +73,9 @@ def _staged(work: Work, step: StepPlan) -> int:
 
 def _idle(work: Work) -> Mapping[str, str]:
     """Phase -> why it did nothing."""
-    endpoints, idle = _endpoints(work), {RETAIN: "the pipeline has no retention"}
+    retention = work.pipeline.retention.target
+    why = "the pipeline keeps its windows for ever" if retention is None else "dataflow retention removes old windows, not a run"
+    endpoints, idle = _endpoints(work), {RETAIN: why}
     producers = {step.id for step in work.steps if step.role in {"source", "transform"}}
     if not work.claims and not work.asides:
         idle[CLAIM] = "no window of a target to claim before the rows are read"

@@ -18,10 +18,10 @@ from dataflow_assets.execution.logged import logged
 from dataflow_assets.execution.retrying import Patience
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.execution.window import run_window
+from dataflow_assets.plan.backfills import is_ordered
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.plan.retention import stage_ages
 from dataflow_assets.plan.windows import WHOLE
-from dataflow_assets.tables import WriteMode
 from dataflow_assets.windows import Window
 
 __all__ = ["RunRequest", "run"]
@@ -56,11 +56,6 @@ def may_go_on(pipeline: PipelinePlan, event: WindowFailed, *, checks_only: bool 
     if event.again is not None:
         return True
     return isinstance(event.error, CheckFailed) and (checks_only or not is_ordered(pipeline))
-
-
-def is_ordered(pipeline: PipelinePlan) -> bool:
-    """Whether a later window must not overtake an earlier one: rows are appended, or the last one written wins."""
-    return any(step.mode in {WriteMode.APPEND, WriteMode.UPSERT} for step in pipeline.endpoints)
 
 
 def _tried(session: Session, window: Window | None, *, key: str, patience: Patience) -> Iterator[Event]:

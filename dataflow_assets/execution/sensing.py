@@ -129,12 +129,14 @@ def decide(
 
     `is_complete` says whether a window is over, `marks` how far the ledgers are with a unit, `due` which windows are due.
     """
-    waiting = {key: item for key, item in memory.waiting.items() if not (item.tries and _is_newer(marks(key), item.marks))}
+    waiting = {key: item for key, item in memory.waiting.items() if not _is_done(key, item, marks)}
     for key, instead in found.renamed.items():
         if (item := waiting.pop(key, None)) is not None and instead:
             waiting[instead] = item
     for key, what in found.units.items():
         waiting[key] = Waiting(digest([waiting[key].what, what]) if key in waiting else what)
+        if _is_done(key, waiting[key], marks):
+            del waiting[key]
     due_for = waiting.pop(DUE, None)
     if due_for is not None:
         keys = due()
@@ -146,14 +148,17 @@ def decide(
     again = sum(waiting[key].tries > 0 for key in asked)
     for key in asked:
         waiting[key] = replace(waiting[key], tries=waiting[key].tries + 1, asked_at=now, marks=marks(key))
-    run_key = digest(f"{key} {waiting[key].what} {waiting[key].tries}" for key in asked) if asked else ""
+    run_key = digest(f"{key} {waiting[key].what} {waiting[key].tries} {waiting[key].marks}" for key in asked) if asked else ""
     reason = "; ".join(filter(None, [found.said, _what_waits(waiting, asked, again)]))
     return Decision(Memory(found.position, waiting), tuple(asked), reason, run_key)
 
 
-def _is_newer(marks: Marks, before: Marks) -> bool:
-    """Whether every endpoint has published since."""
-    return bool(marks) and all(now > then for now, then in zip(marks, before or (0,) * len(marks), strict=True))
+def _is_done(unit: str, item: Waiting, marks: Callable[[str], Marks]) -> bool:
+    """Whether every endpoint has published the unit since it was asked for; of exactly some files, whether it ever has."""
+    if not item.tries and not unit.startswith(FILES):
+        return False
+    before = (0,) * len(now) if (now := marks(unit)) and (unit.startswith(FILES) or not item.marks) else item.marks
+    return bool(now) and all(later > then for later, then in zip(now, before, strict=True))
 
 
 def _what_waits(waiting: Mapping[str, Waiting], asked: Sequence[str], again: int) -> str:

@@ -17,11 +17,11 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from dataflow_assets.assets.names import LATE_TAG, PIPELINE_TAG, job_name, plain_name, tag_value
-from dataflow_assets.assets.silence import reason_for_silence
 from dataflow_assets.execution.late_data import LateWindow, look_for_late_data
 from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.operations.late_data import Reopened, find_reopened, report
 from dataflow_assets.operations.run_requests import run_requests
+from dataflow_assets.operations.waiting import reason_to_wait
 from dataflow_assets.plan.late_data import may_be_reopened
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
 from dataflow_assets.spec.project import Project
@@ -30,13 +30,6 @@ from dataflow_assets.windows import Window, parse_duration
 
 _FOLLOWING_SECONDS = 60
 """How often a pipeline that follows asks the ledgers."""
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 _FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
@@ -135,23 +128,18 @@ class Tick:
         reopened = find_reopened(self.project, self.pipeline, now=self.now)
         if not reopened.windows:
             return "no window is reopened"
-        if silent := reason_for_silence(self.instance, self.project, self.pipeline, now=self.now):
-            return silent
-        if running := self._run_ids(_UNFINISHED):
-            return f"run {running[0]} of {self.pipeline.name} has not ended"
+        if wait := reason_to_wait(self.instance, self.project, self.pipeline, now=self.now):
+            return wait
         ready, waiting = self._ready(reopened)
         if not ready:
             return waiting
         facts = self._facts(ready)
-        tries = len(self._run_ids(_FAILED, {LATE_TAG: facts}))
+        tags = {PIPELINE_TAG: tag_value(self.pipeline.name), LATE_TAG: facts}
+        tries = len(self.instance.get_run_ids(dg.RunsFilter(tags=tags, statuses=_FAILED)))
         windows = [window for window in ready.values() if window is not None]
         for key in ready:
             self.say(f"{self.pipeline.name} {key}: {reopened.reasons[key]}")
         return run_requests(self.pipeline, windows, key=f"late:{self.pipeline.name}:{facts}:{tries}", tags={LATE_TAG: facts})
-
-    def _run_ids(self, statuses: list[dg.DagsterRunStatus], tags: Mapping[str, str] | None = None) -> list[str]:
-        wanted = dg.RunsFilter(tags={PIPELINE_TAG: tag_value(self.pipeline.name), **(tags or {})}, statuses=statuses)
-        return list(self.instance.get_run_ids(wanted))
 
     def _ready(self, reopened: Reopened) -> tuple[dict[str, Window | None], str]:
         """The windows that nothing upstream is to rewrite first, and what the others wait for."""

@@ -11,7 +11,7 @@ import dagster as dg
 
 from dataflow_assets.assets.names import FOLLOWS_TAG, PIPELINE_TAG, tag_value
 from dataflow_assets.assets.partitions import pieces, range_tags
-from dataflow_assets.execution.run import is_ordered
+from dataflow_assets.plan.backfills import is_ordered
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.windows import Window
 

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from dataflow_assets.assets.names import PIPELINE_TAG, SLOT_TAG, WAITING_TAG, job_name, plain_name, tag_value
+from dataflow_assets.assets.partitions import windows_of_run
 from dataflow_assets.assets.silence import reason_for_silence
 from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.alerts.due import due_is_told
@@ -156,6 +157,12 @@ def _skipped_hour(pipeline: PipelinePlan, schedule: SchedulePlan, now: datetime)
 
 def asked_text(pipeline: PipelinePlan, requests: list[dg.RunRequest]) -> str:
     """One line on what was asked for and what waits, for the log of the tick."""
-    waiting = int(requests[0].tags.get(WAITING_TAG, "0")) if requests else 0
     runs = f"{len(requests)} runs" if len(requests) > 1 else "one run"
-    return f"{pipeline.name}: asks for {runs}" + (f"; {waiting} more due windows wait for the next ticks" if waiting else "")
+    if pipeline.windows is None:
+        return f"{pipeline.name}: asks for {runs}"
+    cadence = pipeline.windows.cadence
+    windows = [window for request in requests for window in windows_of_run(pipeline.windows, request.tags)]
+    span = f"{cadence.key(windows[0])} to {cadence.key(windows[-1])}, in {runs}" if len(windows) > 1 else cadence.key(windows[0])
+    waiting = requests[0].tags.get(WAITING_TAG)
+    wait = f"; {waiting} more that are due wait for the next ticks" if waiting else ""
+    return f"{pipeline.name}: asks for {len(windows)} window{'s' if len(windows) > 1 else ''}, {span}{wait}"

@@ -51,7 +51,7 @@ def _out_of_reach(plan: WindowPlan, todos: Sequence[WindowTodo]) -> list[WindowT
     found: list[WindowTodo] = []
     begun = False
     for todo in todos:
-        begun = begun or todo.state != "missing"
+        begun = begun or todo.state not in {"missing", "retired"}
         if todo.state == "reopened":
             todo = replace(todo, state="published", run=False, reason=f"out of reach ({why}): {todo.reason}")
         elif todo.state in _OPEN:

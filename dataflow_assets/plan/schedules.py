@@ -19,7 +19,7 @@ from dataflow_assets.plan.model import SchedulePlan, WindowPlan
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.periods import Period, read_period
 from dataflow_assets.spec.models import PipelineModel
-from dataflow_assets.spec.project import Places, Project
+from dataflow_assets.spec.project import Project
 from dataflow_assets.spec.schedules import CalendarOptions, ScheduleOptions
 from dataflow_assets.windows import as_utc
 
@@ -156,33 +156,17 @@ def _blackout(options: ScheduleOptions, project: Project, findings: Findings) ->
         if name not in known:
             hint = suggest(name, known, noun="calendars") if known else "add it under calendars: in the project file"
             findings.add(("schedule", "blackout", number), f"there is no calendar {name!r}", hint=hint)
-        elif calendar := read_calendar(name, known[name], project, findings):
-            found.append(calendar)
+        else:
+            found.append(read_calendar(name, known[name], project))
     return tuple(found)
 
 
-def read_calendar(name: str, options: CalendarOptions, project: Project, findings: Findings) -> Calendar | None:
-    """A calendar of the project; None where `findings` now say what is wrong with it."""
-    problems = len(findings.problems)
-    values: dict[str, list[object]] = {"dates": [], "weekdays": [], "daily": []}
-    for key, read in (("dates", read_span), ("weekdays", read_weekday), ("daily", read_hours)):
-        for number, text in enumerate(getattr(options, key)):
-            try:
-                values[key].append(read(text))
-            except ValueError as error:
-                message, _, hint = str(error).partition("; ")
-                path = _written_at(project.places, ("calendars", name), key, number)
-                findings.add_to_project(path, f"calendar {name!r}: {message}", hint=hint)
-    if len(findings.problems) > problems:
-        return None
+def read_calendar(name: str, options: CalendarOptions, project: Project) -> Calendar:
+    """A calendar of the project, on its own clock or the project's."""
     zone = ZoneInfo(options.timezone or project.model.timezone)
-    return Calendar(name, zone, tuple(values["dates"]), frozenset(values["weekdays"]), tuple(values["daily"]))  # type: ignore[arg-type]
-
-
-def _written_at(places: Places, section: tuple[str | int, ...], key: str, number: int) -> tuple[str | int, ...]:
-    """A calendar may be a list of dates, and a list of one a single value."""
-    candidates: Iterable[tuple[str | int, ...]] = ((*section, key, number), (*section, key), (*section, number))
-    return next((path for path in candidates if path in places.known), section)
+    spans = tuple(read_span(text) for text in options.dates)
+    weekdays = frozenset(read_weekday(text) for text in options.weekdays)
+    return Calendar(name, zone, spans, weekdays, tuple(read_hours(text) for text in options.daily))
 
 
 def tick_times(plan: SchedulePlan, start: datetime, *, days: int = _TRIED_DAYS) -> Iterable[datetime]:

@@ -135,12 +135,15 @@ def missing_plugins(pipeline: PipelineModel, places: Places, *, at: Path_ = ()) 
 
 
 def _as_written(loc: tuple[str | int, ...], data: Any) -> Path_:
-    """Undo what the models rearrange before they validate: DFT's `variables.microbatch` and `sources`."""
+    """Undo what the models rearrange before they validate: DFT's `variables.microbatch` and `sources`, calendars that are lists."""
     if not isinstance(data, Mapping) or not loc:
         return loc
     loc = _without_tags(loc, data)
     if loc[0] in {"windows", "event_time_column"} and loc[0] not in data:
         return ("variables", "microbatch", *(loc[1:] if loc[0] == "windows" else loc))
+    calendars = data.get("calendars")
+    if loc[0] == "calendars" and loc[2:3] == ("dates",) and isinstance(calendars, Mapping) and isinstance(calendars.get(loc[1]), list):
+        return (*loc[:2], *loc[3:])
     sources = data.get("sources")
     if loc[0] == "connections" and isinstance(sources, Mapping) and loc[1:2] and loc[1] in sources:
         return ("sources", *loc[1:])
@@ -174,8 +177,8 @@ def _describe(item: Any, model: type[BaseModel], data: Any) -> tuple[str, str, b
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         return _wrong_tag(item)
     if kind == "value_error":
-        message, found, meant = str(item["ctx"]["error"]).partition("; did you mean")
-        return message, f"did you mean{meant}" if found else "", False
+        message, _, hint = str(item["ctx"]["error"]).partition("; ")
+        return (message, hint, False) if hint.startswith(("did you mean", "write ")) else (str(item["ctx"]["error"]), "", False)
     if kind in _EXPECTED:
         name = f"{loc[-1]!r} " if loc and isinstance(loc[-1], str) else ""
         return f"{name}must be {_EXPECTED[kind]}, found {_found(value)}", _shape_hint(kind, value), False

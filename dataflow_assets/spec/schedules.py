@@ -7,13 +7,14 @@ Here: the shapes, and the short forms that stand for them (a text, a list). Not 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from dataflow_assets.calendars import read_hours, read_span, read_weekday
 from dataflow_assets.spec.base import Model, Names
-from dataflow_assets.windows import parse_duration
 
 
 def known_timezone(name: str) -> str:
@@ -88,15 +89,25 @@ def _as_texts(value: Any) -> Any:
     return [item.isoformat() if isinstance(item, date) else item for item in items]
 
 
-Moments = Annotated[list[str], BeforeValidator(_as_texts, json_schema_input_type=list[str] | str)]
+def _read_by(read: Callable[[str], object]) -> AfterValidator:
+    def check(text: str) -> str:
+        read(text)
+        return text
+
+    return AfterValidator(check)
+
+
+Days = Annotated[list[Annotated[str, _read_by(read_span)]], BeforeValidator(_as_texts, json_schema_input_type=list[str] | str)]
+Weekdays = Annotated[list[Annotated[str, _read_by(read_weekday)]], BeforeValidator(_as_texts, json_schema_input_type=list[str] | str)]
+DayHours = Annotated[list[Annotated[str, _read_by(read_hours)]], BeforeValidator(_as_texts, json_schema_input_type=list[str] | str)]
 
 
 class CalendarOptions(Model):
     """Times in which nothing is to run: on these days (every day where none are said), in these hours (all day likewise)."""
 
-    dates: Moments = Field(default_factory=list, description="2026-12-25, or from..to with both days: 2026-12-24..2027-01-02")
-    weekdays: Names = Field(default_factory=list, description="monday to sunday, or mon to sun")
-    daily: Names = Field(default_factory=list, description='hours, "22:00-06:00"; past midnight they belong to the day they began on')
+    dates: Days = Field(default_factory=list, description="2026-12-25, or from..to with both days: 2026-12-24..2027-01-02")
+    weekdays: Weekdays = Field(default_factory=list, description="monday to sunday, or mon to sun")
+    daily: DayHours = Field(default_factory=list, description='hours, "22:00-06:00"; past midnight they belong to the day they began on')
     timezone: str | None = Field(None, description="whose wall clock it follows; default: the project's")
 
     @field_validator("timezone")
@@ -106,12 +117,3 @@ class CalendarOptions(Model):
 
 
 Calendar = Annotated[CalendarOptions, BeforeValidator(_dates_only, json_schema_input_type=CalendarOptions | list[str])]
-
-
-def as_duration(value: Any) -> Any:
-    """A duration as it is written; a bare number counts days."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = f"{value}d"
-    if isinstance(value, str):
-        parse_duration(value)
-    return value

@@ -110,7 +110,8 @@ FIELDS = tuple(item.name for item in fields(DriveRow))
 
 def drive_table(name: TableName) -> RecordTable:
     """The table as `storage.records` knows tables."""
-    return RecordTable(name, COLUMNS, KEY, searched=("pipeline_name", "created_at"))
+    others = (("pipeline_status", "created_at"), NEWEST)
+    return RecordTable(name, COLUMNS, KEY, searched=("pipeline_name", "created_at"), also_searched=others)
 
 
 def column_values(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class RecordTable:
     columns: Mapping[str, Kind]
     key: str
     searched: tuple[str, ...] = ()
+    also_searched: tuple[tuple[str, ...], ...] = ()
+    """The columns of further indexes."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,16 @@ class _Values:
 
 
 def make_table(forms: RecordForms, table: RecordTable) -> list[Statement]:
-    """The statements that make schema, table and index where they are missing, each to be run on its own."""
+    """The statements that make schema, table and indexes where they are missing, each to be run on its own."""
     made = []
     if table.name.schema and forms.make_schema:
         made.append(Statement(forms.make_schema.replace("{}", forms.dialect.quote(table.name.schema))))
-    columns = {name: forms.type_of(kind) for name, kind in table.columns.items()}
-    made.append(create_table(forms.dialect, table.name, columns, primary_key=(table.key,)))
-    if table.searched and forms.indexes:
-        made.append(create_index(forms.dialect, table.name, table.searched, name=f"{table.name.name}_searched"))
+    kinds = {name: forms.type_of(kind) for name, kind in table.columns.items()}
+    made.append(create_table(forms.dialect, table.name, kinds, primary_key=(table.key,)))
+    indexes = [columns for columns in (table.searched, *table.also_searched) if columns] if forms.indexes else []
+    for columns in indexes:
+        name = f"{table.name.name}_by_{columns[0]}"
+        made.append(create_index(forms.dialect, table.name, columns, name=name))
     return made
 
 

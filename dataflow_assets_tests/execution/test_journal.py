@@ -91,7 +91,7 @@ def test_a_window_that_is_loaded_leaves_a_row(workshop):
     assert (*row.phases_completed, *row.phases_skipped) == PHASES
     assert row.phases["source_to_stage_transfer"]["source_count"] == 4
     assert {row.phases["audit"][name] for name in ("source_count", "stage_count", "target_count")} == {4}
-    assert row.phases["target_cleaning"]["reason"] == "the pipeline has no retention"
+    assert row.phases["target_cleaning"]["reason"] == "the pipeline keeps its windows for ever"
     for name in row.phases_completed:
         phase = row.phases[name]
         assert phase["phase_name"] == name

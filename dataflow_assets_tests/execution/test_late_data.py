@@ -22,6 +22,8 @@ from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.execution.status import reopened_todos, window_status
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets.plan.model import WindowTodo
+from dataflow_assets.spec.builders import endpoint, pipeline, source
+from dataflow_assets.spec.builders import project as build_project
 from dataflow_assets.spec.load import load
 from dataflow_assets.storage import digests
 from dataflow_assets_tests.execution.workshop import NOW, Workshop, days, failures
@@ -491,3 +493,47 @@ def test_what_the_ledger_keeps_of_a_source_is_what_was_read(shop: Shop):
     assert print_.read_at is not None
     assert print_.read_at < entry.published_at
     assert fingerprints_of(replace(entry, state={SOURCES: "no json"})) == {}
+
+
+def test_of_several_sources_the_one_that_changed_is_named_and_small_tables_are_left_alone(bare: Shop):
+    """Orders and payments of a window, and a table of names that no window is read from."""
+    bare.source("CREATE TABLE payments AS SELECT * FROM orders", "CREATE TABLE names AS SELECT 1 AS id, 'x' AS name")
+    more = (
+        "  - {id: paid, type: source, connection: shop, config: {table: payments}}\n"
+        "  - {id: names, type: source, connection: shop, config: {table: names, event_time_column: null}}\n"
+        "  - id: joined\n    type: transform\n    kind: sql\n    depends_on: [read, paid, names]\n"
+        "    config: {query: 'select r.id, r.ts, p.value from read r join paid p using (id) cross join (select count(*) from names)'}\n"
+    )
+    text = COPY.format(late="true", more="").replace("depends_on: [read]", "depends_on: [joined]")
+    bare.pipeline("orders", text + more)
+    assert failures(bare.run()) == []
+    assert set(fingerprints_of(bare.ledger()["2024-01-01"])) == {"read", "paid"}
+    bare.source("UPDATE names SET name = 'y'", "DELETE FROM payments WHERE id = 0")
+    (late,) = [window for window in bare.look() if window.finding == "late"]
+    assert late.sentence.startswith("paid: 1 row fewer than before, and others may have changed, at the source since")
+    bare.source("UPDATE orders SET value = 5 WHERE id = 1")
+    (late,) = [window for window in bare.look() if window.finding == "late"]
+    assert late.sentence.startswith("read: rows changed, or as many came as vanished,")
+    assert "; paid: 1 row fewer than before" in late.sentence
+    assert failures(bare.run()) == []
+    assert bare.due() == {}
+    assert {window.finding for window in bare.look()} == {"same"}
+    bare.pipeline("orders", (text + more).replace("late_data: true", "late_data: {sources: names}"))
+    assert {window.finding for window in bare.look()} == {"baseline"}
+    bare.source("UPDATE names SET name = 'z'")
+    assert list(bare.due()) == []
+    assert len(found(bare.look())) == 3, "every window may have read it"
+
+
+def test_written_in_python_it_is_the_same(bare: Shop):
+    steps = [
+        source("read", connection="shop", table="orders"),
+        endpoint("write", connection="lake", depends_on="read", table="orders", mode="replace_window"),
+    ]
+    windows = {"every": "day", "begin": "2024-01-01", "end": "2024-01-04"}
+    made = [pipeline("orders", steps=steps, event_time_column="ts", windows=windows, late_data=wanted) for wanted in (True, {"windows": 3})]
+    for one, asked in zip(made, (None, 3), strict=True):
+        connections = {"shop": {"type": "duckdb", "database": "shop.duckdb"}, "lake": {"type": "sqlite", "database": "lake.sqlite"}}
+        plan = build_plan(build_project("t", pipelines=[one], root=bare.folder, connections=connections)).by_name["orders"]
+        assert plan.late_data is not None
+        assert (plan.late_data.windows, plan.late_data.sources) == (asked, ["read"])

@@ -89,6 +89,17 @@ def test_a_broken_project_file_is_an_error(tmp_path: Path) -> None:
         load_project(tmp_path)
 
 
+def test_sensors_are_part_of_the_code_location_and_stopped_unless_they_say_otherwise(project: Path) -> None:
+    more = "sensors: [{type: files, status: running}, {type: freshness, max_age: 2h, every: 5min}]\n"
+    shop.write_shop(project, orders=shop.ORDERS + more)
+    repository = load_project(project).get_repository_def()
+    files, freshness = (repository.get_sensor_def(f"orders_{kind}_sensor") for kind in ("files", "freshness"))
+    assert (files.default_status, freshness.default_status) == (dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED)
+    assert (files.minimum_interval_seconds, freshness.minimum_interval_seconds) == (30, 300)
+    assert files.job_name == "orders"
+    assert files.description == "New files of orders.read: asks for the windows concerned, at most every 30s."
+
+
 def test_load_project_goes_together_with_other_definitions(project: Path, instance: dg.DagsterInstance) -> None:
     @dg.asset(deps=[dg.AssetKey(["orders", "publish"])])
     def mine() -> None: ...

@@ -13,7 +13,7 @@ import pytest
 from dataflow_assets.assets.execute import execute
 from dataflow_assets.calendars import Calendar, read_hours, read_span
 from dataflow_assets.operations.run_requests import run_requests
-from dataflow_assets.operations.schedules import asked_for, build_schedule, build_schedules, described
+from dataflow_assets.operations.schedules import asked_for, asked_text, build_schedule, build_schedules, described
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan, WindowPlan
 from dataflow_assets.plan.periods import read_period
 from dataflow_assets.plan.schedules import after_each_window
@@ -123,6 +123,8 @@ def test_a_backlog_drains_from_either_end_and_says_what_waits(project: Path, ins
         (request,), _ = _tick(orders, loaded, instance, now)
         assert _span(request) == spans
         assert request.tags["dataflow/waiting"] == "3"
+        said = f"orders: asks for 2 windows, {spans[0]} to {spans[1]}, in one run; 3 more that are due wait for the next ticks"
+        assert asked_text(orders, [request]) == said
 
 
 def test_a_pipeline_without_windows_is_asked_for_whole(project: Path) -> None:

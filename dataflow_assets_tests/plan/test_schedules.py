@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dataflow_assets.errors import SpecError
 from dataflow_assets.plan.model import SchedulePlan
 from dataflow_assets_tests.plan.conftest import PROJECT, Workbench
 
@@ -117,11 +118,13 @@ def test_what_no_schedule_looks_like(bench: Workbench, steps: Steps, head: str, 
     assert problem.place.column > 1
 
 
-def test_a_calendar_is_refused_where_it_is_written(bench: Workbench, steps: Steps) -> None:
-    text = PROJECT + "calendars:\n  holidays:\n    - 2026-12-25\n    - 2026-12-24..\n  nights: {daily: [22-6]}\n"
+def test_a_calendar_is_refused_where_it_is_written(bench: Workbench) -> None:
+    text = "calendars:\n  holidays:\n    - 2026-12-25\n    - 2026-12-24..\n  nights: {daily: [22-6]}\n  free: {weekdays: [sat, sunnday]}\n"
     (bench.root / "dataflow_project.yml").write_text(text)
-    found = bench.problems(p=steps("schedule: {cron: '0 12 * * *', blackout: [holidays, nights]}\n"))
-    assert found == [
-        "dataflow_project.yml:8 calendar 'holidays': '2026-12-24..' never ends -> write the last day too, as in 2026-12-24..2027-12-24",
-        "dataflow_project.yml:9 calendar 'nights': '22-6' are no hours of the day -> write \"22:00-06:00\"",
+    with pytest.raises(SpecError) as caught:
+        bench.project()
+    assert [(problem.place.line, problem.place.column, problem.message, problem.hint) for problem in caught.value.problems] == [
+        (4, 7, "'2026-12-24..' never ends", "write the last day too, as in 2026-12-24..2027-12-24"),
+        (5, 20, "'22-6' are no hours of the day", 'write "22:00-06:00"'),
+        (6, 26, "'sunnday' is not a weekday", "did you mean 'sunday'?"),
     ]

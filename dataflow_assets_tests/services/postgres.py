@@ -30,6 +30,7 @@ _SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
+    "max_prepared_transactions": "4",
 }
 
 

@@ -43,7 +43,7 @@ class DriveWatch:
         """The attempts of a run that has ended: too slow, or, when none of them was, that this is over."""
         rows = self._drive.rows(pipeline=pipeline.name, statuses=(SUCCESS,), limit=LEARNED_FROM * 3)
         own = [row for row in rows if row.run_id == run_id]
-        usual = usual_seconds([row for row in rows if row.run_id != run_id][:LEARNED_FROM])
+        usual = usual_seconds([row for row in rows if row.run_id != run_id][:LEARNED_FROM]) or usual_seconds(own)
         if not own or usual is None:
             return []
         slow = _too_slow(pipeline, own, usual, now=now)

@@ -47,6 +47,9 @@ def enqueue(memory: Memory, messages: Iterable[tuple[Message, Sequence[str]]], *
             box = boxes.setdefault(channel, memory.outbox(channel))
             box.setdefault(message.id, Waiting(message, now))
     for channel, box in boxes.items():
+        too_many = list(box.values())[:-_MOST_WAITING]
+        if too_many:
+            memory.keep_sent(_sent(item.message, channel, now=now, error="given up: too many were waiting") for item in too_many)
         memory.keep_outbox(channel, dict(list(box.items())[-_MOST_WAITING:]))
 
 

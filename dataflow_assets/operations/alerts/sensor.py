@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from dataflow_assets.operations.alerts.broken import whole_project
 from dataflow_assets.operations.alerts.sending import destinations
 from dataflow_assets.operations.alerts.sweep import summary, sweep
 from dataflow_assets.plan.model import ProjectPlan
@@ -20,9 +21,9 @@ NAME = "dataflow_alerts"
 
 
 def build_alert_sensors(plan: ProjectPlan, project: Project) -> Iterable[dg.SensorDefinition]:
-    """The sensor, where a pipeline has a channel; it starts no runs, and says in each tick what it sent and what a channel refused."""
+    """The sensor, where anybody is told; it starts no runs, and says in each tick what it sent and what a channel refused."""
     options = project.model.alerts
-    if not any(destinations(pipeline.alerts) for pipeline in plan.pipelines):
+    if not any(destinations(pipeline.alerts) for pipeline in (*plan.pipelines, whole_project(project))):
         return
 
     def look(context: dg.SensorEvaluationContext) -> dg.SkipReason:

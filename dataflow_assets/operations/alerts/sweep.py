@@ -6,9 +6,12 @@ says that they were told, and both before the position moves on; a message that 
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -17,21 +20,21 @@ from filelock import FileLock, Timeout
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.drive import Drive, open_drive
 from dataflow_assets.operations.alerts import deciding
+from dataflow_assets.operations.alerts.broken import broken, whole_project
 from dataflow_assets.operations.alerts.deciding import Telling
 from dataflow_assets.operations.alerts.drive_watch import DriveWatch
+from dataflow_assets.operations.alerts.ended_runs import EndedRuns
 from dataflow_assets.operations.alerts.incidents import Incident, reported
 from dataflow_assets.operations.alerts.memory import Memory, Position
 from dataflow_assets.operations.alerts.sending import Delivered, deliver, destinations, enqueue
 from dataflow_assets.operations.alerts.watching import Runs, Seen
 from dataflow_assets.operations.alerts.wording import message_of
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
+from dataflow_assets.secrets import mask
 from dataflow_assets.spec.project import Project
 
-ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 FIRST_LOOK = timedelta(hours=1)
 """How far back the first sweep looks: what is older is not told when alerts are switched on."""
-_OVERLAP = timedelta(minutes=2)
-_MOST_RUNS = 500
 _LOCK = "dataflow-alerts.lock"
 
 
@@ -52,17 +55,28 @@ def sweep(plan: ProjectPlan, project: Project, instance: dg.DagsterInstance, *, 
     Raises what the instance's storage raises; nothing for the sake of a channel or of the drive's database.
     """
     try:
-        with FileLock(Path(instance.root_directory) / _LOCK, timeout=0):
+        with _lock(instance):
             return _Sweep(plan, project, instance, now=now).go(since or now - FIRST_LOOK)
     except Timeout:
         return Swept(busy=True)
+
+
+def _lock(instance: dg.DagsterInstance) -> FileLock:
+    """One sweep at a time on this host; where the instance's folder cannot be written, the lock is in that for temporary files."""
+    folder = Path(instance.root_directory)
+    if os.access(folder, os.W_OK):
+        return FileLock(folder / _LOCK, timeout=0)
+    own = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"{own}-{_LOCK}", timeout=0)
 
 
 class _Sweep:
     def __init__(self, plan: ProjectPlan, project: Project, instance: dg.DagsterInstance, *, now: datetime) -> None:
         self.plan, self.project, self.instance, self.now = plan, project, instance, now
         self.memory = Memory(instance, project.model.project_name)
-        self.listeners = {pipeline.name: pipeline for pipeline in plan.pipelines if destinations(pipeline.alerts)}
+        everything = (*plan.pipelines, whole_project(project))
+        self.listeners = {pipeline.name: pipeline for pipeline in everything if destinations(pipeline.alerts)}
+        self.heard = ProjectPlan(plan.name, tuple(pipeline for pipeline in plan.pipelines if pipeline.name in self.listeners))
         self.known = self.memory.pipelines(self.listeners)
         self.muted = {name for name, until in self.memory.muted(self.listeners).items() if until > now}
         self.tellings: list[tuple[PipelinePlan, Telling]] = []
@@ -71,10 +85,9 @@ class _Sweep:
 
     def go(self, since: datetime) -> Swept:
         before = {name: dict(memory.known) for name, memory in self.known.items()}
-        position = self.memory.position() or Position(since)
-        position = self._runs(position)
+        position = self._runs(self.memory.position() or Position(since), since=since)
         incidents, cursor = reported(self.instance, self.project.model.project_name, cursor=position.reports)
-        self._note(incidents)
+        self._note([*incidents, broken(self.plan, self.project)])
         position = replace(position, reports=cursor)
         self._drive()
         self._each(lambda name, plan: deciding.remind(self.known[name], plan.alerts, now=self.now, muted=name in self.muted))
@@ -92,28 +105,20 @@ class _Sweep:
 
     # -- what is looked at
 
-    def _runs(self, position: Position) -> Position:
-        """The runs that ended since; those of the last two minutes before are looked for again, as hosts' clocks differ."""
-        after = position.runs_after or self.now - FIRST_LOOK
-        filters = dg.RunsFilter(statuses=list(ENDED), updated_after=after - _OVERLAP)
-        records = self.instance.get_run_records(filters, order_by="update_timestamp", ascending=True)
-        runs = Runs(self.plan, self.instance)
-        new = [record for record in records if position.seen.get(record.dagster_run.run_id) != record.dagster_run.status.value]
-        for record in new[:_MOST_RUNS]:
-            for found in runs.read(record):
-                if found.pipeline.name in self.listeners:
-                    self._take(found)
-                    self._ended.append(found)
-        if not records:
-            return position
-        newest = max(_aware((new[:_MOST_RUNS] if len(new) > _MOST_RUNS else records)[-1].update_timestamp), after)
-        left = {record.dagster_run.run_id for record in new[_MOST_RUNS:]}
-        seen = {
-            record.dagster_run.run_id: record.dagster_run.status.value
-            for record in records
-            if record.dagster_run.run_id not in left and _aware(record.update_timestamp) > newest - 2 * _OVERLAP
-        }
-        return replace(position, runs_after=newest, seen=seen)
+    def _runs(self, position: Position, *, since: datetime) -> Position:
+        """The runs that ended since. One that cannot be read is said, and keeps none of the others from being told."""
+        ended = EndedRuns(self.instance, position, since=since)
+        runs = Runs(self.heard, self.instance)
+        for record in ended:
+            try:
+                seen = runs.read(record)
+            except Exception as error:  # noqa: BLE001 - whatever is in its events
+                self.notes.append(mask(f"run {record.dagster_run.run_id} cannot be read: {type(error).__name__}: {error}"))
+                continue
+            for found in seen:
+                self._take(found)
+                self._ended.append(found)
+        return ended.position
 
     def _take(self, found: Seen) -> None:
         pipeline, name = found.pipeline, found.pipeline.name
@@ -129,7 +134,7 @@ class _Sweep:
         drive: Drive | None = None
         try:
             drive = open_drive(self.project)
-            watch = DriveWatch(drive, self.plan)
+            watch = DriveWatch(drive, self.heard)
             found = watch.running(now=self.now)
             for seen in self._ended:
                 if "duration" in seen.pipeline.alerts.events and seen.published:
@@ -161,10 +166,6 @@ class _Sweep:
 
     def _tell(self, pipeline: PipelinePlan, tellings: Iterable[Telling]) -> None:
         self.tellings += [(pipeline, telling) for telling in tellings]
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def summary(swept: Swept) -> Iterator[str]:

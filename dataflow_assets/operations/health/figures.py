@@ -178,6 +178,12 @@ class Counting:
             self.figures.unreachable.discard(pipeline.name)
             self.figures.datasets[pipeline.name] = found
 
+    def forget_others(self, plan: ProjectPlan) -> None:
+        """Drop what ledgers said of pipelines that the project has no more."""
+        with self.figures.lock:
+            self.figures.datasets = {name: found for name, found in self.figures.datasets.items() if name in plan.by_name}
+            self.figures.unreachable &= set(plan.by_name)
+
 
 def _quietest(running: Iterable[DriveRow]) -> dict[str, datetime]:
     beats: dict[str, datetime] = {}

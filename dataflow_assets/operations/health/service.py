@@ -77,6 +77,7 @@ class Watch:
                 if self._stop.is_set():
                     return
                 self._read_ledger(verdict.project, pipeline, now=now)
+            self.counting.forget_others(verdict.plan)
             self.counting.figures.sources["ledgers"] = not self.counting.figures.unreachable
 
     def _read_ledger(self, project: Project, pipeline: PipelinePlan, *, now: datetime) -> None:

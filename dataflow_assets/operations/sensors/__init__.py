@@ -19,6 +19,8 @@ from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import parse_duration
 
+_LOGGED = 20
+
 __all__ = ["build_sensor", "build_sensors"]
 
 
@@ -76,4 +78,5 @@ class _Tick:
             return dg.SensorResult(skip_reason=f"{error} (nothing is lost: the next tick looks again)", cursor=context.cursor)
         if not decision.asked:
             return dg.SensorResult(skip_reason=decision.reason, cursor=decision.memory.text())
+        context.log.info(f"asks for {', '.join(decision.asked[:_LOGGED])}: {decision.reason}")
         return dg.SensorResult(run_requests=list(asked.run_requests(decision)), cursor=decision.memory.text())

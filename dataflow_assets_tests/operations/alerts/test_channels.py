@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.operations.alerts.channels import ChannelFailed, http, open_channel
 from dataflow_assets.operations.alerts.channels.email import as_html, as_text, letter_of
-from dataflow_assets.operations.alerts.channels.slack import BLOCKS, HEADER, SECTION, payload
+from dataflow_assets.operations.alerts.channels.slack import BLOCKS, HEADER, SECTION, escaped, length, payload
 from dataflow_assets.operations.alerts.channels.webhook import signature
 from dataflow_assets.operations.alerts.messages import Message, digest
 from dataflow_assets.operations.alerts.wording import line, text
@@ -199,8 +199,12 @@ def test_values_that_cannot_be_used_are_said_when_the_channel_is_opened(tmp_path
         open_channel(project_with(tmp_path, alerts, HOOK="nonsense"), "ops")
 
 
+def test_names_are_not_torn_in_slack():
+    assert escaped("amount_range of a*b is ~ok~ & <fine>") == "amount_range of a*b is \u200b~\u200bok\u200b~\u200b &amp; &lt;fine&gt;"
+
+
 WORDS = st.text(st.characters(blacklist_categories=("Cs",)), max_size=100) | st.sampled_from(
-    ["`" * 3000, "&" * 3000, "<" * 200, "*_~" * 99]
+    ["`" * 3000, "\N{LARGE RED CIRCLE}" * 2000, "&" * 3000, "<" * 200, "*_~" * 99]
 )
 
 
@@ -212,10 +216,10 @@ def test_any_text_fits_the_limits_of_slack_and_survives_a_letter(words, many):
     for told in (message, digest([message] * many)):
         found = payload(told)
         assert len(found["blocks"]) <= BLOCKS
-        assert len(found["text"]) <= 4000
+        assert length(found["text"]) <= 4000
         for block in found["blocks"]:
             shown = block["text"]["text"]
-            assert 0 < len(shown) <= (HEADER if block["type"] == "header" else SECTION)
+            assert 0 < length(shown) <= (HEADER if block["type"] == "header" else SECTION)
             if block["type"] != "header":
                 assert "<" not in shown
                 assert shown.count("```") in {0, 2}

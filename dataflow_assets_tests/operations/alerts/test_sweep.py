@@ -16,12 +16,15 @@ import pytest
 
 from dataflow_assets.assets.names import PIPELINE_TAG
 from dataflow_assets.execution.drive import DriveRow, open_drive
-from dataflow_assets.operations.alerts import Incident, report
+from dataflow_assets.operations.alerts import Incident, ended_runs, report
 from dataflow_assets.operations.alerts.memory import Memory
 from dataflow_assets.operations.alerts.sensor import NAME
 from dataflow_assets.operations.alerts.sweep import Swept, summary, sweep
+from dataflow_assets.operations.alerts.watching import Runs
 from dataflow_assets.operations.load import load_project
+from dataflow_assets.plan.build import build_plan_tolerant
 from dataflow_assets.plan.model import ProjectPlan
+from dataflow_assets.spec.load import load
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
 from dataflow_assets_tests.assets import shop
@@ -52,7 +55,9 @@ class House:
         )
 
     def planned(self) -> tuple[ProjectPlan, Project]:
-        self.loaded = self.loaded or shop.planned(self.folder)
+        if self.loaded is None:
+            project = load(self.folder)
+            self.loaded = build_plan_tolerant(project)[0], project
         return self.loaded
 
     def sweep(self, later: timedelta = timedelta()) -> list[dict]:
@@ -299,3 +304,47 @@ def test_a_sweep_that_finds_nothing_costs_next_to_nothing_for_each_pipeline(hous
 
     few, many = cost(10), cost(510)
     assert (many - few) / 500 < 120, (few, many)
+
+
+def test_pipelines_that_cannot_be_loaded_are_told_as_the_projects(house: House):
+    house.write(report="pipeline_name: [")
+    (post,) = house.sweep()
+    assert "failed: (project): 1 of 2 pipelines cannot be loaded: report" in words(post)
+    assert "dataflow validate" in words(post)
+    assert house.sweep() == []
+    house.write(report="pipeline_name: report\nenabled: false\nsteps: []\n")
+    (over,) = house.sweep()
+    assert "works again: (project) (failed)" in words(over)
+
+
+def test_one_run_that_cannot_be_read_keeps_nothing_from_being_told(house: House, monkeypatch: pytest.MonkeyPatch):
+    (house.folder / "orders.parquet").unlink()
+    for pipeline in ("report", "orders"):
+        shop.run(house.folder, house.instance, pipeline=pipeline, tags={"dagster/partition": "2024-03-01"} if pipeline == "orders" else {})
+    read = Runs._read
+
+    def broken(self: Runs, record: dg.RunRecord, pipeline: object) -> object:
+        if record.dagster_run.job_name == "report":
+            raise ValueError("an event of another age")
+        return read(self, record, pipeline)
+
+    monkeypatch.setattr(Runs, "_read", broken)
+    (post,) = house.sweep()
+    assert "failed: orders" in words(post)
+    assert any("cannot be read: ValueError: an event of another age" in line for line in summary(house.last))
+    assert house.sweep() == []
+
+
+def test_a_sweep_reads_no_more_runs_than_it_has_time_for_and_the_next_goes_on(house: House, monkeypatch: pytest.MonkeyPatch):
+    job = shop.definitions(house.folder).resolve_job_def("report")
+    for number in range(5):
+        run = house.instance.create_run_for_job(job, tags={PIPELINE_TAG: "report"})
+        house.instance.report_run_failed(run, f"gone {number}")
+    monkeypatch.setattr(ended_runs, "MOST_RUNS", 2)
+    house.sweep()
+    times = [house.memory().pipelines(["report"])["report"].known["stale_run/run"].times]
+    for _ in range(3):
+        house.sweep()
+        times.append(house.memory().pipelines(["report"])["report"].known["stale_run/run"].times)
+    assert times == [2, 4, 5, 5]
+    assert len(house.slack.log) == 1

@@ -14,10 +14,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dataflow_assets.assets.jobs import pipeline_job
 from dataflow_assets.assets.names import job_name
 from dataflow_assets.assets.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from dataflow_assets.assets.pipelines import Surroundings, pipeline_assets
 from dataflow_assets.operations import sensors
-from dataflow_assets.operations.load import load_project
+from dataflow_assets.plan.build import build_plan
 from dataflow_assets.spec.load import load
 from dataflow_assets.spec.project import Project
 
@@ -49,9 +51,9 @@ class Post:
         return load(self.folder)
 
     def evaluate(self, name: str) -> Any:
-        """One tick of a sensor in a code location that was just loaded; nothing is kept of it."""
-        definitions = load_project(self.folder)
-        sensor = definitions.get_repository_def().get_sensor_def(name)
+        """One tick of a sensor of a project that was just read; nothing is kept of it."""
+        project = self.project
+        sensor = next(sensor for sensor in sensors.build_sensors(build_plan(project, external=False), project) if sensor.name == name)
         self.monkeypatch.setattr(sensors, "utc_now", lambda: self.now)
         return sensor.evaluate_tick(dg.build_sensor_context(self.instance, cursor=self.cursors.get(name), sensor_name=name))
 
@@ -74,8 +76,13 @@ class Post:
 
     def launch(self, pipeline: str, request: dg.RunRequest, *, success: bool = True) -> dg.ExecuteInProcessResult:
         """Run what a tick asked for."""
-        job = load_project(self.folder).resolve_job_def(job_name(pipeline))
-        result = job.execute_in_process(instance=self.instance, tags=dict(request.tags), raise_on_error=False)
+        project = self.project
+        plan = build_plan(project, external=False)
+        around, ours = Surroundings.of(plan, project), plan.by_name[pipeline]
+        definitions = dg.Definitions(assets=[pipeline_assets(ours, around)], jobs=[pipeline_job(ours)], executor=dg.in_process_executor)
+        result = definitions.resolve_job_def(job_name(pipeline)).execute_in_process(
+            instance=self.instance, tags=dict(request.tags), raise_on_error=False
+        )
         assert result.success == success, [event.message for event in result.all_events if event.is_failure]
         return result
 

@@ -128,9 +128,9 @@ def test_what_has_grown_too_old_is_asked_for_and_only_then(clicks: Post) -> None
 
 
 def test_where_no_window_is_due_an_old_dataset_is_left_alone(clicks: Post) -> None:
-    post, name = clicks, "clicks_freshness_sensor"
-    post.write(clicks=HOURLY % {"name": "clicks"} + "sensors: [{type: freshness, max_age: 1h}]\n")
+    post, name = clicks, "days_freshness_sensor"
+    post.write(days=DAILY.replace("{type: upstream%(more)s}", "{type: freshness, max_age: 1h}"))
     assert len(post.tick(name)) == 1
-    publish(post, "clicks", "2024-03-01", "2024-03-04")
+    publish(post, "days", "2024-03-01", "2024-03-04")
     post.now += timedelta(hours=2)
     assert "older than 1 h, but no window is due" in post.skip(name)

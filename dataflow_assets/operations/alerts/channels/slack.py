@@ -7,6 +7,7 @@ a row's value could call everybody or show a false link. Not here: what it says 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from dataflow_assets.spec.alerts import SlackChannel as Options
 
 HEADER, SECTION, BLOCKS, FALLBACK = 150, 3000, 50, 4000
 _SIGNS = {"bad": "\N{LARGE RED CIRCLE}", "warning": "\N{LARGE YELLOW CIRCLE}", "good": "\N{LARGE GREEN CIRCLE}"}
+_MARKS = re.compile(r"`|(?<![^\W_])[*_~]|[*_~](?![^\W_])")
+"""What could begin or end bold, italic, struck or code: within a word, as in amount_range, it cannot."""
 _ZERO_WIDTH = "\N{ZERO WIDTH SPACE}"
 
 
@@ -55,9 +58,12 @@ def payload(message: Message) -> dict[str, Any]:
 def escaped(text: str) -> str:
     """`text` of which Slack takes nothing for a link, a mention, or, at the edges of words, for bold, italics or code."""
     plain = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for sign in "*_~`":
-        plain = plain.replace(sign, f"{_ZERO_WIDTH}{sign}{_ZERO_WIDTH}" if sign == "`" else f"{_ZERO_WIDTH}{sign}")
-    return plain
+    return _MARKS.sub(lambda found: f"{_ZERO_WIDTH}{found[0]}{_ZERO_WIDTH}", plain)
+
+
+def length(text: str) -> int:
+    """Characters as a browser counts them, of which an emoji is two: the stricter way to read Slack's limits."""
+    return len(text) + sum(sign > "\uffff" for sign in text)
 
 
 def _section(text: str) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
     held = ""
     for line in lines:
         line = _cut(line, SECTION)
-        if held and len(held) + 1 + len(line) > SECTION:
+        if held and length(held) + 1 + length(line) > SECTION:
             yield held
             held = ""
         held = f"{held}\n{line}" if held else line
@@ -89,7 +95,8 @@ def _code(text: str) -> Iterator[str]:
 
 
 def _pieces(text: str, size: int) -> Iterator[str]:
-    yield from (text[start : start + size] for start in range(0, len(text), size)) if text else ("",)
+    half = size // 2 if length(text) > len(text) else size
+    yield from (text[start : start + half] for start in range(0, len(text), half)) if text else ("",)
 
 
 def _address(link: str) -> str:
@@ -97,9 +104,11 @@ def _address(link: str) -> str:
 
 
 def _cut(text: str, longest: int) -> str:
-    """At most so many characters, counted as Slack counts them, and no half of an escaped sign at the end."""
-    if len(text) <= longest:
+    """At most so many characters, and no half of an escaped sign at the end."""
+    if length(text) <= longest:
         return text
     kept = text[: longest - 1]
+    while length(kept) > longest - 1:
+        kept = kept[: -max((length(kept) - longest + 2) // 2, 1)]
     amp = kept.rfind("&", len(kept) - 5)
     return (kept[:amp] if amp >= 0 and ";" not in kept[amp:] else kept) + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,129 @@
+"""What a sensor asks for: nothing twice without need, nothing never."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow_assets.errors import DataflowError
+from dataflow_assets.execution.sensing import DUE, Decision, Found, Marks, Memory, Waiting, decide
+from dataflow_assets.execution.touching import touched_windows
+from dataflow_assets.plan.model import WindowPlan
+from dataflow_assets.windows import Cadence, Window
+
+NOW = datetime(2024, 3, 10, tzinfo=UTC)
+UNITS = ["2024-03-01", "2024-03-02", "2024-03-09"]
+
+
+class Ledger:
+    """Generations by unit; a publish adds one to each of two endpoints."""
+
+    def __init__(self) -> None:
+        self.marks: dict[str, list[int]] = {}
+
+    def of(self, unit: str) -> Marks:
+        return tuple(self.marks.get(unit, (0, 0)))
+
+    def publish(self, unit: str, *, endpoints: int = 2) -> None:
+        now = self.marks.setdefault(unit, [0, 0])
+        for number in range(endpoints):
+            now[number] += 1
+
+
+def asked(
+    memory: Memory, ledger: Ledger, *, units: dict[str, str] | None = None, now: datetime = NOW, due: tuple[str, ...] = ()
+) -> Decision:
+    """One decision; the newest unit is not complete on the first day."""
+    found = Found({}, "looked", units or {})
+    complete = lambda unit: unit != UNITS[2] or now > NOW  # noqa: E731
+    return decide(memory, found, now=now, is_complete=complete, marks=ledger.of, due=lambda: due)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(st.sampled_from(UNITS), st.sampled_from("abc"), max_size=2),
+            st.sampled_from(["success", "failure", "half"]),
+            st.integers(0, 90),
+        ),
+        max_size=12,
+    )
+)
+def test_whatever_runs_do_each_thing_found_is_published_after_it_was_found(ticks: list[tuple[dict[str, str], str, int]]) -> None:
+    memory, ledger, now, keys = Memory(), Ledger(), NOW, list[str]()
+    wanted: set[str] = set()
+    for units, outcome, minutes in [*ticks, *[({}, "success", 24 * 60)] * 3]:
+        decision = asked(memory, ledger, units=units, now=now)
+        again = asked(memory, ledger, units=units, now=now)
+        assert (decision.asked, decision.run_key) == (again.asked, again.run_key), "a tick evaluated twice is one run"
+        assert decision.run_key not in keys, "no later tick has the run key of an earlier one"
+        keys += [decision.run_key] if decision.asked else []
+        wanted |= set(units)
+        for unit in decision.asked:
+            ledger.publish(unit, endpoints={"success": 2, "half": 1, "failure": 0}[outcome])
+        wanted -= set(decision.asked) if outcome == "success" else set()
+        memory = Memory.read(decision.memory.text(), sensor="s")
+        assert wanted <= set(memory.waiting) | set(decision.asked)
+        now += timedelta(minutes=minutes)
+    assert not wanted
+    assert not asked(memory, ledger, now=now).asked
+
+
+def test_a_failed_run_is_asked_for_again_after_growing_waits() -> None:
+    memory, ledger, times = Memory(), Ledger(), []
+    now = NOW
+    for minute in range(240):
+        now = NOW + timedelta(minutes=minute)
+        decision = asked(memory, ledger, units={UNITS[0]: "a"} if minute == 0 else None, now=now)
+        memory = decision.memory
+        times += [minute] if decision.asked else []
+    assert times == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    ledger.publish(UNITS[0])
+    assert asked(memory, ledger, now=now + timedelta(hours=2)).reason == "looked"
+
+
+def test_what_is_due_is_resolved_when_there_is_something_due() -> None:
+    ledger = Ledger()
+    waits = asked(Memory(), ledger, units={DUE: "file"})
+    assert (waits.asked, set(waits.memory.waiting)) == ((), {DUE})
+    decision = asked(waits.memory, ledger, due=(UNITS[0], UNITS[1]))
+    assert decision.asked == (UNITS[0], UNITS[1])
+    assert DUE not in decision.memory.waiting
+
+
+def test_a_cursor_of_thousands_of_windows_stays_small_and_rubbish_is_refused() -> None:
+    waiting = {f"window {number}": Waiting("file", 1, NOW, (number, 1)) for number in range(3000)}
+    memory = Memory({"upto": 5}, waiting)
+    assert len(memory.text()) < 30_000
+    assert Memory.read(memory.text(), sensor="s") == memory
+    assert Memory.read("", sensor="s") == Memory()
+    for rubbish in ("{", "~x", "[]", '{"v":2}', '{"v":1,"position":{},"waiting":{"a":[1]}}'):
+        with pytest.raises(DataflowError, match="reset the cursor"):
+            Memory.read(rubbish, sensor="s")
+
+
+@given(st.lists(st.datetimes(datetime(2023, 12, 1), datetime(2024, 4, 1)), max_size=30), st.sampled_from(["ns", "us", "s"]))
+def test_windows_are_those_that_hold_a_time(times: list[datetime], unit: str) -> None:
+    plan = WindowPlan(Cadence("day", "Europe/Berlin"), datetime(2023, 12, 31, 23, tzinfo=UTC), None, 0, 0.0)
+    times = [moment.replace(microsecond=0) for moment in times]
+    column = pa.array(times, pa.timestamp(unit))
+    expected = {
+        window
+        for moment in times
+        for window in plan.cadence.between(moment.replace(tzinfo=UTC), moment.replace(tzinfo=UTC) + timedelta(microseconds=1))
+        if plan.begin <= window.start <= NOW
+    }
+    assert touched_windows(plan, [column], now=NOW) == expected
+
+
+def test_dates_nulls_and_times_beyond_reason() -> None:
+    plan = WindowPlan(Cadence("day", "America/New_York"), datetime(2024, 3, 1, 5, tzinfo=UTC), None, 0, 0.0)
+    days = pa.array([datetime(2024, 3, 2).date(), None, datetime.min.date(), datetime.max.date()], pa.date32())
+    day = Window(datetime(2024, 3, 2, 5, tzinfo=UTC), datetime(2024, 3, 3, 5, tzinfo=UTC))
+    assert touched_windows(plan, [days, pa.nulls(3, pa.timestamp("us"))], now=NOW) == {day}
+    aware = pa.array([-(2**62), int(day.start.timestamp()) * 10**6, 2**62], pa.int64()).cast(pa.timestamp("us", "UTC"))
+    assert touched_windows(plan, [aware], now=NOW) == {day}
