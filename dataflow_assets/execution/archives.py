@@ -96,7 +96,7 @@ class Archive:
             there = f"{known.rows:,} rows of it, the target only {receipt.rows:,}"
             raise CheckFailed(
                 f"{doomed.target.table} {doomed.unit}: the archive {self} holds {there}",
-                hint="bring it back with `dataflow retention restore`, or move the archived file away",
+                hint="it stays in the target; move away what the archive holds of it, and it is archived anew",
             )
         if known is None or (known.rows, known.checksum) != (receipt.rows, receipt.checksum):
             state = {
