@@ -6,6 +6,7 @@ are due (`execution.status`), what is printed (`cli`).
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 
 from dataflow_assets.assets.drivers import this_driver
+from dataflow_assets.assets.idempotency import KeyedCall, await_end, has_outcome
 from dataflow_assets.assets.instance import open_instance, provision_pools
 from dataflow_assets.assets.jobs import pipeline_job
 from dataflow_assets.assets.names import (
     CORRELATION_TAG,
     DRIVER_TAG,
     FULL_REFRESH_TAG,
+    IDEMPOTENCY_TAG,
     OVERRIDES_TAG,
     PIPELINE_TAG,
     REPLAY_TAG,
@@ -34,6 +37,7 @@ from dataflow_assets.execution.events import Event, WindowFailed, WindowFinished
 from dataflow_assets.execution.run import may_go_on
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
 from dataflow_assets.plan.pools import project_pools
+from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.secrets import looks_secret, mask
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
@@ -96,11 +100,13 @@ def execute(
     checks_only: bool = False,
     replay: bool = False,
     tags: Mapping[str, str] | None = None,
+    keyed: KeyedCall | None = None,
 ) -> list[PipelineResult]:
     """Run pipelines, upstream ones first: `windows` names each pipeline and what to run of it, `(None,)` without windows.
 
     `steps` narrows a pipeline to some of its steps; with `checks_only` just their checks run, and nothing is materialized.
-    `replay`: for the sake of quarantined rows, see `RunRequest`. `tags`: further ones for each run. A pipeline whose upstream failed is
+    `replay`: for the sake of quarantined rows, see `RunRequest`. `tags`: further ones for each run. `keyed`: of runs that another call
+    with the same key has made, the outcome is awaited. A pipeline whose upstream failed is
     skipped, the others go on. Each run is in the instance with its events, and can be re-executed from the UI of this code location.
     An interrupt ends the run and gives the status `interrupted` to it and `skipped` to the rest.
     """
@@ -117,7 +123,8 @@ def execute(
                     continue
                 chosen = (steps or {}).get(pipeline.name)
                 marks = {**(tags or {}), DRIVER_TAG: driver, **_marks(full_refresh=full_refresh, replay=replay)}
-                task = _Task(project, pipeline, windows[pipeline.name], chosen, checks_only, marks)
+                marks |= {IDEMPOTENCY_TAG: keyed.key} if keyed else {}
+                task = _Task(project, pipeline, windows[pipeline.name], chosen, checks_only, marks, keyed)
                 results[pipeline.name] = _run_pipeline(plan, task, opened, _Watch(on_event))
     finally:
         if instance is None:
@@ -168,6 +175,12 @@ class _Task:
     checks_only: bool
     marks: Mapping[str, str]
     """Further tags of the run."""
+    keyed: KeyedCall | None = None
+
+    @property
+    def first(self) -> str:
+        """The key of the first window."""
+        return self.pipeline.windows.cadence.key(min(self.chosen)) if self.pipeline.windows and self.chosen else WHOLE
 
     @property
     def chosen(self) -> list[Window]:
@@ -214,8 +227,10 @@ def _run_piece(plan: ProjectPlan, task: _Task, instance: dg.DagsterInstance, wat
     from dagster._core.execution.api import execute_run_iterator
 
     name = task.pipeline.name
-    run = _create_run(job := _job(plan, task, watch), task, instance)
-    message = ""
+    made = _keyed_run(job := _job(plan, task, watch), task, instance)
+    if isinstance(made, PipelineResult):
+        return made
+    run, message = made, ""
     try:
         for event in execute_run_iterator(InMemoryJob(job), run, instance):
             message = _failure_message(event) or message
@@ -224,8 +239,30 @@ def _run_piece(plan: ProjectPlan, task: _Task, instance: dg.DagsterInstance, wat
     return _result(task.pipeline, instance, run.run_id, watch, message)
 
 
+def _keyed_run(job: dg.JobDefinition, task: _Task, instance: dg.DagsterInstance) -> dg.DagsterRun | PipelineResult:
+    """A new run; where another call with the same key has made it, its outcome. One that was stopped has none: then a new one."""
+    if task.keyed is None:
+        return _create_run(job, task, instance)
+    from dagster._core.errors import DagsterRunAlreadyExists
+
+    for deaths in itertools.count():
+        run_id = task.keyed.run_id(task.pipeline.name, task.first, deaths=deaths)
+        try:
+            return _create_run(job, task, instance, run_id=run_id)
+        except DagsterRunAlreadyExists:
+            if has_outcome(instance, await_end(instance, run_id)):
+                message = f"run {run_id}, made with the same idempotency key, failed"
+                return _result(task.pipeline, instance, run_id, _Watch(None), message)
+    raise AssertionError("unreachable")
+
+
 def _create_run(
-    job: dg.JobDefinition, task: _Task, instance: dg.DagsterInstance, *, run_config: Mapping[str, object] = _QUIET
+    job: dg.JobDefinition,
+    task: _Task,
+    instance: dg.DagsterInstance,
+    *,
+    run_config: Mapping[str, object] = _QUIET,
+    run_id: str | None = None,
 ) -> dg.DagsterRun:
     from dagster._core.execution.api import create_execution_plan
     from dagster._core.snap import snapshot_from_execution_plan
@@ -233,7 +270,9 @@ def _create_run(
     assets, checks = task.selection
     tags, origin = _tags(task), _origin(task.pipeline)
     if not task.checks_only:
-        return instance.create_run_for_job(job, run_config=run_config, tags=tags, asset_selection=assets, remote_job_origin=origin)
+        return instance.create_run_for_job(
+            job, run_id=run_id, run_config=run_config, tags=tags, asset_selection=assets, remote_job_origin=origin
+        )
     # create_run_for_job knows no checks: a re-execution of its run from the UI would load everything
     plan = create_execution_plan(job, run_config=_QUIET, tags=tags)
     return instance.create_run(

@@ -78,7 +78,7 @@ def open_instance(project: Project) -> dg.DagsterInstance:
     overrides: dict[str, Any] = {"compute_logs": _NO_CAPTURE, "telemetry": {"enabled": False}}
     if storage_of(home) == "sqlite":
         overrides["storage"] = {"custom": {**STORAGE, "config": {"base_dir": str(home)}}}
-    with _explained(home):
+    with _explained(home), _one_at_a_time(home):
         return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
 
 
@@ -87,6 +87,19 @@ def share_environment(project: Project) -> None:
     for name in (URL, BROKER, BACKEND):
         if name in project.environment:
             os.environ.setdefault(name, project.environment[name])
+
+
+@contextmanager
+def _one_at_a_time(home: Path) -> Iterator[None]:
+    """Two processes that make the tables of a new SQLite history together would both note its version, and it could not be opened again."""
+    import fcntl
+
+    if storage_of(home) != "sqlite":  # a folder that holds settings alone may be closed to writing
+        yield
+        return
+    with (home / ".opening").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -17,12 +17,13 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as RECORDED_ALREADY
 
 from dataflow_assets.assets import metadata
+from dataflow_assets.assets.idempotency import outcome_before
 from dataflow_assets.assets.instance import provision_pools
 from dataflow_assets.assets.names import NO_RUN_RETRY_TAG
 from dataflow_assets.assets.requests import PipelineOp, asked_of, requests_of
 from dataflow_assets.assets.shown_errors import masked
 from dataflow_assets.error_kinds import kind_of
-from dataflow_assets.errors import DataflowError, Place
+from dataflow_assets.errors import DataflowError, Place, RunFailed
 from dataflow_assets.execution.drive import open_drive
 from dataflow_assets.execution.events import CheckEvaluated, StageJudged, StepFinished, WindowFailed
 from dataflow_assets.execution.heartbeat import Heartbeat
@@ -43,6 +44,10 @@ def record(context: dg.AssetExecutionContext, op: PipelineOp) -> Iterator[Yielde
     recorder = _Recorder(context, op)
     if op.listen is None:  # launched by Dagster: limits that were changed in the project count from here on
         provision_pools(context.instance, op.pipeline.pools)
+    if (earlier := outcome_before(context.instance, context.run)) is not None:
+        recorder.drive.close()
+        yield from recorder.repeat(earlier)
+        return
     try:
         requests = requests_of(context, op, recorder.asked)
     except DataflowError as error:
@@ -164,6 +169,18 @@ class _Recorder:
                     yield self._output(key)
             for check in self.evaluated:
                 yield self._output(check)
+
+    def repeat(self, earlier: dg.DagsterRun) -> Iterator[Yielded]:
+        """End as the run that has the same idempotency key and began first, without doing anything. Raises dg.Failure as it failed."""
+        what = f"run {earlier.run_id}, which has the same idempotency key,"
+        self.context.log.info(f"{what} began first: nothing is started here, and this run ends as that one did")
+        if not earlier.is_success:
+            raise self.failure(RunFailed(f"{what} did not succeed", hint="re-execute that run, or launch one with another key"))
+        for step in self.op.pipeline.steps:
+            if (key := dg.AssetKey(step.asset_key)) in self.asked.selected:
+                yield self._output(key)
+        for check in self.asked.checks:
+            yield self._output(check)
 
     def _output(self, key: dg.AssetKey | dg.AssetCheckKey) -> dg.Output[None]:
         is_asset = isinstance(key, dg.AssetKey)

@@ -56,6 +56,7 @@ def close(
         "next": following,
         **(extra or {}),
     }
+    report.document = document
     report.finish(document)
     return code
 

@@ -53,6 +53,8 @@ class Report:
         self._together = 1
         self._held: list[tuple[str, int, float]] = []
         self._log = logging.getLogger("dataflow_assets.cli")
+        self.document: Mapping[str, Any] = {}
+        """The closing document, once there is one."""
 
     def line(self, word: str, text: str, outcome: str = "", *, indent: int = 0) -> None:
         """One dbt-like line: time, status word, what, dots, outcome in brackets."""

@@ -33,6 +33,7 @@ from dataflow_assets.tables import utc_now
 if TYPE_CHECKING:
     import dagster as dg
 
+    from dataflow_assets.assets.idempotency import KeyedCall
     from dataflow_assets.plan.model import PipelinePlan
 
 
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; same as `dataflow plan`.")
 @click.option(
     "--alerts", is_flag=True, help="Tell at the end what is to be told, as the sensor of alerts does where Dagster's daemon runs."
+)
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="The first call with this key runs; every later one gives its outcome and starts nothing. For schedulers that may ask twice.",
 )
 @click.option("--json-lines", is_flag=True, help="Print one JSON document per event as it happens; the last one is that of --json.")
 @click.pass_obj
@@ -65,7 +71,8 @@ def command(session: Session, /, **given: Any) -> int:
         from dataflow_assets.cli.plan import print_plan
 
         return print_plan(session, chosen, wish, now=now)
-    return Run(session, chosen, wish, now=now, stream=given["json_lines"], alerts=given["alerts"]).go()
+    run = Run(session, chosen, wish, now=now, stream=given["json_lines"], alerts=given["alerts"])
+    return run.go() if given["idempotency_key"] is None else run.go_once(given["idempotency_key"], given)
 
 
 class Run:
@@ -77,6 +84,7 @@ class Run:
         self._open = ExitStack()
         self.extra: Mapping[str, Any] = {}
         """What the closing document holds beside the outcomes."""
+        self.keyed: KeyedCall | None = None
         self.report = report_for(session, total=len(chosen.pipelines), stream=stream)
 
     def go(self) -> int:
@@ -103,6 +111,16 @@ class Run:
             self._open.close()
         seconds = time.perf_counter() - started
         return close(self.session, self.chosen, self.wish, self.outcomes, report=self.report, seconds=seconds, extra=self.extra)
+
+    def go_once(self, key: str, given: Mapping[str, Any]) -> int:
+        """Run, unless a call with this key has done so already."""
+        from dataflow_assets.cli.idempotency import run_once
+
+        def run(call: KeyedCall) -> tuple[int, Mapping[str, Any]]:
+            self.keyed, self.extra = call, {"idempotency_key": key, "repeated": False}
+            return self.go(), self.report.document
+
+        return run_once(self.session, self.chosen.project, self.instance, key, given=given, go=run)
 
     def _interrupted(self) -> None:
         """Mark the pipeline at work; those after it are not begun."""
@@ -177,6 +195,7 @@ class Run:
                 instance=instance,
                 on_event=lambda _name, event: self.report.event(event, outcome.add(event)),
                 full_refresh=self.wish.full_refresh,
+                keyed=self.keyed,
                 tags=self.tags_of(due.pipeline),
             )
             interrupted = was_interrupted(result) or (result.status == "failed" and pressed())

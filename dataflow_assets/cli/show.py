@@ -16,7 +16,7 @@ from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, expl
 from dataflow_assets.cli.terminal import Session, plain, table
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
-from dataflow_assets.plan.model import PipelinePlan, SchedulePlan, StepPlan
+from dataflow_assets.plan.model import PipelinePlan, SchedulePlan, SensorPlan, StepPlan
 from dataflow_assets.secrets import MASK, looks_secret, mask
 from dataflow_assets.tables import utc_now
 
@@ -110,6 +110,7 @@ def _pipeline_data(pipeline: PipelinePlan) -> dict[str, Any]:
         "owners": list(pipeline.owners),
         "group": pipeline.group,
         "schedule": _schedule_data(pipeline.schedule),
+        "sensors": [_sensor_data(sensor) for sensor in pipeline.sensors],
         "upstream": list(pipeline.upstream),
         "event_time_column": pipeline.event_time_column,
         "windows": {
@@ -127,6 +128,12 @@ def _pipeline_data(pipeline: PipelinePlan) -> dict[str, Any]:
             {step.connection: pipeline.connections.get(step.connection, {}) for step in pipeline.steps if step.connection}
         ),
     }
+
+
+def _sensor_data(sensor: SensorPlan) -> dict[str, Any]:
+    found = {"step": sensor.step, "cursor": sensor.cursor, "upstream": list(sensor.upstream)}
+    written = sensor.options.model_dump(exclude_unset=True)
+    return {"name": sensor.name, **{key: value for key, value in {**written, **found}.items() if value and key != "name"}}
 
 
 def _schedule_data(schedule: SchedulePlan | None) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -158,6 +159,27 @@ def test_the_instance_lies_in_the_project_with_settings_of_its_own(project: Path
     assert home == (project / FOLDER).resolve()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n# mine\n")
     assert "# mine" in (dagster_home(loaded) / "dagster.yaml").read_text()
+
+
+def test_processes_that_open_a_new_instance_at_once_can_all_use_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    _, loaded = shop.planned(project)
+    gate, open_gate = os.pipe()
+    children = []
+    for _ in range(4):
+        if (child := os.fork()) == 0:
+            os.read(gate, 1)
+            code = 1
+            with contextlib.suppress(BaseException), open_instance(loaded) as opened:
+                code = 0 if opened.get_runs_count() == 0 else 2
+            os._exit(code)
+        children.append(child)
+    os.write(open_gate, b"x" * len(children))
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0, 0]
+    os.close(gate)
+    os.close(open_gate)
+    with open_instance(loaded) as opened:
+        assert opened.get_runs_count() == 0
 
 
 def test_dagster_home_wins(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,8 @@ def test_it_says_what_the_next_tick_asks_for_and_leaves_no_trace(tmp_path: Path,
     files, freshness = call("--project", project, "sensors", "landed", "--json").json["sensors"]
     assert files["asks_for"][0].startswith("files:")
     assert freshness["asks_for"] == ["all"]
+    shown = call("--project", project, "show", "landed", "--limit", "0", "--json").json["pipeline"]["sensors"]
+    assert shown[0] == {"name": "landed_files_sensor", "type": "files", "settle": "0s", "step": "read"}
     assert call("--project", project, "pause", "landed").code == 0
     assert "is paused" in call("--project", project, "sensors").out
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -35,11 +35,13 @@ def look(evaluation: Evaluation, memory: Memory) -> Found:
     """Read the new rows' times, and tell which windows they lie in."""
     source = _Source.of(evaluation)
     position = dict(memory.position)
-    if not position:
-        return _begin(evaluation, source)
-    if position["kind"] == "id":
-        return _look_by_id(evaluation, source, position)
-    return _look_by_time(evaluation, source, position)
+    if position.get("column") != source.cursor:  # none yet, or another one since the pipeline was written differently
+        found = _begin(evaluation, source)
+    elif position["kind"] == "id":
+        found = _look_by_id(evaluation, source, position)
+    else:
+        found = _look_by_time(evaluation, source, position)
+    return replace(found, position={**found.position, "column": source.cursor}) if found.position else found
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,11 @@ class _Source:
             yield reader
 
     @contextmanager
-    def asked(self, query: Query) -> Iterator[pa.RecordBatchReader]:
-        """The rows of another query over the same connection."""
-        options = self.request.options.model_copy(update={"table": None, "query": str(query), "columns": None})
+    def asked(self, query: Query, columns: tuple[str, ...] = ()) -> Iterator[pa.RecordBatchReader]:
+        """The rows of another query over the same connection; `columns` are those of the source that it has."""
+        said = getattr(self.request.options, "column_types", {})
+        types = {"column_types": {name: kind for name, kind in said.items() if name in columns}} if said else {}
+        options = self.request.options.model_copy(update={"table": None, "query": str(query), "columns": None, **types})
         with self.connector.read(ReadRequest(options, query=query)) as reader:
             yield reader
 
@@ -182,7 +186,7 @@ def _look_by_id(evaluation: Evaluation, source: _Source, position: dict[str, Any
     if after is None:
         return Found({"kind": "id", "upto": upto}, *_first(evaluation))
     query = new_rows.rows_between(source.table_or_query, source.columns, source.cursor, after=after, upto=upto, dialect=source.dialect)
-    with source.asked(query) as reader:
+    with source.asked(query, source.columns) as reader:
         rows = _Rows.of(evaluation, source, reader)
     return _found(evaluation, horizon, {"kind": "id", "upto": upto}, rows)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,7 +20,7 @@ from dataflow_assets.operations.sensors import rows
 from dataflow_assets.operations.sensors.tick import Evaluation
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets_tests.operations.sensors.post import Post, windows_of
-from dataflow_assets_tests.services import mysql
+from dataflow_assets_tests.services import mysql, snowflake
 
 SENSOR = "orders_rows_sensor"
 PIPELINE = """\
@@ -178,7 +180,7 @@ def test_what_cannot_be_a_cursor_fails_and_a_server_that_is_away_is_a_skip(
         with pytest.raises(DataflowError, match=message):
             post.tick(SENSOR)
     write(post, re.sub(r":\d+/", ":1/", postgres_dsn))
-    post.cursors[SENSOR] = '{"v":1,"position":{"kind":"time","upto":"2024-03-01T00:00:00+00:00"},"waiting":{}}'
+    post.cursors[SENSOR] = '{"v":1,"position":{"column":"at","kind":"time","upto":"2024-03-01T00:00:00+00:00"},"waiting":{}}'
     kept = post.cursors[SENSOR]
     assert "the next tick looks again" in post.skip(SENSOR)
     assert post.cursors[SENSOR] == kept
@@ -212,8 +214,6 @@ def test_mysql_knows_its_open_transactions(post: Post, mysql_dsn: str) -> None:
 
 
 def test_mysql_says_who_may_look(mysql_user_dsn: str) -> None:
-    from pathlib import Path
-
     from dataflow_assets.connectors.mysql import Connector, MySQLConnection
     from dataflow_assets.protocols import ConnectionContext
 
@@ -251,4 +251,59 @@ def test_a_file_with_one_writer_waits_for_it(post: Post, kind: str) -> None:
     found = look(post, Memory(position))
     assert counted(found.said) == 1
     assert list(found.units) == [str((at - timedelta(days=2)).date())]
+    if kind == "sqlite":
+        more = PIPELINE.replace("config: {table: orders}", "config: {table: orders, column_types: {at: timestamp}}")
+        post.write(orders=more % {"connection": f"{{type: {kind}, database: shop.db}}", "more": ", cursor: id", "begin": begin})
+        assert "the first tick" in look(post, Memory(found.position)).said, "of another column than before"
+        assert list(look(post, Memory({"column": "id", "kind": "id", "upto": 0})).units) == [str((at - timedelta(days=2)).date())]
     writer.close()
+
+
+ANY = """\
+pipeline_name: orders
+event_time_column: MOMENT
+windows: {every: day, begin: %(begin)s}
+connections:
+  shop: %(connection)s
+sensors: [{type: rows, cursor: %(cursor)s, delay: 0s}]
+steps:
+  - {id: read, type: source, connection: shop, config: {%(what)s}}
+  - {id: write, type: endpoint, endpoint_type: parquet, depends_on: [read], config: {file_path: lake/orders/}}
+"""
+
+
+@pytest.mark.parametrize("system", ["clickhouse", "snowflake", "sqlalchemy"])
+def test_systems_that_tell_nothing_of_transactions_go_by_their_delay(
+    post: Post, request: pytest.FixtureRequest, tmp_path: Path, system: str
+) -> None:
+    connection, execute = _system(system, request, tmp_path)
+    at = datetime.now(UTC) - timedelta(days=2)
+    kinds = {"clickhouse": "(ID Int64, MOMENT DateTime64(6, 'UTC')) ENGINE = MergeTree ORDER BY ID"}
+    execute(f"CREATE TABLE ORDERS {kinds.get(system, '(ID BIGINT, MOMENT TIMESTAMP)')}")
+    execute(f"INSERT INTO ORDERS VALUES (1, '{at:%Y-%m-%d %H:%M:%S}')")
+    cursors = ["MOMENT"] if system == "sqlalchemy" else ["ID", "MOMENT"]
+    for cursor in cursors:
+        what = "table: ORDERS" if cursor == "ID" or system == "sqlalchemy" else 'query: "SELECT * FROM ORDERS WHERE ID > 0;"'
+        begin = TODAY - timedelta(days=4)
+        post.write(orders=ANY % {"connection": json.dumps(connection), "cursor": cursor, "what": what, "begin": begin})
+        first = look(post, Memory())
+        assert "first tick" in first.said
+        upto = 0 if cursor == "ID" else (at - timedelta(days=1)).isoformat()
+        found = look(post, Memory({**first.position, "upto": upto}))
+        assert counted(found.said) == 1
+        assert list(found.units) == [str(at.date())]
+
+
+def _system(name: str, request: pytest.FixtureRequest, folder: Path) -> tuple[dict[str, Any], Callable[[str], object]]:
+    """The keys of a connection, and a way to run a statement there."""
+    if name == "clickhouse":
+        server = request.getfixturevalue("clickhouse")
+        keys = {"host": server.host, "port": server.port, "user": server.user, "database": server.database}
+        return {"type": "clickhouse", **keys}, server.client().command
+    if name == "snowflake":
+        keys = request.getfixturevalue("snowflake_keys")
+        return {"type": "snowflake", **keys}, lambda statement: snowflake.run(keys, statement)
+    import sqlite3
+
+    opened = sqlite3.connect(folder / "any.db", isolation_level=None)
+    return {"type": "sqlalchemy", "url": f"sqlite:///{folder / 'any.db'}"}, opened.execute
