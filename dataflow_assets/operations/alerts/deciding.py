@@ -133,6 +133,8 @@ def _ended(
     for known in list(memory.known.values()):
         if known.event not in events or (only is not None and known.identity != only):
             continue
+        if known.event == "gap" and not known.windows:  # which windows are missing nobody said: another one is no cure
+            continue
         left = tuple(window for window in known.windows if window not in windows)
         if left and left != known.windows:
             memory.known[known.identity] = replace(known, windows=left)

@@ -78,5 +78,7 @@ def test_windows_of_one_cause_are_one_and_a_gap_of_events_that_nobody_wants_is_s
     assert memory.known == {}
     (telling,) = deciding.note(memory, [Incident("gap", "p", "gap")], quiet, now=START)
     assert telling.kind == "new"
+    assert deciding.published(memory, ("1",), quiet, now=START, muted=False, run_id="r") == []
+    assert memory.known.keys() == {"gap/"}
     assert deciding.note(memory, [Incident("gap", "p", "there", over=True)], quiet, now=START) == []
     assert memory.known == {}
