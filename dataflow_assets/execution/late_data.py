@@ -94,8 +94,9 @@ def published_units(
     now: datetime,
     windows: int | None = None,
 ) -> list[tuple[str, Window | None]]:
-    """The newest windows that every endpoint has published, oldest first."""
-    shared = set.intersection(*(set(found) for found in entries.values())) if entries else set()
+    """The newest windows that every endpoint has published and still holds, oldest first."""
+    held = [{key for key, entry in found.items() if not entry.retired} for found in entries.values()]
+    shared = set.intersection(*held) if held else set()
     if pipeline.windows is None:
         return [(WHOLE, None)] if shared else []
     newest = next(iter(entries.values()))

@@ -120,7 +120,7 @@ CHANGES = st.one_of(
 )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(CHANGES, max_size=10))
 def test_after_any_changes_and_ticks_the_target_equals_the_source(template: Path, tmp_path_factory: pytest.TempPathFactory, steps):
     folder = tmp_path_factory.mktemp("any") / "project"

@@ -16,7 +16,7 @@ import pytest
 from dataflow_assets.errors import PlanError
 from dataflow_assets.execution.events import Event, WindowFailed
 from dataflow_assets.execution.fingerprints import SOURCES, fingerprints_of
-from dataflow_assets.execution.late_data import LateWindow, look_for_late_data
+from dataflow_assets.execution.late_data import LateWindow, look_for_late_data, published_units
 from dataflow_assets.execution.ledgers import ledger_entries
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.execution.status import reopened_todos, window_status
@@ -24,8 +24,10 @@ from dataflow_assets.plan.build import build_plan
 from dataflow_assets.plan.model import WindowTodo
 from dataflow_assets.spec.builders import endpoint, pipeline, source
 from dataflow_assets.spec.builders import project as build_project
+from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.load import load
 from dataflow_assets.storage import digests
+from dataflow_assets.tables import RETIRED
 from dataflow_assets_tests.execution.workshop import NOW, Workshop, days, failures
 
 PROJECT = """
@@ -379,6 +381,14 @@ def test_windows_out_of_reach_are_told_of_and_not_run(shop: Shop):
     project = load(shop.folder)
     plan = build_plan(project).by_name["orders"]
     assert [todo.key for todo in reopened_todos(project, plan, now=NOW)] == ["2024-01-03"]
+
+
+def test_windows_that_have_left_their_target_are_not_looked_at(shop: Shop):
+    entries = shop.ledger()
+    gone = {**entries, "2024-01-02": replace(entries["2024-01-02"], state={RETIRED: "{}"})}
+    plan = build_plan(load(shop.folder)).by_name["orders"]
+    units = published_units(plan, {"write": gone}, LateDataOptions(), now=NOW)
+    assert [key for key, _ in units] == ["2024-01-01", "2024-01-03"]
 
 
 def test_what_is_rewritten_with_the_same_rows_reopens_nothing(shop: Shop):
