@@ -270,6 +270,8 @@ class PublishRequest:
     paths: tuple[str, ...] = ()
     metrics: dict[str, float] = field(default_factory=dict)
     state: dict[str, str] = field(default_factory=dict)
+    published_at: datetime | None = None
+    """What the ledger is to say of when it was published, where that is not now: rows that leave, or come back, are no news."""
     replaces: int | None = None
     """How many rows of the window must leave the target for it; with any other number nothing is changed. None: whatever is there."""
 

@@ -10,14 +10,12 @@ timeout. So a worker that gets it looks at the drive table first: while heartbea
 from __future__ import annotations
 
 import os
-import socket
-from contextlib import closing
-from datetime import timedelta
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterInstance, DagsterRunStatus
 from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs
 from dagster._serdes import unpack_value
@@ -27,13 +25,13 @@ from dagster_celery.tasks import create_task
 
 from dataflow_assets.assets.celery_app import MOST_RESUMES, SETTINGS, VISIBILITY, backend_of, required, transport_options
 from dataflow_assets.assets.instance_settings import BACKEND, BROKER
-from dataflow_assets.assets.names import PIPELINE_TAG
 from dataflow_assets.assets.requests import times_begun
 from dataflow_assets.errors import DataflowError
+from dataflow_assets.execution.drive import RUNNING, Drive, DriveRow, open_drive
+from dataflow_assets.execution.liveness import bury, is_gone
+from dataflow_assets.spec.load import find_project_file, load
+from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
-
-LIFE_SIGN = timedelta(seconds=60)
-_ASK_AGAIN_SECONDS = 10
 
 
 def _application() -> Celery:
@@ -52,15 +50,15 @@ class Resumable(Task):  # type: ignore[misc] # Celery has no types
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it, unless somebody else still does: then come back later."""
-        with DagsterInstance.get() as instance:
-            run = instance.get_run_by_id(_run_id(kwargs))
-            if run is not None and run.status is DagsterRunStatus.STARTED and (self.request.delivery_info or {}).get("redelivered"):
-                self._wait_for_the_living(run)
+        if (self.request.delivery_info or {}).get("redelivered") or self.request.retries:
+            run_id, project = _run_id(kwargs), _project()
+            with DagsterInstance.get() as instance:
+                run = instance.get_run_by_id(run_id)
+                if run is not None and run.status is DagsterRunStatus.STARTED:
+                    if _lives(instance, run_id, project):
+                        raise self.retry(countdown=project.model.stale_runs.after_seconds, max_retries=None)
+                    _bury(run_id, project)
         return super().__call__(*args, **kwargs)
-
-    def _wait_for_the_living(self, run: DagsterRun) -> None:
-        if _lives(run):
-            raise self.retry(countdown=_ASK_AGAIN_SECONDS, max_retries=None)
 
 
 def _run_id(arguments: dict[str, Any]) -> str:
@@ -69,35 +67,36 @@ def _run_id(arguments: dict[str, Any]) -> str:
     return unpack_value(arguments["execute_job_args_packed"], as_type=ExecuteRunArgs).run_id
 
 
-def _lives(run: DagsterRun) -> bool:
-    """Whether a worker of the run has given a sign of life within a minute. One of this host whose process is gone has not."""
-    from dataflow_assets.execution.drive import RUNNING, open_drive
-    from dataflow_assets.spec.load import find_project_file, load
+def _lives(instance: DagsterInstance, run_id: str, project: Project) -> bool:
+    """Whether another worker is at the run: one that has beaten since the last look. Who looks for the first time takes it for alive.
 
+    So clocks of different hosts are not compared. Of a process of this host that is gone it is known at once.
+    """
     try:
-        project = load(find_project_file(Path(os.environ.get("DATAFLOW_PROJECT") or Path.cwd())))
         with closing(open_drive(project)) as drive:
-            rows = drive.rows(pipeline=run.tags.get(PIPELINE_TAG), statuses=[RUNNING])
+            rows = [row for row in _at_work(drive, run_id) if not is_gone(row)]
     except DataflowError:
+        rows = []
+    if not rows:
         return False
-    since = utc_now() - LIFE_SIGN
-    return any(
-        row.run_id == run.run_id
-        and row.heartbeat_at is not None
-        and row.heartbeat_at >= since
-        and not (row.host == socket.gethostname() and row.process_id and _gone(row.process_id))
-        for row in rows
-    )
+    name, beats = f"dataflow/celery/{run_id}", "|".join(sorted(f"{row.pipeline_id} {row.heartbeat_at}" for row in rows))
+    seen = instance.run_storage.get_cursor_values({name}).get(name)
+    instance.run_storage.set_cursor_values({name: beats})
+    return beats != seen
 
 
-def _gone(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+def _bury(run_id: str, project: Project) -> None:
+    """Mark the attempts of the dead worker as failed, so that nobody takes the run for dead with it."""
+    with suppress(DataflowError), closing(open_drive(project)) as drive:
+        bury(drive, _at_work(drive, run_id), now=utc_now())
+
+
+def _at_work(drive: Drive, run_id: str) -> list[DriveRow]:
+    return [row for row in drive.rows(statuses=[RUNNING]) if row.run_id == run_id]
+
+
+def _project() -> Project:
+    return load(find_project_file(Path(os.environ.get("DATAFLOW_PROJECT") or Path.cwd())))
 
 
 app = _application()

@@ -28,7 +28,7 @@ from dataflow_assets.windows import Window
 Listener = Callable[[str, Event], None]
 
 RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
-RUN_KEY_TAG = "dagster/run_key"
+RUN_KEY_TAG, RETRY_TAG = "dagster/run_key", "dagster/retry_number"
 _PAGE = 1000
 
 
@@ -139,9 +139,9 @@ def requests_of(context: dg.AssetExecutionContext, op: PipelineOp, asked: Asked)
 
 
 def _refuse_to_overtake(instance: dg.DagsterInstance, run: dg.DagsterRun, pipeline: str) -> None:
-    """A run that somebody executes again by hand is his decision."""
+    """A run that somebody executes again by hand is his decision; one that Dagster retries is nobody's."""
     before = run.tags.get(FOLLOWS_TAG)
-    if before is None or run.parent_run_id:
+    if before is None or (run.parent_run_id and RETRY_TAG not in run.tags):
         return
     found = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: before}), limit=1)
     if not found or not found[0].is_success:

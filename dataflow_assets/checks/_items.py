@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, field_validator, model_validator
@@ -211,7 +212,7 @@ class RuleItem(Model):
         value = getattr(self, key)
         return value is not None and value is not False  # a limit of 0 is a limit
 
-    @property
+    @cached_property
     def kinds(self) -> list[RuleKind]:
         """The rules this item stands for, in a fixed order; limits are a range unless `check` names an aggregate."""
         written = {
@@ -290,8 +291,12 @@ class RuleItem(Model):
         refuse_crossed(self.min_length, self.max_length, low_key="min_length", high_key="max_length")
         refuse_crossed(self.min_rows, self.max_rows, low_key="min_rows", high_key="max_rows")
 
-    def rules(self) -> list[Rule]:
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
         """The rules of this item, named from columns and kind, or from `name`."""
+        return tuple(self._rules())
+
+    def _rules(self) -> list[Rule]:
         if self.anomaly is not None:
             return [Rule(RuleKind.ANOMALY, self.anomaly.check_name, anomaly=self.anomaly, named=True)]
         rules = [rule for kind in self.kinds for rule in self._rules_of(kind)]

@@ -8,6 +8,7 @@ of one rule (`checks._items`), how it is evaluated (`checks._rows`, `checks._uni
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -49,8 +50,12 @@ class ValidatorOptions(Model):
         self.rules()
         return self
 
-    def rules(self) -> list[Rule]:
+    def rules(self) -> tuple[Rule, ...]:
         """Every rule, with names that are unique within the step."""
+        return self._rules
+
+    @cached_property
+    def _rules(self) -> tuple[Rule, ...]:
         rules: list[Rule] = []
         required = tuple(self.required_columns)
         if required:
@@ -60,8 +65,8 @@ class ValidatorOptions(Model):
         if self.schema_check:
             rules.append(Rule(RuleKind.SCHEMA, str(RuleKind.SCHEMA), required))
         for item in self.checks:
-            rules += item.rules()
-        return distinct_names(rules)
+            rules += item.rules
+        return tuple(distinct_names(rules))
 
 
 class RuleRun(Protocol):

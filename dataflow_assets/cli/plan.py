@@ -28,6 +28,7 @@ _COLORS = {
     "published": "green",
     "gap": "red",
     "skipped": "bright_black",
+    "retired": "bright_black",
 }
 
 

@@ -24,8 +24,9 @@ from dataflow_assets.secrets import mask
 from dataflow_assets.tables import LedgerEntry, utc_now
 
 _PUBLISHED = {"published", "reopened", "stale"}
-_STATES = ("published", "missing", "stale", "failed", "reopened", "gap", "skipped")
+_STATES = ("published", "missing", "stale", "failed", "reopened", "gap", "skipped", "retired")
 _DUE = {"missing", "failed"}
+_SETTLED = {*_PUBLISHED, "skipped", "retired"}
 _HEADER = ("PIPELINE", "PUBLISHED", "MISSING", "STALE", "FAILED", "LAST WINDOW", "ROWS", "PUBLISHED AT", "GENERATION")
 
 
@@ -78,7 +79,9 @@ def _counts(pipeline: PipelinePlan, todos: Sequence[WindowTodo]) -> dict[str, An
         "late": [{"key": todo.key, "reason": todo.reason} for todo in todos if _is_late(todo)],
         "last_published": published[-1].key if published else None,
         "last_published_range": interval(published[-1].window, cadence) if cadence and published and published[-1].window else None,
-        "gaps": [item.text(cadence) for item in collapse(todos) if item.first.state not in {*_PUBLISHED, "skipped"}] if cadence else [],
+        "gaps": [item.text(cadence) for item in collapse(todos) if item.first.state not in {*_PUBLISHED, "skipped", "retired"}]
+        if cadence
+        else [],
     }
 
 
@@ -88,6 +91,7 @@ def _is_late(todo: WindowTodo) -> bool:
 
 
 def _endpoint(step: str, entries: Sequence[LedgerEntry]) -> dict[str, Any]:
+    entries = [entry for entry in entries if not entry.retired]
     newest = max(entries, key=lambda entry: entry.published_at, default=None)
     return {
         "step": step,
@@ -113,6 +117,8 @@ def _print(session: Session, chosen: Chosen, reports: Sequence[Mapping[str, Any]
             session.say(mask(f"  {report['name']}: {late['key']} is reopened: {late['reason']}"))
         if lost := report.get("windows", {}).get("gap"):
             session.say(f"  {report['name']}: {plural(lost, 'window')} out of reach, never published: dataflow gaps {report['name']}")
+        if gone := report.get("windows", {}).get("retired"):
+            session.say(f"  {report['name']}: {plural(gone, 'window')} not kept any longer: dataflow retention list {report['name']}")
         if left := report.get("windows", {}).get("skipped"):
             session.say(f"  {report['name']}: {plural(left, 'window')} skipped on purpose: dataflow plan --select {report['name']}")
         if aside := sum(endpoint["quarantined"] for endpoint in report.get("endpoints", [])):

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -29,24 +30,29 @@ from dataflow_assets.tables import LedgerEntry, PublishRequest, SchemaPolicy, Ta
 if TYPE_CHECKING:
     from dataflow_assets.execution.retention import Doomed
 
-GENERATION, SOURCE, COLUMNS = "archived_generation", "archived_from", "columns"
-"""Keys of the `state` of an archived window: the generation of its publish in the target, the target, the names of its columns (JSON)."""
+GENERATION, SOURCE, COLUMNS, SINCE = "archived_generation", "archived_from", "columns", "published_at"
+"""Keys of the `state` of an archived window: the generation of its publish in the target, the target, the names of its columns (JSON),
+and when it was published there."""
 _SCHEMA_KEYS = ("table_schema", "table_database", "dataset")
 _SUFFIX = ".archive"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A window in the archive: how many rows, their checksum, their columns; the archive may have got more columns since."""
+    """A window in the archive: how many rows, their checksum, their columns; the archive may have got more columns since.
+
+    `since`: when its rows were published in their target.
+    """
 
     rows: int
     checksum: str
     columns: tuple[str, ...]
+    since: datetime
 
 
 def kept_by(entry: LedgerEntry) -> Kept:
     """What the archive's ledger says of a window."""
-    return Kept(entry.rows, entry.checksum, tuple(json.loads(entry.state[COLUMNS])))
+    return Kept(entry.rows, entry.checksum, tuple(json.loads(entry.state[COLUMNS])), datetime.fromisoformat(entry.state[SINCE]))
 
 
 class Archive:
@@ -90,13 +96,18 @@ class Archive:
             there = f"{known.rows:,} rows of it, the target only {receipt.rows:,}"
             raise CheckFailed(
                 f"{doomed.target.table} {doomed.unit}: the archive {self} holds {there}",
-                hint="bring it back with `dataflow retention restore`, or move the archived file away",
+                hint="it stays in the target; move away what the archive holds of it, and it is archived anew",
             )
         if known is None or (known.rows, known.checksum) != (receipt.rows, receipt.checksum):
-            state = {GENERATION: str(published.generation), SOURCE: published.target, COLUMNS: json.dumps(stage.schema.names)}
+            state = {
+                GENERATION: str(published.generation),
+                SOURCE: published.target,
+                COLUMNS: json.dumps(stage.schema.names),
+                SINCE: published.published_at.isoformat(),
+            }
             rows = (stage.schema, receipt.rows, receipt.checksum, stage.open_reader, stage.paths)
             self._connector.publish(PublishRequest(self._target, claim, *rows, published.metrics, state))
-        return self.verified(unit, Kept(receipt.rows, receipt.checksum, tuple(stage.schema.names)))
+        return self.verified(unit, Kept(receipt.rows, receipt.checksum, tuple(stage.schema.names), published.published_at))
 
     def verified(self, unit: Unit, kept: Kept) -> Kept:
         """`kept`, when the archive holds exactly that. Raises AuditFailed."""

@@ -1,7 +1,7 @@
 """Attempts: who works on a window, what an earlier attempt left behind, and what is swept.
 
-Here: the folder of one attempt at one window, the lock that tells a living attempt from a dead one, adoption of a dead
-attempt's stages, and their removal. Not here: what a stage is (`storage.stages`), what is run (`execution.run`).
+Here: the folder of one attempt at one window, adoption of a dead attempt's stages, and their removal. Not here: who lives
+(`execution.folder_locks`), what a stage is (`storage.stages`), what is run (`execution.run`).
 
 Layout: `<stages>/<pipeline>/<window key>/<attempt>/` with `lock`, `attempt.json` and one folder for each staged step. Two
 attempts never share a folder, so a concurrent duplicate or a process that wakes up late harms nobody.
@@ -10,7 +10,6 @@ attempts never share a folder, so a concurrent duplicate or a process that wakes
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dataflow_assets.execution.folder_locks import hold, is_alive, release
 from dataflow_assets.execution.origins import MadeFrom, difference, fingerprint_of
 from dataflow_assets.storage.stages import RECEIPT, Stage, load_stage
 
@@ -50,8 +50,7 @@ class Attempt:
         # made and locked under a hidden name, so that no sweep can meet it unlocked
         making = folder.with_name(f".{folder.name}.{os.getpid()}")
         making.mkdir(parents=True)
-        self._lock = os.open(making / "lock", os.O_CREAT | os.O_RDWR, 0o644)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = hold(making)
         shutil.rmtree(folder, ignore_errors=True)
         making.rename(folder)
         self._write()
@@ -69,8 +68,14 @@ class Attempt:
 
     def succeed(self) -> None:
         """Sweep everything the attempt left and let go of it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._release()
+        leaving = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
+        try:
+            # out of sight before the lock falls; let go of before it is removed, since NFS keeps a file that is open
+            self.folder.rename(leaving)
+        except OSError:
+            leaving = self.folder
+        release(self._lock)
+        shutil.rmtree(leaving, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
 
@@ -81,15 +86,12 @@ class Attempt:
             self.record.attempt, self.record.batch, self.record.key, "refused" if refused else "failed", step, error
         )
         self._write()
-        self._release()
+        release(self._lock)
 
     def _write(self) -> None:
         waiting = self.folder / f"{RECORD}.tmp"
         waiting.write_text(json.dumps(asdict(self.record)), encoding="utf-8")
         waiting.rename(self.folder / RECORD)
-
-    def _release(self) -> None:
-        os.close(self._lock)
 
 
 def folder_name(text: str) -> str:
@@ -104,7 +106,7 @@ def unit_folder(stages: Path, pipeline: str, key: str) -> Path:
 
 def dead_attempts(unit: Path) -> list[tuple[Path, AttemptRecord]]:
     """Attempts at this window whose process is gone, newest first."""
-    found = [(folder, record) for folder in _folders(unit) if not _is_alive(folder) and (record := _record(folder))]
+    found = [(folder, record) for folder in _folders(unit) if not is_alive(folder) and (record := _record(folder))]
     return sorted(found, key=lambda item: item[0].stat().st_mtime, reverse=True)
 
 
@@ -162,7 +164,7 @@ def adopt_stage(attempt: Attempt, step: str, made: MadeFrom, *, max_age: float |
 def sweep_dead(unit: Path) -> None:
     """Remove what dead attempts at this window left; called when a newer attempt has finished."""
     for folder in _folders(unit):
-        if not _is_alive(folder):
+        if not is_alive(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -171,10 +173,11 @@ def old_attempts(
 ) -> Iterator[Path]:
     """The folders of dead attempts that nobody touched for `keep_seconds`; `ages`: pipeline -> seconds, where it says others."""
     now, by_folder = time.time(), {folder_name(name): seconds for name, seconds in (ages or {}).items()}
+    # hidden ones too, whose process was killed while it removed its folder
     for record in stages.glob(f"{folder_name(pipeline) if pipeline is not None else '*'}/*/*/{RECORD}"):
         keep = by_folder.get(record.parents[2].name, keep_seconds)
         with contextlib.suppress(OSError):
-            if record.stat().st_mtime < now - keep and not _is_alive(record.parent):
+            if record.stat().st_mtime < now - keep and not is_alive(record.parent):
                 yield record.parent
 
 
@@ -206,18 +209,3 @@ def _record(folder: Path) -> AttemptRecord | None:
         return AttemptRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _is_alive(folder: Path) -> bool:
-    try:
-        lock = os.open(folder / "lock", os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(lock)

@@ -17,16 +17,20 @@ from dataflow_assets.windows import Window
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dataflow_assets.execution.phases import Phase
+    from dataflow_assets.execution.phases import Phase, Phases
 
 
 @dataclass(frozen=True)
 class WindowStarted:
-    """A window (None: a pipeline without windows) begins. `key` is its partition key, `attempt` the name of this try."""
+    """A window (None: a pipeline without windows) begins. `key` is its partition key, `attempt` the name of this try.
+
+    `phases` fills while the window is at work, for whoever must tell of one that is interrupted.
+    """
 
     key: str
     window: Window | None
     attempt: str = ""
+    phases: Phases | None = None
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ def record_gaps(project: Project, pipeline: PipelinePlan, todos: Sequence[Window
     gaps = gaps_of(todos)
     if not gaps:
         return []
-    drive = open_drive(project)
+    drive: Drive | None = None
     try:
+        drive = open_drive(project)
         known = {row.unit_key for row in drive.rows(pipeline=pipeline.name, statuses=(GAP_DETECTED,))}
         new = [todo for todo in gaps if todo.key not in known][:MOST_AT_ONCE]
         for todo in new:
@@ -39,7 +40,8 @@ def record_gaps(project: Project, pipeline: PipelinePlan, todos: Sequence[Window
         _log.warning("gaps of %s cannot be recorded: %s", pipeline.name, mask(str(error)))
         return []
     finally:
-        drive.close()
+        if drive is not None:
+            drive.close()
     return new
 
 

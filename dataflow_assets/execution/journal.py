@@ -19,9 +19,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from dataflow_assets.error_kinds import kind_of
+from dataflow_assets.errors import Interrupted
 from dataflow_assets.execution.drive import FAILED, PHASES, SKIPPED, SUCCESS, Drive, DriveRow, open_drive
 from dataflow_assets.execution.events import Event, StepFinished, StepStarted, WindowFailed, WindowFinished, WindowStarted
-from dataflow_assets.execution.phases import Phase
+from dataflow_assets.execution.phases import Phase, Phases
 from dataflow_assets.execution.session import RunRequest
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.plan.windows import WHOLE
@@ -50,6 +51,7 @@ class Journal:
         self._failures: dict[str, int] | None = None
         self._usual: Mapping[str, float] = {}
         self._open: dict[str, DriveRow] = {}
+        self._live: dict[str, Phases | None] = {}
         self._published: dict[str, int] = {}
         self._step = ""
 
@@ -80,13 +82,16 @@ class Journal:
         """The end of the run: an attempt that is still under way was interrupted."""
         for key in list(self._open):
             message = f"interrupted at step {self._step}" if self._step else "interrupted"
-            self._finish(key, FAILED, {"error_class": "Interrupted", "error_message": message})
+            phases = self._live.get(key) or Phases()
+            phases.drop_untouched()
+            self._end(key, FAILED, phases.settle({}), error=Interrupted(message))
 
     def _begin(self, event: WindowStarted) -> None:
         if self._failures is None:
             self._failures, self._usual = self._look_back()
         row = attempt_row(self._request, event, run_id=self._run_id, retry=self._failures.get(event.key, 0))
         self._open[event.key] = row
+        self._live[event.key] = event.phases
         self._drive.begin(row)
 
     def _look_back(self) -> tuple[dict[str, int], Mapping[str, float]]:
@@ -116,6 +121,7 @@ class Journal:
 
     def _finish(self, key: str, status: str, said: Mapping[str, Any]) -> None:
         row = self._open.pop(key, None)
+        self._live.pop(key, None)
         if row is None:  # a window that failed before it began
             return
         now = utc_now()

@@ -19,9 +19,7 @@ def ended(work: Work, *, failed: bool = False) -> dict[str, Phase]:
     """The phases of a window that has ended, in order. Where it failed, those that were not entered are left out."""
     _count(work)
     if failed:
-        check = work.phases.found.get(CHECK)
-        if check is not None and check.error is None and not check.counts.get("checks"):
-            del work.phases.found[CHECK]  # no check had its turn yet
+        work.phases.drop_untouched()
         found = {name: reason for name, reason in _idle(work).items() if name in work.phases.found and name != SWEEP}
         return work.phases.settle(found)
     return work.phases.settle(_idle(work))

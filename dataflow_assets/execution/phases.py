@@ -74,6 +74,12 @@ class Phases:
                 return
             yield event
 
+    def drop_untouched(self) -> None:
+        """Forget the checks where none had its turn: a window that stops before them has them still to come."""
+        check = self.found.get(CHECK)
+        if check is not None and check.error is None and not check.counts.get("checks"):
+            del self.found[CHECK]
+
     def settle(self, skipped: Mapping[str, str]) -> dict[str, Phase]:
         """The phases at the end of a window, in order: those that did nothing with the reason why. Others are still to come."""
         for name, reason in skipped.items():

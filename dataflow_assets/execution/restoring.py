@@ -58,13 +58,9 @@ def restore(session: Session, step: StepPlan, window: Window, archive: Archive) 
         failpoint("retention.read_back")
         state = {item: value for item, value in (entry.state if entry else {}).items() if item != RETIRED}
         state[RESTORED] = json.dumps({"at": session.request.now.isoformat(), "archive": str(archive)})
+        rows = (stage.schema, stage.receipt.rows, stage.receipt.checksum, stage.open_reader, stage.paths)
         metrics = entry.metrics if entry else {}
-        receipt = stage.receipt
-        connector.publish(
-            PublishRequest(
-                target, claim, stage.schema, receipt.rows, receipt.checksum, stage.open_reader, stage.paths, metrics, state, replaces=0
-            )
-        )
+        connector.publish(PublishRequest(target, claim, *rows, metrics, state, published_at=kept.since, replaces=0))
     _verify(session, step, target, window, kept)
     return Restored(kept.rows, str(archive))
 

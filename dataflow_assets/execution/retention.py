@@ -128,6 +128,7 @@ def _emptied(doomed: Doomed, target: Target, claim: Claim, stage: Stage, said: M
         checksum=str(checksum_of([])),
         open_reader=lambda: pa.RecordBatchReader.from_batches(stage.schema, []),
         metrics=doomed.entry.metrics,
+        published_at=doomed.entry.published_at,
         state={**state, **doomed.state, **said},
     )
 

@@ -29,6 +29,7 @@ FILES = "files:"
 _VERSION = 1
 _PLAIN_BYTES = 4096
 """A longer cursor is compressed."""
+_NAMED = 3
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=1), timedelta(hours=1)
 
 Marks = tuple[int, ...]
@@ -124,19 +125,19 @@ def decide(
     is_complete: Callable[[str], bool],
     marks: Callable[[str], Marks],
     due: Callable[[], Sequence[str]],
+    is_final: Callable[[str], bool] = lambda unit: unit.startswith(FILES),
 ) -> Decision:
     """What is asked for now: what was found, and what waits from earlier ticks for its window to end or after a failed run.
 
-    `is_complete` says whether a window is over, `marks` how far the ledgers are with a unit, `due` which windows are due.
+    `is_complete` says whether a window is over, `marks` how far the ledgers are with a unit, `due` which windows are due, `is_final`
+    whether a unit that is published stays as it is, whatever is asked for: exactly some files, and windows that are appended.
     """
-    waiting = {key: item for key, item in memory.waiting.items() if not _is_done(key, item, marks)}
+    waiting = {key: item for key, item in memory.waiting.items() if not _is_done(item, marks(key) if item.tries else (), is_final(key))}
     for key, instead in found.renamed.items():
         if (item := waiting.pop(key, None)) is not None and instead:
             waiting[instead] = item
     for key, what in found.units.items():
         waiting[key] = Waiting(digest([waiting[key].what, what]) if key in waiting else what)
-        if _is_done(key, waiting[key], marks):
-            del waiting[key]
     due_for = waiting.pop(DUE, None)
     if due_for is not None:
         keys = due()
@@ -144,20 +145,22 @@ def decide(
             waiting.setdefault(key, Waiting(due_for.what))
         if not keys:
             waiting[DUE] = due_for
+    left = [key for key in waiting if key != DUE and is_final(key) and _is_done(waiting[key], marks(key), True)]
+    for key in left:
+        del waiting[key]
     asked = sorted(key for key, item in waiting.items() if key != DUE and is_complete(key) and item.is_due(now))
     again = sum(waiting[key].tries > 0 for key in asked)
     for key in asked:
         waiting[key] = replace(waiting[key], tries=waiting[key].tries + 1, asked_at=now, marks=marks(key))
     run_key = digest(f"{key} {waiting[key].what} {waiting[key].tries} {waiting[key].marks}" for key in asked) if asked else ""
-    reason = "; ".join(filter(None, [found.said, _what_waits(waiting, asked, again)]))
+    said = [found.said, f"{', '.join(left[:_NAMED])} is published, and is not appended to again" if left else ""]
+    reason = "; ".join(filter(None, [*said, _what_waits(waiting, asked, again)]))
     return Decision(Memory(found.position, waiting), tuple(asked), reason, run_key)
 
 
-def _is_done(unit: str, item: Waiting, marks: Callable[[str], Marks]) -> bool:
-    """Whether every endpoint has published the unit since it was asked for; of exactly some files, whether it ever has."""
-    if not item.tries and not unit.startswith(FILES):
-        return False
-    before = (0,) * len(now) if (now := marks(unit)) and (unit.startswith(FILES) or not item.marks) else item.marks
+def _is_done(item: Waiting, now: Marks, final: bool) -> bool:
+    """Whether every endpoint has published since the unit was asked for; of one that is final, whether each ever has."""
+    before = (0,) * len(now) if final or not item.marks else item.marks
     return bool(now) and all(later > then for later, then in zip(now, before, strict=True))
 
 

@@ -73,9 +73,7 @@ class LedgerState(Mapping[str, str]):
     def _values(self) -> Mapping[str, str]:
         if self._session.request.full_refresh:
             return {}
-        known = (self._session.ledger(step, window=None) for step in self._session.pipeline.endpoints)
-        # what retention does to an old window is no progress of the pipeline
-        ledgers = [[entry for entry in entries if not (entry.retired or entry.restored)] or entries for entries in known]
+        ledgers = [self._session.ledger(step, window=None) for step in self._session.pipeline.endpoints]
         if not ledgers or not all(ledgers):
             return {}
         oldest = min((max(entries, key=lambda entry: entry.published_at) for entries in ledgers), key=lambda entry: entry.published_at)

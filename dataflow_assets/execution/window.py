@@ -40,7 +40,7 @@ def run_window(session: Session, window: Window | None, *, key: str, name: str =
     attempt = Attempt(unit / name, AttemptRecord(name, request.batch or request.attempt, key))
     chosen = request.steps if request.steps is not None else frozenset(session.pipeline.by_id)
     work = Work(session, window, key, attempt, chosen, _needed(session, chosen))
-    yield WindowStarted(key, window, name)
+    yield WindowStarted(key, window, name, work.phases)
     current = ""
     try:
         with work.phases.during(CLAIM):

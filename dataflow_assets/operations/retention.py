@@ -186,11 +186,11 @@ def open_archive(session: Session, step: str, like: Doomed) -> Archive | None:
 
 
 def _tell(instance: dg.DagsterInstance, pipeline: PipelinePlan, old: Old) -> None:
-    """Let Dagster know that a partition is settled, also when its runs are pruned: a backfill of what is missing leaves it alone."""
+    """Let the UI show what became of a partition. An observation: a materialization would set off what is downstream of it."""
     kept = old.rows if old.archive else 0
     shown: dict[str, bool | int | str] = {"retired": True, "dagster/row_count": 0, "archived_rows": kept, "archive": old.archive or "none"}
-    for step in pipeline.steps:
-        instance.report_runless_asset_event(dg.AssetMaterialization(dg.AssetKey(step.asset_key), partition=old.key, metadata=shown))
+    key = dg.AssetKey(pipeline.by_id[old.step].asset_key)
+    instance.report_runless_asset_event(dg.AssetObservation(key, partition=old.key, metadata=shown))
 
 
 def refuse_without_archive(pipeline: PipelinePlan) -> None:

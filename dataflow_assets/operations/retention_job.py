@@ -10,10 +10,10 @@ from dataflow_assets.operations.retention import Old, remove_old
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
 from dataflow_assets.secrets import mask
 from dataflow_assets.spec.project import Project
+from dataflow_assets.spec.retention import NICKNAMES
 from dataflow_assets.tables import utc_now
 
 JOB = "dataflow_retention"
-_NICKNAMES = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 1", "@monthly": "0 0 1 * *"}
 
 
 def build_retention(plan: ProjectPlan, project: Project) -> dg.Definitions:
@@ -35,7 +35,7 @@ def build_retention(plan: ProjectPlan, project: Project) -> dg.Definitions:
     schedule = dg.ScheduleDefinition(
         name=f"{JOB}_schedule",
         job=retention,
-        cron_schedule=_NICKNAMES.get(options.schedule, options.schedule),
+        cron_schedule=NICKNAMES.get(options.schedule, options.schedule),
         execution_timezone=project.model.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING if options.status == "running" else dg.DefaultScheduleStatus.STOPPED,
     )

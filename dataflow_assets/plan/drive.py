@@ -5,6 +5,10 @@ Here: refusals of the section `drive:`, with what to use instead. Not here: open
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from dataflow_assets import discovery
 from dataflow_assets.errors import PlanError, Problem
 from dataflow_assets.plan.names import suggest
@@ -37,6 +41,8 @@ def _problem(project: Project) -> Problem | None:
     except KeyError:
         message, hint = f"the drive's connection {options.connection!r} has the unknown type {kind!r}", _INSTEAD
         return project.places.problem(("drive", "connection"), message, hint=hint)
+    if (spoken := _spoken(known[options.connection])) is not None and not issubclass(spoken, KeepsRecords):
+        connector, kind = spoken, str(spoken.kind)
     if not issubclass(connector, KeepsRecords):
         message = f"the drive cannot be kept in connection {options.connection!r}: {kind} does not change single rows"
         return project.places.problem(("drive", "connection"), message, hint=_INSTEAD)
@@ -44,6 +50,15 @@ def _problem(project: Project) -> Problem | None:
         message = f"tables of connection {options.connection!r} ({kind}) lie in no schema"
         return project.places.problem(("drive", "schema"), message, hint="leave `schema` out")
     return None
+
+
+def _spoken(block: Mapping[str, Any]) -> Any | None:
+    """The connector of the system that a URL names, such as clickhouse in `clickhouse+http://`; None where it says nothing known."""
+    scheme = re.match(r"(\w+)(\+\w+)?://", str(block.get("url") or ""))
+    try:
+        return discovery.find("connectors", scheme[1]) if scheme else None
+    except KeyError:
+        return None
 
 
 def _has_schemas(connector: type) -> bool:

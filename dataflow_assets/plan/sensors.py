@@ -62,6 +62,11 @@ class _Sensor:
             self._add("type", "a freshness sensor needs to know how old is too old", hint="add max_age:, or freshness: to the pipeline")
         return plan
 
+    @property
+    def _appends(self) -> bool:
+        """Whether an endpoint appends."""
+        return any(self.writings[name].mode is WriteMode.APPEND for name, item in self.drafts.items() if item.plugin.role == "endpoint")
+
     def _add(self, key: str, message: str, *, hint: str) -> None:
         self.findings.add((*self.path, key), message, hint=hint)
 
@@ -75,14 +80,14 @@ class _Sensor:
         draft = self._source(files=True)
         if draft is None:
             return None
-        modes = {self.writings[name].mode for name, item in self.drafts.items() if item.plugin.role == "endpoint"}
-        exact = self.model.windows is None and WriteMode.APPEND in modes
+        exact = self.model.windows is None and self._appends
         if exact and not issubclass(draft.plugin.implementation, TakesFiles):
             self._add(
                 "type",
                 f"{draft.plugin.kind} cannot be read file by file, and an endpoint appends without windows: rows would come twice",
                 hint="give the pipeline windows, or let its endpoints replace or upsert",
             )
+        self._refuse_appended_windows(draft)
         if self.options.marker and not issubclass(draft.plugin.implementation, TakesFiles):
             self._add("marker", f"files of {draft.plugin.kind} appear whole and have no markers", hint="remove the key")
         if exact and len([item for item in self.drafts.values() if item.plugin.role == "source"]) > 1:
@@ -105,10 +110,20 @@ class _Sensor:
         if cursor is None:
             hint = "add cursor: with the column that grows with each new row, or event_time_column: to the pipeline"
             self._add("type", "a rows sensor needs to know which column tells new rows", hint=hint)
+        self._refuse_appended_windows(draft)
         if not issubclass(draft.plugin.implementation, TellsHorizon) and "delay" not in self.options.model_fields_set:
             message = f"{draft.plugin.kind} cannot tell which transactions are open, so rows that come late could be passed over"
             self._add("type", message, hint="add delay: with how late a row may appear after the time it carries, e.g. delay: 10min")
         return replace(plan, step=draft.id, cursor=cursor)
+
+    def _refuse_appended_windows(self, draft: Draft) -> None:
+        """What comes for a window that was appended would be lost; unless the path names the window, so that each has files of its own."""
+        path = str(draft.model.config.get("file_path", ""))
+        if self.model.windows is not None and self._appends and not any(word in path for word in _CUTS_WINDOW):
+            message = (
+                "an endpoint appends windows, which are never rewritten: what comes for a window that is published would not be loaded"
+            )
+            self._add("type", message, hint="add event_time_column: to the pipeline, so that windows are replaced; or let it upsert")
 
     def _source(self, *, files: bool) -> Draft | None:
         """The source step that the sensor is about; adds a problem when there is none."""

@@ -10,10 +10,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from dataflow_assets.cron import parse_cron
 from dataflow_assets.spec.base import Model
 from dataflow_assets.windows import parse_duration
 
 FOLDER = ".dataflow/archive"
+USUAL = "0 3 * * *"
+NICKNAMES = {USUAL: USUAL, "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 1", "@monthly": "0 0 1 * *"}
+"""Schedules that are surely sound, told without the import of a cron parser, as cron expressions."""
 _DRIVE_WORDS = {"archive_before_delete", "archive_location", "delete_after_days"}
 
 
@@ -97,8 +101,18 @@ class RetentionOptions(Model):
 class ProjectRetention(RetentionOptions):
     """The same for all pipelines, and when it is done in production."""
 
-    schedule: str = Field("0 3 * * *", min_length=1, description="when the job dataflow_retention runs: cron, or @daily and the like")
+    schedule: str = Field(USUAL, min_length=1, description="when the job dataflow_retention runs: cron, or @daily and the like")
     status: Literal["running", "stopped"] = Field("stopped", description="whether that schedule runs without being started by somebody")
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_a_schedule(cls, value: str) -> str:
+        if value not in NICKNAMES:
+            try:
+                parse_cron(value)
+            except ValueError as error:
+                raise ValueError(f"retention.schedule: {error}; write five cron fields like '0 3 * * *', or @daily and the like") from None
+        return value
 
 
 def _age_alone(value: Any) -> Any:

@@ -233,7 +233,7 @@ def _entry(request: PublishRequest) -> LedgerEntry:
         rows=request.rows,
         checksum=request.checksum,
         schema_fingerprint=schema_fingerprint(request.schema),
-        published_at=utc_now(),
+        published_at=request.published_at or utc_now(),
         metrics=dict(request.metrics),
         state=dict(request.state),
     )

@@ -131,7 +131,7 @@ def published_values(dialect: Dialect, request: PublishRequest) -> dict[str, Any
     claim = request.claim
     values = (
         *(claim.generation, claim.attempt, request.target.mode.value, request.rows, request.checksum, schema_fingerprint(request.schema)),
-        *(dialect.instant(utc_now()), json.dumps(request.metrics), json.dumps(request.state)),
+        *(dialect.instant(request.published_at or utc_now()), json.dumps(request.metrics), json.dumps(request.state)),
     )
     return dict(zip(_PUBLISHED, values, strict=True))
 

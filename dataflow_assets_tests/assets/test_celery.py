@@ -29,7 +29,7 @@ from dataflow_assets_tests.assets import shop
 from dataflow_assets_tests.assets.shop import DAYS
 
 pytest.importorskip("dagster_celery")
-_SECONDS = 120
+_SECONDS = 180
 _ALL = bool(os.environ.get("TEST_ALL_BROKERS"))
 """Both ways with both brokers; else each way with one, which takes up lost work in its own manner."""
 
@@ -45,7 +45,9 @@ def _yard(
 ) -> Iterator[Yard]:
     """The shop with an instance whose runs go to workers."""
     root, home = shop.write_shop(tmp_path / "shop"), tmp_path / "home"
-    (root / "dataflow_project.yml").write_text(f"project_name: shop\ncelery: {{visibility_timeout: 3s, max_resumes: 2}}\n{project}")
+    (root / "dataflow_project.yml").write_text(
+        f"project_name: shop\ncelery: {{visibility_timeout: 4s, max_resumes: 2}}\nstale_runs: {{heartbeat: 1s, after: 2s}}\n{project}"
+    )
     monkeypatch.setenv(HOME, str(home))
     monkeypatch.setenv(BROKER, broker)
     monkeypatch.setenv("DATAFLOW_PROJECT", str(root))
@@ -148,6 +150,20 @@ def test_a_run_of_a_killed_worker_ends_on_another_and_publishes_once(
         assert not list((yard.root / ".dataflow" / "stages").rglob("receipt.json"))
 
 
+@pytest.mark.skipif(not _ALL, reason="takes two minutes of waiting: set TEST_ALL_BROKERS=1")
+def test_a_run_longer_than_the_visibility_timeout_is_left_to_its_worker(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _yard(tmp_path, redis_url, monkeypatch) as yard, yard.worker("first", failpoints="publish.before_commit=sleep:90"):
+        run_id = yard.launch(**{"dagster/partition": DAYS[0]})
+        yard.wait("the first worker to publish", yard.staged)
+        with yard.worker("second"):
+            yard.wait("the second to be asked", lambda: "Retry in" in (yard.root / "second.log").read_text())
+            assert yard.ended(run_id) is dg.DagsterRunStatus.SUCCESS
+        assert shop.published(yard.root) == {DAYS[0]: 2}
+        assert not any("takes it up" in str(entry.user_message or entry.message) for entry in yard.instance.all_logs(run_id))
+
+
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"] if _ALL else ["rabbitmq"])
 def test_steps_of_a_killed_worker_are_done_by_another(
     tmp_path: Path, broker: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -206,17 +222,39 @@ def _status(yard: Yard, run: dg.DagsterRun) -> dg.DagsterRunStatus:
 
 def test_a_worker_lives_while_its_heart_beats(taken: tuple[Yard, Any]) -> None:
     yard, worker = taken
-    run, here = yard.create(**{"dagster/partition": DAYS[0]}), socket.gethostname()
-    with closing(open_drive(shop.planned(yard.root)[1])) as drive:
-        assert not worker._lives(run)
+    _, project = shop.planned(yard.root)
+    run = yard.create(**{"dagster/partition": DAYS[0]})
+    yard.say(run.run_id, dg.DagsterEventType.RUN_START)
+    here = {"host": socket.gethostname(), "process_id": 2**22 + 1}
+    with closing(open_drive(project)) as drive:
+        assert not worker._lives(yard.instance, run.run_id, project)
         drive.begin(DriveRow("orders:b", "orders", run_id="another", host="elsewhere", heartbeat_at=utc_now()))
-        assert not worker._lives(run)
-        cases = [(5, "elsewhere", 1, True), (90, "elsewhere", 1, False), (5, here, os.getpid(), True), (5, here, 2**22 + 1, False)]
-        for seconds, host, process, lives in cases:
-            beat = utc_now() - timedelta(seconds=seconds)
-            drive.begin(DriveRow("orders:a", "orders", run_id=run.run_id, host=host, process_id=process, heartbeat_at=beat))
-            assert worker._lives(run) is lives
-            drive.delete(["orders:a"])
+        drive.begin(DriveRow("orders:c", "orders", run_id=run.run_id, heartbeat_at=utc_now(), **here))
+        assert not worker._lives(yard.instance, run.run_id, project), "a process of this host that is gone"
+        drive.begin(DriveRow("orders:a", "orders", run_id=run.run_id, host="elsewhere", process_id=1, heartbeat_at=utc_now()))
+        assert worker._lives(yard.instance, run.run_id, project), "never looked at before"
+        drive.beat(["orders:a"], at=utc_now() + timedelta(hours=-3))  # by a clock that is wrong
+        assert _comes_again(worker, _arguments(yard, run)) == "later"
+        assert _comes_again(worker, _arguments(yard, run), retries=1) != "later", "silent since the last look"
+        found = {row.pipeline_id: row.pipeline_status for row in drive.rows()}
+        assert (found["orders:a"], found["orders:b"], found["orders:c"]) == ("FAILED", "RUNNING", "FAILED")
+    assert _status(yard, run) is dg.DagsterRunStatus.SUCCESS
+    assert shop.published(yard.root) == {DAYS[0]: 2}
+
+
+def _comes_again(worker: Any, arguments: Any, *, retries: int = 0) -> Any:
+    """What a worker does with a run that the broker hands out again, or that it had put off."""
+    from celery.exceptions import Retry
+
+    task = worker.execute_job
+    again = {"redelivered": retries == 0}
+    task.push_request(delivery_info=again, called_directly=False, kwargs={}, args=(), id="x", retries=retries, is_eager=True)
+    try:
+        return task(execute_job_args_packed=arguments)
+    except Retry:
+        return "later"
+    finally:
+        task.pop_request()
 
 
 def test_a_flat_file_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

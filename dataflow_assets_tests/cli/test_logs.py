@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+import logging
+from collections.abc import Callable
 
-from dataflow_assets_tests.cli.conftest import LINES, ProjectFolder, environment, real
+import dagster as dg
+import pytest
+
+from dataflow_assets.assets.process_logs import set_up_process_logs
+from dataflow_assets.cli.logs import LOGGERS
+from dataflow_assets.logs import JsonFormatter
+from dataflow_assets.operations.load import load_project
+from dataflow_assets.spec.models import LoggingOptions
+from dataflow_assets_tests.assets.conftest import empty_home, instance
+from dataflow_assets_tests.cli.conftest import LINES, Answer, ProjectFolder, real
+
+__all__ = ["empty_home", "instance"]
+Call = Callable[..., Answer]
 
 ABOUT = ("run_id", "pipeline", "step", "window", "attempt", "correlation_id")
 
@@ -36,24 +47,34 @@ def test_each_line_is_a_document_with_run_pipeline_step_window_and_correlation(p
     (log,) = (project.root / ".dataflow" / "logs").iterdir()
     assert [line for line in documents(log.read_text()) if line["message"].startswith("window failed")]
 
-    answer = real("run", "--select", "frist", "--log-format", "json", "--project", project.root)
+
+def test_an_error_is_a_document_too(call: Call, project: ProjectFolder):
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.handlers, logger.level) for logger in loggers]
+    try:
+        answer = call("run", "--select", "frist", "--log-format", "json", "--project", project.root)
+    finally:
+        for logger, (handlers, level) in zip(loggers, before, strict=True):
+            logger.handlers = handlers
+            logger.setLevel(level)
     (line,) = documents(answer.err)
     assert (answer.code, line["level"]) == (2, "error")
     assert "frist" in line["message"]
 
-    _by_dagster(project.root)
 
-
-def _by_dagster(root: Path) -> None:
-    """The same job, as a run worker of Dagster runs it."""
-    home = root / ".dataflow" / "dagster"
-    tags = '{"dagster/partition": "2024-01-03"}'
-    words = [sys.executable, "-m", "dagster", "job", "execute", "-m", "dataflow_assets.definitions", "-j", "first", "--tags", tags]
-    done = subprocess.run(
-        words, cwd=root, env=environment(DAGSTER_HOME=str(home), DATAFLOW_PROJECT=str(root)), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    lines = documents("\n".join(line for line in done.stderr.splitlines() if line.startswith("{")))  # Dagster's own are text
+def test_a_code_location_logs_runs_so_where_the_project_says_it(
+    project: ProjectFolder, instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
+):
+    file = project.root / "dataflow_project.yml"
+    file.write_text(f"{file.read_text()}\nlogging: {{format: json}}\n")
+    try:
+        job = load_project(project.root).resolve_job_def("first")
+        run = job.execute_in_process(instance=instance, tags={"dagster/partition": "2024-01-03"})
+        load_project(project.root)
+    finally:
+        set_up_process_logs(LoggingOptions())
+    lines = documents("\n".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("{")))
     (published,) = [line for line in lines if line["message"].startswith("step published")]
     assert all(published[name] for name in ABOUT)
-    assert published["correlation_id"] == published["run_id"]
+    assert published["correlation_id"] == published["run_id"] == run.run_id
+    assert not [handler for handler in logging.getLogger("dataflow_assets").handlers if isinstance(handler.formatter, JsonFormatter)]

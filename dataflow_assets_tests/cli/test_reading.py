@@ -144,7 +144,7 @@ def test_status_before_and_after(call: Call, project: ProjectFolder) -> None:
     assert "never published" in call("status", "--project", project.root).out
     assert call("run", "--project", project.root, "--end", "2024-01-03").code == 0
     after = _named(call("status", "--project", project.root, "--json").json["pipelines"])
-    assert after["first"]["windows"] == {"published": 2, "missing": 1, "stale": 0, "failed": 0, "reopened": 0}
+    assert {state: count for state, count in after["first"]["windows"].items() if count} == {"published": 2, "missing": 1}
     assert after["first"]["last_published"] == "2024-01-02"
     assert after["first"]["endpoints"][0]["rows"] == 3
     assert after["first"]["endpoints"][0]["generation"] == 1

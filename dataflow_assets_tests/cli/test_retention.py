@@ -69,13 +69,15 @@ def test_preview_removal_archive_and_the_way_back(loaded: ProjectFolder, call: C
     status = call("status", "-s", "first", "--project", loaded.root)
     assert status.code == 0
     assert "0 windows missing or failed" in status.out
+    assert "3 windows not kept any longer" in status.out
+    assert "not published" not in status.out
     with open_instance(load(loaded.root)) as instance:
         found = instance.get_materialized_partitions(dg.AssetKey(["first", "publish"]))
-        latest = instance.get_latest_materialization_event(dg.AssetKey(["first", "publish"]))
+        latest = instance.fetch_observations(dg.AssetKey(["first", "publish"]), limit=10).records
     assert found == {"2024-01-01", "2024-01-02", "2024-01-03"}
-    assert latest is not None
-    assert latest.asset_materialization is not None
-    assert latest.asset_materialization.metadata["retired"].value is True
+    assert sorted(str(record.partition_key) for record in latest) == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert latest[0].asset_observation is not None
+    assert latest[0].asset_observation.metadata["archive"].value == "old/first/publish"
     listed = call("retention", "list", "first", "--json", "--project", loaded.root).json["windows"]
     assert [(item["key"], item["rows"]) for item in listed] == [("2024-01-01", 2), ("2024-01-02", 1), ("2024-01-03", 1)]
     path = loaded.root / "pipelines/first.yml"

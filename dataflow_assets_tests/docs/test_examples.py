@@ -16,6 +16,7 @@ from dataflow_assets.execution.events import CheckEvaluated, StepFinished, Windo
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets.spec.load import load
 from dataflow_assets.spec.models import ProjectModel
+from dataflow_assets.spec.pools import PoolOptions
 from dataflow_assets_tests.docs.example_projects import NOT_EMBEDDED, PREPARE, every_plugin, run_pipeline, write_project
 from dataflow_assets_tests.docs.pages import Block, blocks
 
@@ -45,7 +46,7 @@ def test_a_project_file_that_is_shown_is_one(block: Block) -> None:
     for document in _documents(block):
         model = ProjectModel.model_validate(document)
         for connection in model.connections.values():
-            values = {key: value for key, value in connection.items() if key != "type"}
+            values = {key: value for key, value in connection.items() if key not in {"type", *PoolOptions.model_fields}}
             if values.get("dsn"):
                 values["dsn"] = "postgresql://host/database"
             if "env_var" in str(values.get("url")):

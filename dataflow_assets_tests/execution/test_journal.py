@@ -184,7 +184,22 @@ def test_a_run_that_is_interrupted_says_so(workshop):
         assert journal.open_ids == [row_id("daily", "2024-01-01", "run-0")]
     (row,) = rows(workshop)
     assert (row.pipeline_status, row.error_class, row.error_message) == (FAILED, "Interrupted", "interrupted at step read")
-    assert row.phases_pending == PHASES
+    assert (row.phases_completed, row.phases_pending) == (PHASES[:1], PHASES[1:])
+
+
+def test_an_interrupt_fails_the_phase_that_it_falls_into(workshop, monkeypatch):
+    import dataflow_assets.execution.publishing as publishing
+
+    def stops(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publishing, "_audit", stops)
+    with pytest.raises(KeyboardInterrupt):
+        journaled(workshop)
+    (row,) = rows(workshop)
+    assert (row.pipeline_status, row.phase_failed, row.error_class) == (FAILED, "audit", "Interrupted")
+    assert row.phases["audit"]["error_class"] == "KeyboardInterrupt"
+    assert row.phases_pending == ("stage_cleaning", "target_cleaning")
 
 
 def test_a_drive_that_is_away_does_not_stop_the_load(workshop):

@@ -11,7 +11,9 @@ import dagster as dg
 import pytest
 
 from dataflow_assets.assets.execute import execute
+from dataflow_assets.assets.requests import _refuse_to_overtake
 from dataflow_assets.calendars import Calendar, read_hours, read_span
+from dataflow_assets.errors import DataflowError
 from dataflow_assets.operations.run_requests import run_requests
 from dataflow_assets.operations.schedules import asked_for, asked_text, build_schedule, build_schedules, described
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan, WindowPlan
@@ -219,6 +221,12 @@ def test_a_later_piece_does_not_overtake_an_earlier_one_that_failed(project: Pat
     for request in (first, second):
         assert not shop.run(project, instance, tags={**request.tags, "dagster/run_key": str(request.run_key)}).success
     assert shop.published(project) == {}
+    again = {"run_id": "1", "parent_run_id": "0", "root_run_id": "0"}
+    by_hand = dg.DagsterRun(job_name="orders", tags=second.tags, **again)
+    by_dagster = dg.DagsterRun(job_name="orders", tags={**second.tags, "dagster/retry_number": "1"}, **again)
+    _refuse_to_overtake(instance, by_hand, "orders")
+    with pytest.raises(DataflowError, match="must not overtake"):
+        _refuse_to_overtake(instance, by_dagster, "orders")
     shop.write_orders(project)
     for request in run_requests(orders, [orders.windows.cadence.window(day) for day in (DAYS[0], DAYS[2])], key="later"):
         assert shop.run(project, instance, tags={**request.tags, "dagster/run_key": str(request.run_key)}).success

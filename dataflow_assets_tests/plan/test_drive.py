@@ -15,6 +15,8 @@ connections:
   events: {type: clickhouse, host: localhost}
   shelf: {type: parquet, path: data}
   till: {type: sqlite, database: till.db}
+  any: {type: sqlalchemy, url: "clickhouse+http://localhost/default"}
+  other: {type: sqlalchemy, url: "postgresql+psycopg://localhost/ops"}
 drive:
 """
 
@@ -30,17 +32,19 @@ def plan(folder, *lines):
 def test_a_database_with_rows_that_change_is_taken(tmp_path):
     plan(tmp_path, "connection: warehouse", "schema: ops", "table: attempts")
     plan(tmp_path, "connection: till")
+    plan(tmp_path, "connection: other", "schema: ops")
     plan(tmp_path, "table: attempts")
 
 
 @pytest.mark.parametrize(
     ("lines", "place", "message", "hint"),
     [
-        (["connection: warehose"], ":7:15", "'warehose' does not exist", "did you mean 'warehouse'?"),
-        (["connection: events"], ":7:15", "clickhouse does not change single rows", "use a connection to Postgres"),
-        (["connection: shelf"], ":7:15", "parquet does not change single rows", "leave `connection` out"),
-        (["connection: till", "schema: ops"], ":8:11", "lie in no schema", "leave `schema` out"),
-        (["schema: ops"], ":7:11", "has no schemas", "name a connection"),
+        (["connection: warehose"], ":9:15", "'warehose' does not exist", "did you mean 'warehouse'?"),
+        (["connection: events"], ":9:15", "clickhouse does not change single rows", "use a connection to Postgres"),
+        (["connection: any"], ":9:15", "clickhouse does not change single rows", "use a connection to Postgres"),
+        (["connection: shelf"], ":9:15", "parquet does not change single rows", "leave `connection` out"),
+        (["connection: till", "schema: ops"], ":10:11", "lie in no schema", "leave `schema` out"),
+        (["schema: ops"], ":9:11", "has no schemas", "name a connection"),
     ],
 )
 def test_what_cannot_hold_it_is_refused_with_the_place_and_what_to_use(tmp_path, lines, place, message, hint):

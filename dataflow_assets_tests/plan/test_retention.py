@@ -104,6 +104,7 @@ def test_in_python_as_in_yaml(tmp_path: Path) -> None:
         ("retention: {target: 5d}", {"to": "connection: db, config: {table: orders, mode: replace}"}, "orders.yml:4:21", "whole target"),
         ("retention: {archive: {connection: bd, table: old}}", {}, "orders.yml:4:35", "no connection 'bd'"),
         ("retention: {archive: {connection: db, to: old}}", {}, "orders.yml:4:35", "type parquet"),
+        ("", {"of_project": 'retention: {schedule: "61 * * * *"}'}, "dataflow_project.yml:4", "five cron fields"),
         ("", {"of_project": "retention: {archive: {connection: db, table: old}}"}, "dataflow_project.yml:4", "would share one"),
     ],
 )

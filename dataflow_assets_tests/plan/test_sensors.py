@@ -23,7 +23,7 @@ STEPS = """\
   - {id: ask, type: source, connection: shop, config: {table: orders}}
   - {id: cut, type: source, connection: shop, config: {query: "select * from o where at >= {{ window.start }}"}}
   - {id: far, type: source, connection: lake, config: {table: orders}}
-  - {id: write, type: endpoint, endpoint_type: parquet, depends_on: [read], config: {file_path: out/, mode: append}}
+  - {id: write, type: endpoint, endpoint_type: parquet, depends_on: [read], config: {file_path: out/}}
 """
 
 
@@ -87,6 +87,7 @@ def test_a_sensor_that_could_not_work_is_refused_at_its_place(tmp_path: Path, se
         ("{type: files, step: a}", "", TWO, "which rows a new file adds cannot be told"),
         ("{type: files, marker: .done}", "windows: {every: day, begin: 2024-01-01}", ALONE, "have no markers"),
         ("{type: files}", "", TWO, "several sources of files"),
+        ("{type: files, step: a}", "windows: {every: day, begin: 2024-01-01}", TWO, "would not be loaded"),
         ("{type: files, step: a, name: x}\n  - {type: files, step: b, name: x}", "", TWO, "is used twice"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ depends_on: raw
 variables: {a: 1}
 event_time_column: created_at
 windows: {every: day, begin: 2024-01-01}
-schedule: "@daily"
+schedule: {cron: ["@daily", 0 18 * * 1-5], timezone: Europe/Berlin, catch_up: latest, paused_until: 2026-12-01, blackout: holidays}
+automation: on_missing
 steps:
   - {id: read, type: source, source_type: postgres, connection: shop, config: {table: orders}, checks: [{column: id, not_null: true}]}
   - {id: joined, type: processor, processor_type: sql, depends_on: [read], config: {query: "select {{ a }}"}, description: d}
@@ -38,8 +40,6 @@ steps:
 
 
 def built():
-    from datetime import date
-
     return pipeline(
         "orders",
         tags=["core"],
@@ -48,7 +48,14 @@ def built():
         variables={"a": 1},
         event_time_column="created_at",
         windows={"every": "day", "begin": date(2024, 1, 1)},
-        schedule="@daily",
+        schedule={
+            "cron": ["@daily", "0 18 * * 1-5"],
+            "timezone": "Europe/Berlin",
+            "catch_up": "latest",
+            "paused_until": date(2026, 12, 1),
+            "blackout": ["holidays"],
+        },
+        automation={"when": ["on_missing"]},
         steps=[
             source("read", "postgres", connection="shop", table="orders", checks=[{"column": "id", "not_null": True}]),
             sql("joined", "select {{ a }}", depends_on="read", description="d"),
@@ -88,7 +95,9 @@ def test_places_are_those_of_the_calls():
 
 def test_a_project(tmp_path):
     (tmp_path / ".env").write_text("BUILDER_A=1\n")
-    made = project("shop", pipelines=[built()], root=tmp_path, connections={"shop": {"type": "postgres"}}, vars={"x": 1})
+    days = {"holidays": [date(2026, 12, 25), "2026-12-24..2027-01-02"], "nights": {"daily": "22:00-06:00"}}
+    made = project("shop", pipelines=[built()], root=tmp_path, connections={"shop": {"type": "postgres"}}, vars={"x": 1}, calendars=days)
+    assert made.model.calendars["holidays"].dates == ["2026-12-25", "2026-12-24..2027-01-02"]
     assert made.root == tmp_path
     assert made.model.project_name == "shop"
     assert made.environment["BUILDER_A"] == "1"

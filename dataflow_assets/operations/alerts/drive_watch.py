@@ -7,7 +7,7 @@ whoever finds them reports (`operations.gaps`).
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
@@ -49,10 +49,11 @@ class DriveWatch:
         slow = _too_slow(pipeline, own, usual, now=now)
         return slow or [Incident("duration", pipeline.name, "", cause="run", run_id=run_id, over=True)]
 
-    def overdue(self, *, now: datetime) -> Iterator[Incident]:
-        """Pipelines whose newest published window is older than it should be."""
+    def overdue(self, *, now: datetime, silent: Callable[[PipelinePlan], object] = lambda _: False) -> Iterator[Incident]:
+        """Pipelines whose newest published window is older than it should be; not those that are paused."""
         for pipeline in self._plan.pipelines:
-            if pipeline.windows is not None and pipeline.alerts.overdue_after is not None and "overdue" in pipeline.alerts.events:
+            wanted = pipeline.windows is not None and pipeline.alerts.overdue_after is not None and "overdue" in pipeline.alerts.events
+            if wanted and not silent(pipeline):
                 rows = self._drive.rows(pipeline=pipeline.name, statuses=(SUCCESS,), limit=LEARNED_FROM)
                 yield from _overdue(pipeline, rows, now=now)
 

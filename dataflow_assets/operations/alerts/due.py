@@ -1,6 +1,6 @@
 """A pipeline of which nobody can tell what is due: its target cannot be asked, so no run would ever show it.
 
-Here: the incident, from a tick of a schedule or from the terminal. Not here: what is due (`execution.status`).
+Here: the incident, from a tick of a schedule or a sensor, or from the terminal. Not here: what is due (`execution.status`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     import dagster as dg
 
 CAUSE = "due"
+_WHAT = "what is due cannot be found out"
 
 
-def not_told(pipeline: str, error: Exception) -> Incident:
+def not_told(pipeline: str, error: Exception, *, cause: str = CAUSE, what: str = _WHAT) -> Incident:
     """What is due cannot be found out."""
     said = mask(str(error).strip()) or "no reason given"
     kind = type(error).__name__
     return Incident(
         "failure",
         pipeline,
-        f"what is due cannot be found out: {said.splitlines()[0]}",
-        cause=CAUSE,
+        f"{what}: {said.splitlines()[0]}",
+        cause=cause,
         change=kind,
         detail=said,
         facts={"Error": kind},
@@ -38,20 +39,22 @@ def not_told(pipeline: str, error: Exception) -> Incident:
     )
 
 
-def told_again(pipeline: str) -> Incident:
+def told_again(pipeline: str, *, cause: str = CAUSE) -> Incident:
     """What is due can be found out again."""
-    return Incident("failure", pipeline, "what is due can be found out again", cause=CAUSE, over=True)
+    return Incident("failure", pipeline, "what is due can be found out again", cause=cause, over=True)
 
 
 @contextmanager
-def due_is_told(instance: dg.DagsterInstance, project: Project, pipeline: PipelinePlan) -> Iterator[None]:
+def due_is_told(
+    instance: dg.DagsterInstance, project: Project, pipeline: PipelinePlan, *, cause: str = CAUSE, what: str = _WHAT
+) -> Iterator[None]:
     """Report what is raised inside, and raise it; report that it is over when nothing is raised any more."""
     name = project.model.project_name
     try:
         yield
     except Exception as error:
-        report(instance, name, [not_told(pipeline.name, error)])
+        report(instance, name, [not_told(pipeline.name, error, cause=cause, what=what)])
         raise
-    over = told_again(pipeline.name)
+    over = told_again(pipeline.name, cause=cause)
     if over.identity in Memory(instance, name).pipelines([pipeline.name])[pipeline.name].known:
         report(instance, name, [over])

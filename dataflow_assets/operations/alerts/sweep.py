@@ -17,6 +17,7 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock, Timeout
 
+from dataflow_assets.assets.silence import reason_for_silence
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.drive import Drive, open_drive
 from dataflow_assets.operations.alerts import deciding
@@ -139,7 +140,7 @@ class _Sweep:
             for seen in self._ended:
                 if "duration" in seen.pipeline.alerts.events and seen.published:
                     found += watch.ended(seen.pipeline, seen.run_id, now=self.now)
-            found += watch.overdue(now=self.now)
+            found += watch.overdue(now=self.now, silent=self._silent)
         except (DataflowError, KeyError) as error:
             self.notes.append(f"the drive table cannot be asked: {error}")
             return
@@ -147,6 +148,9 @@ class _Sweep:
             if drive is not None:
                 drive.close()
         self._note(found)
+
+    def _silent(self, pipeline: PipelinePlan) -> str:
+        return reason_for_silence(self.instance, self.project, pipeline, now=self.now)
 
     def _note(self, incidents: Iterable[Incident]) -> None:
         by_pipeline: dict[str, list[Incident]] = {}

@@ -12,6 +12,7 @@ import dagster as dg
 
 from dataflow_assets.assets.names import job_name
 from dataflow_assets.errors import DataflowError
+from dataflow_assets.operations.alerts.due import due_is_told
 from dataflow_assets.operations.sensors.tick import Evaluation, evaluate
 from dataflow_assets.operations.waiting import reason_to_wait
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SensorPlan
@@ -65,7 +66,12 @@ class _Tick:
         self.plan, self.project, self.pipeline, self.sensor = plan, project, pipeline, sensor
 
     def __call__(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        """One tick. An error that may pass by itself is a skip that says so, and leaves the cursor; any other one fails the tick."""
+        """One tick. An error that may pass by itself is a skip that says so, and leaves the cursor; any other fails it and is told."""
+        name = self.sensor.name
+        with due_is_told(context.instance, self.project, self.pipeline, cause=f"sensor {name}", what=f"the sensor {name} cannot look"):
+            return self._look(context)
+
+    def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = utc_now()
         if reason := reason_to_wait(context.instance, self.project, self.pipeline, now=now):
             return dg.SensorResult(skip_reason=reason, cursor=context.cursor)

@@ -25,7 +25,7 @@ from dataflow_assets.operations.sensors.seen import Seen
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SensorPlan, StepPlan
 from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.spec.project import Project
-from dataflow_assets.tables import LedgerEntry
+from dataflow_assets.tables import LedgerEntry, WriteMode
 from dataflow_assets.windows import Window
 
 _LONGEST_REASON = 500
@@ -98,6 +98,11 @@ class Evaluation:
             return True
         return plan.cadence.window(unit).end <= self.now - timedelta(seconds=plan.lag_seconds)
 
+    def is_final(self, unit: str) -> bool:
+        """Whether a unit that is published stays as it is: an append is never done twice."""
+        appends = any(step.mode is WriteMode.APPEND for step in self.pipeline.endpoints)
+        return unit.startswith(FILES) or (appends and self.pipeline.windows is not None)
+
     def run_requests(self, decision: Decision) -> Iterator[dg.RunRequest]:
         """The runs that a decision asks for: one for each piece of windows without a gap, or for each set of files."""
         tags = {WHY_TAG: decision.reason[:_LONGEST_REASON]}
@@ -117,7 +122,15 @@ def evaluate(evaluation: Evaluation, cursor: str | None) -> Decision:
     module = importlib.import_module(f"dataflow_assets.operations.sensors.{evaluation.sensor.options.type}")
     try:
         found: Found = module.look(evaluation, memory)
-        return decide(memory, found, now=evaluation.now, is_complete=evaluation.is_complete, marks=evaluation.marks, due=evaluation.due)
+        return decide(
+            memory,
+            found,
+            now=evaluation.now,
+            is_complete=evaluation.is_complete,
+            marks=evaluation.marks,
+            due=evaluation.due,
+            is_final=evaluation.is_final,
+        )
     finally:
         if "session" in evaluation.__dict__:
             evaluation.session.close()

@@ -110,7 +110,7 @@ def _by_window(pipeline: PipelinePlan, ledgers: Sequence[Sequence[LedgerEntry]])
     found: dict[Window, list[LedgerEntry]] = {}
     for entries in ledgers:
         for entry in entries:
-            if entry.unit.window is not None:
+            if entry.unit.window is not None and not (entry.retired or entry.restored):
                 found.setdefault(entry.unit.window, []).append(entry)
     return {
         window: (digest(f"{entry.unit.step} {entry.generation}" for entry in entries), max(entry.published_at for entry in entries))

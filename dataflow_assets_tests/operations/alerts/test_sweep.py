@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataflow_assets.assets.names import PIPELINE_TAG
+from dataflow_assets.assets.pauses import Pause, keep_pause
 from dataflow_assets.execution.drive import DriveRow, open_drive
 from dataflow_assets.operations.alerts import Incident, ended_runs, report
 from dataflow_assets.operations.alerts.memory import Memory
@@ -239,6 +240,9 @@ def test_slow_attempts_and_overdue_windows_are_read_from_the_drive(house: House)
     drive = open_drive(house.planned()[1])
     for number in range(1, 6):
         drive.begin(row(number, 60.0 + number))
+    keep_pause(house.instance, "shop", "orders", Pause(None))
+    assert house.sweep() == []
+    keep_pause(house.instance, "shop", "orders", None)
     (overdue,) = house.sweep()
     assert "overdue: orders: nothing newer than 2024-03-06 00:00 UTC is published" in words(overdue)
 

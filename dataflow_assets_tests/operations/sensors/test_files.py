@@ -183,3 +183,15 @@ def test_a_path_that_names_the_window_tells_it(post: Post) -> None:
     assert windows_of(request) == ["2024-03-01"]
     post.launch("orders", request)
     assert ids(post) == [1, 2, 3]
+
+
+def test_appended_windows_with_files_of_their_own_are_loaded_once(post: Post) -> None:
+    text = WINDOWED.replace("file_path: lake/orders/", "file_path: lake/orders/, mode: append").replace("event_time_column: at\n", "")
+    post.write(orders=text % {"path": "landing/{{ window.key }}*.csv", "more": ", reach: 2000"})
+    land(post, "2024-03-01.csv", (1, "2024-03-01T08:00:00"))
+    assert windows_of(*post.load(SENSOR, "orders")) == ["2024-03-01"]
+    land(post, "2024-03-01-late.csv", (2, "2024-03-01T09:00:00"))
+    assert "2024-03-01 is published, and is not appended to again" in post.skip(SENSOR)
+    land(post, "2024-03-02.csv", (3, "2024-03-02T09:00:00"))
+    assert windows_of(*post.load(SENSOR, "orders")) == ["2024-03-02"]
+    assert ids(post) == [1, 3]
