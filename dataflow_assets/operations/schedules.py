@@ -14,12 +14,11 @@ import dagster as dg
 
 from dataflow_assets.assets.names import PIPELINE_TAG, SLOT_TAG, WAITING_TAG, job_name, plain_name, tag_value
 from dataflow_assets.assets.partitions import windows_of_run
-from dataflow_assets.assets.silence import reason_for_silence
 from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.alerts.due import due_is_told
 from dataflow_assets.operations.gaps import note_gaps
 from dataflow_assets.operations.run_requests import run_requests
-from dataflow_assets.operations.waiting import UNFINISHED
+from dataflow_assets.operations.waiting import reason_to_wait
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan
 from dataflow_assets.plan.periods import Period
 from dataflow_assets.spec.project import Project
@@ -82,13 +81,11 @@ def _evaluation(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project
 
 def tick(pipeline: PipelinePlan, schedule: SchedulePlan, project: Project, instance: dg.DagsterInstance, *, now: datetime) -> Asked:
     """What the tick at `now` does: the runs that it asks for, or why it asks for none."""
-    if silent := reason_for_silence(instance, project, pipeline, now=now):
-        return dg.SkipReason(silent)
+    if wait := reason_to_wait(instance, project, pipeline, now=now):
+        return dg.SkipReason(wait)
     slot = _slot(schedule, now)
-    if slot and _runs(instance, pipeline, {SLOT_TAG: slot}):
+    if slot and instance.get_run_ids(dg.RunsFilter(tags={PIPELINE_TAG: tag_value(pipeline.name), SLOT_TAG: slot}), limit=1):
         return dg.SkipReason(f"{schedule.text}: this turn has been taken; nothing to do until the next one")
-    if running := _runs(instance, pipeline, statuses=UNFINISHED):
-        return dg.SkipReason(f"run {running} of {pipeline.name} has not ended; what it leaves is asked for at the next tick")
     return asked_for(pipeline, schedule, project, now=now, instance=instance)
 
 
@@ -97,19 +94,6 @@ def _slot(schedule: SchedulePlan, now: datetime) -> str:
     if not schedule.slot_minutes:
         return ""
     return f"{schedule.slot_minutes}min-{Period(schedule.crons, schedule.slot_minutes).slot(now, ZoneInfo(schedule.timezone))}"
-
-
-def _runs(
-    instance: dg.DagsterInstance,
-    pipeline: PipelinePlan,
-    tags: dict[str, str] | None = None,
-    *,
-    statuses: list[dg.DagsterRunStatus] | None = None,
-) -> str:
-    """The id of a run of the pipeline that fits, or an empty text."""
-    tags = {PIPELINE_TAG: tag_value(pipeline.name), **(tags or {})}
-    found = instance.get_run_ids(dg.RunsFilter(tags=tags, statuses=statuses), limit=1)
-    return found[0] if found else ""
 
 
 def asked_for(

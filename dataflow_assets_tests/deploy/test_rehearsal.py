@@ -32,7 +32,7 @@ class Rehearsal:
     """The services as processes, with a port and a folder in place of each host and volume."""
 
     def __init__(self, folder: Path, project: Path, *, history: str, broker: str) -> None:
-        self.folder, self.ports = folder, {"4266": str(free_port()), "3000": str(free_port())}
+        self.folder, self.ports = folder, {"4266": str(free_port()), "3000": str(free_port()), "8080": str(free_port())}
         variables = {"POSTGRES_PASSWORD": "p", "REDIS_PASSWORD": "r", "PROJECT_DIR": str(project)}
         self.services = services(variables)
         self.places = {
@@ -168,6 +168,9 @@ def test_the_deployment_of_compose_loads_windows_on_a_worker_and_keeps_limits(re
     with ExitStack() as stack:
         for name in ("code", "webserver", "daemon", "worker"):
             stack.enter_context(rehearsal.running(name))
+        stack.enter_context(rehearsal.running("health"))
+        with urllib.request.urlopen(f"http://127.0.0.1:{rehearsal.ports['8080']}/readyz", timeout=60) as ready:
+            assert ready.status == 200
         (run,) = rehearsal.ended(rehearsal.launch("orders", {"dagster/partition": DAYS[0]}))
         assert run["status"] == "SUCCESS"
         assert any(tag["key"] == "dagster-celery/task_id" for tag in run["tags"])

@@ -21,7 +21,7 @@ from dataflow_assets.protocols import TakesFiles
 from dataflow_assets.tables import ReadRequest, SourceFile, WindowFilter
 from dataflow_assets.windows import Window, parse_duration
 
-_READ_BYTES = 1024**3
+_READ_BYTES = 256 * 1024**2
 """So much is read in one tick to see what times the new files hold; further files come with the next tick."""
 _HASHED_BYTES = 256 * 1024**2
 _NAMED = 3
