@@ -90,7 +90,6 @@ class Retry(Run):
                 return self._end(open_ones, dry_run=dry_run, code=FAILED if errors else OK)
             pipelines = tuple(item for item in self.chosen.pipelines if item.name in open_ones)
             self.chosen = replace(self.chosen, pipelines=pipelines, parts=self._parts(open_ones))
-            self.wish = replace(self.wish, full_refresh=any(left.run and left.run.full_refresh for left in open_ones.values()))
             self.extra = {"retried": [_data(name, left) for name, left in open_ones.items()]}
             self.report.total = len(pipelines)
             return self.go()
@@ -99,6 +98,11 @@ class Retry(Run):
 
     def due_of(self, pipeline: PipelinePlan) -> Due:
         return self._left[pipeline.name].due
+
+    def refreshes(self, pipeline: PipelinePlan) -> bool:
+        """Of each pipeline, whether the run that it repeats did: to another one's target it would do harm."""
+        run = self._left[pipeline.name].run
+        return run is not None and run.full_refresh
 
     def tags_of(self, pipeline: PipelinePlan) -> Mapping[str, str]:
         run = self._left[pipeline.name].run

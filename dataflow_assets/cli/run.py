@@ -157,6 +157,10 @@ class Run:
         """What is to be run of a pipeline."""
         return find_due(self.chosen.project, pipeline, self.wish, now=self.now, paused=self._paused.get(pipeline.name, ""))
 
+    def refreshes(self, pipeline: PipelinePlan) -> bool:
+        """Whether a pipeline is run as a full refresh."""
+        return self.wish.full_refresh
+
     def close(self) -> None:
         """Let go of the instance and the log file."""
         self._open.close()
@@ -194,7 +198,7 @@ class Run:
                 steps=self.chosen.parts,
                 instance=instance,
                 on_event=lambda _name, event: self.report.event(event, outcome.add(event)),
-                full_refresh=self.wish.full_refresh,
+                full_refresh=self.refreshes(due.pipeline),
                 keyed=self.keyed,
                 tags=self.tags_of(due.pipeline),
             )

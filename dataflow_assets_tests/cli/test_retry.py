@@ -125,6 +125,24 @@ def test_a_pipeline_without_windows_is_left_alone_unless_it_failed(call: Call, p
     assert "Nothing failed" in call("retry", "--project", project).out
 
 
+def test_a_full_refresh_is_repeated_for_its_own_pipeline_alone(call: Call, project: Path, at: Callable[[str], None]) -> None:
+    """Replacing is what the one run was asked for; to the rows that another pipeline has appended it would do harm."""
+    (project / "pipelines" / "orders.yml").unlink()
+    appending = WHOLE.replace("endpoint_type: parquet", "endpoint_type: csv")
+    for name in ("kept", "fresh"):
+        text = appending.replace("out.parquet, mode: replace", f"{name}.csv, mode: append")
+        (project / "pipelines" / f"{name}.yml").write_text(text)
+    assert call("run", "--project", project).code == 0
+    at("publish.ready=error@1")
+    assert call("run", "--project", project, "--select", "kept").code == 1
+    at("publish.ready=error@1")
+    assert call("run", "--project", project, "--select", "fresh", "--full-refresh").code == 1
+    at("")
+    assert call("retry", "--project", project).code == 0
+    rows = {name: len((project / f"{name}.csv").read_text().splitlines()) - 1 for name in ("kept", "fresh")}
+    assert rows == {"kept": 6, "fresh": 3}
+
+
 def test_what_cannot_be_asked_is_said_and_the_others_go_on(call: Call, project: Path) -> None:
     assert call("retry", "--project", project, "no_such").code == 2
 

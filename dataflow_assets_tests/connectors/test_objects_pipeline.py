@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from dataflow_assets.operations.retention import remove_old
+from dataflow_assets.plan.build import build_plan
 from dataflow_assets.secrets import MASK, mask
+from dataflow_assets.spec.load import load
 from dataflow_assets_tests.connectors.on_objects import at, content, names, put
 from dataflow_assets_tests.execution.workshop import Workshop, failures
 from dataflow_assets_tests.services.object_stores import StoreRoot
@@ -57,3 +61,19 @@ def test_the_secret_of_a_block_is_masked(workshop: Workshop, s3_root: StoreRoot)
     shown = repr(workshop.run())
     assert s3_root.secret not in shown
     assert mask(f"it is {s3_root.secret}") == f"it is {MASK}"
+
+
+def test_old_windows_go_from_objects_into_an_archive_of_objects(workshop: Workshop, s3_root: StoreRoot) -> None:
+    rows = "".join(f"{number},2024-01-0{1 + number % 3}T0{number}:00:00Z\n" for number in range(9))
+    put(at(s3_root, "landing/1.csv"), f"id,at\n{rows}".encode())
+    assert not failures(workshop.run())
+    workshop.pipeline(f"{PIPELINE}retention: {{target: 1d, archive: {{connection: lake, to: old}}}}\n")
+    project = load(workshop.folder)
+    (pipeline,) = build_plan(project).pipelines
+    done = remove_old(project, [pipeline], now=datetime(2025, 1, 1, tzinfo=UTC))
+    assert [(old.step, old.key, old.rows, old.error) for old in done if old.step == "by_day"] == [
+        ("by_day", f"2024-01-0{day}", 3, None) for day in (1, 2, 3)
+    ]
+    assert len(done) == 6
+    assert content(at(s3_root, "report.ndjson")) == b""
+    assert sum(name.startswith("old/p/by_day/") and name.endswith(".parquet") for name in names(s3_root)) == 3

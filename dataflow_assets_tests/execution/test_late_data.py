@@ -2,160 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import duckdb
 import pytest
 
 from dataflow_assets.errors import PlanError
-from dataflow_assets.execution.events import Event, WindowFailed
+from dataflow_assets.execution.events import WindowFailed
 from dataflow_assets.execution.fingerprints import SOURCES, fingerprints_of
-from dataflow_assets.execution.late_data import LateWindow, look_for_late_data, published_units
-from dataflow_assets.execution.ledgers import ledger_entries
-from dataflow_assets.execution.run import RunRequest, run
-from dataflow_assets.execution.status import reopened_todos, window_status
 from dataflow_assets.plan.build import build_plan
-from dataflow_assets.plan.model import WindowTodo
 from dataflow_assets.spec.builders import endpoint, pipeline, source
 from dataflow_assets.spec.builders import project as build_project
-from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.load import load
 from dataflow_assets.storage import digests
-from dataflow_assets.tables import RETIRED
-from dataflow_assets_tests.execution.workshop import NOW, Workshop, days, failures
-
-PROJECT = """
-project_name: test
-connections:
-  shop: {type: duckdb, database: shop.duckdb}
-  lake: {type: sqlite, database: lake.sqlite}
-"""
-COPY = """
-pipeline_name: orders
-event_time_column: ts
-windows: {{every: day, begin: 2024-01-01, end: 2024-01-04}}
-late_data: {late}
-steps:
-  - {{id: read, type: source, connection: shop, config: {{table: orders}}}}
-  - {{id: write, type: endpoint, connection: lake, depends_on: [read], config: {{table: orders{more}}}}}
-"""
-MADE = """
-pipeline_name: {name}
-event_time_column: ts
-windows: {{every: {every}, begin: 2024-01-01, end: 2024-01-04}}
-{more}
-steps:
-  - {{id: read, type: source, connection: lake, config: {{query: "select id, ts, value * 2 as value from {table}"}}}}
-  - {{id: write, type: endpoint, connection: lake, depends_on: [read], config: {{table: {name}, mode: replace_window}}}}
-"""
-WHOLE = """
-pipeline_name: {name}
-{more}
-steps:
-  - {{id: read, type: source, connection: lake, config: {{query: "select count(*) as n, sum(value) as value from {table}"}}}}
-  - {{id: write, type: endpoint, connection: lake, depends_on: [read], config: {{table: {name}, mode: replace}}}}
-"""
-_count = iter(range(10_000))
-
-
-@dataclass
-class Shop:
-    """A project of several pipelines, run in order without Dagster."""
-
-    workshop: Workshop
-
-    @property
-    def folder(self) -> Path:
-        return self.workshop.folder
-
-    def pipeline(self, name: str, text: str) -> None:
-        self.workshop.write(f"pipelines/{name}.yml", text)
-
-    def source(self, *statements: str) -> None:
-        with duckdb.connect(str(self.folder / "shop.duckdb")) as connection:
-            for statement in statements:
-                connection.execute(statement)
-
-    def lake(self, statement: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.folder / "lake.sqlite")) as connection, connection:
-            return connection.execute(statement).fetchall()
-
-    def holds_its_source(self) -> bool:
-        """Whether the target has the rows of the source."""
-        with duckdb.connect(str(self.folder / "shop.duckdb"), read_only=True) as connection:
-            query = "SELECT id, strftime({}, '%Y-%m-%d %H'), value FROM orders ORDER BY id, value"
-            there = connection.execute(query.format("ts AT TIME ZONE 'UTC'")).fetchall()
-        query = "SELECT id, strftime('%Y-%m-%d %H', ts), value FROM orders ORDER BY id, value"
-        return there == self.lake(query)
-
-    def look(self, name: str = "orders", **asked: Any) -> list[LateWindow]:
-        project = load(self.folder)
-        return look_for_late_data(project, build_plan(project).by_name[name], now=NOW, **asked)
-
-    def todos(self, name: str = "orders") -> list[WindowTodo]:
-        project = load(self.folder)
-        return window_status(project, build_plan(project).by_name[name], now=NOW)
-
-    def due(self, name: str = "orders") -> dict[str, str]:
-        return {todo.key: todo.reason for todo in self.todos(name) if todo.state == "reopened"}
-
-    def run(self, name: str = "orders", *, keys: Sequence[str] | None = None) -> list[Event]:
-        """Run what is due of one pipeline."""
-        project = load(self.folder)
-        plan = build_plan(project).by_name[name]
-        todos = [todo for todo in self.todos(name) if todo.run and (keys is None or todo.key in keys)]
-        request = RunRequest(project, plan, tuple(todo.window for todo in todos), f"try-{next(_count)}", NOW)
-        return list(run(request))
-
-    def ledger(self, name: str = "orders") -> dict[str, Any]:
-        project = load(self.folder)
-        entries = ledger_entries(project, build_plan(project).by_name[name], now=NOW)["write"]
-        return {entry.unit.key: entry for entry in entries}
-
-
-@pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`bare`: a source of three days; `copied`: the same, published with late_data: {keys: id}."""
-    folder = tmp_path_factory.mktemp("late")
-    bare = Shop(Workshop(folder / "bare"))
-    bare.workshop.write("dataflow_project.yml", PROJECT)
-    with duckdb.connect(str(bare.folder / "shop.duckdb")) as connection:
-        connection.register("given", days(rows_a_day=4))
-        connection.execute("CREATE TABLE orders AS SELECT * FROM given")
-    shutil.copytree(folder / "bare", folder / "copied")
-    copied = Shop(Workshop(folder / "copied"))
-    copied.pipeline("orders", COPY.format(late="{keys: id}", more=""))
-    assert failures(copied.run()) == []
-    return folder
-
-
-@pytest.fixture
-def bare(tmp_path: Path, templates: Path) -> Shop:
-    shutil.copytree(templates / "bare", tmp_path / "project")
-    return Shop(Workshop(tmp_path / "project"))
-
-
-@pytest.fixture
-def shop(tmp_path: Path, templates: Path) -> Shop:
-    """Orders of three days, published."""
-    shutil.copytree(templates / "copied", tmp_path / "project")
-    return Shop(Workshop(tmp_path / "project"))
-
-
-def copied(bare: Shop, late: str, more: str = "") -> Shop:
-    bare.pipeline("orders", COPY.format(late=late, more=more))
-    assert failures(bare.run()) == []
-    return bare
-
-
-def found(windows: list[LateWindow]) -> dict[str, str]:
-    return {window.key: window.sentence.partition(" at the source")[0] for window in windows if window.finding == "late"}
+from dataflow_assets_tests.execution.late_shop import COPY, PROJECT, Shop, copied, found
+from dataflow_assets_tests.execution.workshop import failures
 
 
 def test_what_came_changed_and_vanished_is_counted_and_due_until_it_is_published(shop: Shop):
@@ -327,121 +188,6 @@ def test_a_query_that_cuts_the_window_out_by_itself_is_asked_window_by_window(ba
     assert failures(bare.run()) == []
     bare.source("UPDATE orders SET value = 1 WHERE id = 0")
     assert found(bare.look()) == {"2024-01-01": "0 rows came, 1 changed, 0 vanished"}
-
-
-# -- pipelines that follow
-
-
-def test_what_is_downstream_follows_in_order_and_only_where_it_was_read(bare: Shop):
-    hours = COPY.format(late="{keys: id}", more="").replace("every: day", "every: '0 */6 * * *'")
-    bare.pipeline("orders", hours.replace("end: 2024-01-04", "end: 2024-01-03"))
-    bare.pipeline("daily", MADE.format(name="daily", every="day", more="", table="orders"))
-    bare.pipeline("total", WHOLE.format(name="total", table="daily", more=""))
-    bare.pipeline("later", WHOLE.format(name="later", table="(select 1 as value)", more="depends_on: [total]"))
-    for name in ("orders", "daily", "total", "later"):
-        assert failures(bare.run(name)) == []
-        assert bare.due(name) == {}
-    bare.source("UPDATE orders SET value = 1 WHERE id = 1")
-    bare.look(windows=100)
-    assert list(bare.due()) == ["2024-01-01T00:00+0000"]
-    assert bare.due("daily") == {}, "nothing follows before the upstream is published"
-    bare.run()
-    assert list(bare.due("daily")) == ["2024-01-01"]
-    assert "orders.write 2024-01-01T00:00+0000 was rewritten at" in bare.due("daily")["2024-01-01"]
-    assert bare.due("total") == {}
-    bare.run("daily")
-    assert bare.due("daily") == {}
-    assert list(bare.due("total")) == ["all"]
-    bare.run("total")
-    assert bare.due("total") == {}
-    assert list(bare.due("later")) == ["all"]
-    bare.run("later")
-    assert bare.due("later") == {}
-    assert bare.lake("SELECT value FROM total")[0][0] == 2 * (sum(range(0, 80, 10)) - 10 + 1)
-
-
-def test_windows_that_read_back_follow_what_lies_before_them(shop: Shop):
-    """Sums over two days: the day of a late row, and the one after it."""
-    text = MADE.format(name="rolling", every="day", more="depends_on: [orders]", table="orders")
-    shop.pipeline("rolling", text.replace("end: 2024-01-04", "end: 2024-01-04, reads_back: 1d"))
-    shop.run("rolling")
-    shop.source("UPDATE orders SET value = 1 WHERE id = 5")
-    shop.look()
-    shop.run()
-    assert list(shop.due("rolling")) == ["2024-01-02", "2024-01-03"]
-    shop.run("rolling")
-    assert shop.due("rolling") == {}
-
-
-def test_windows_out_of_reach_are_told_of_and_not_run(shop: Shop):
-    shop.source("UPDATE orders SET value = 1 WHERE id IN (0, 11)")
-    shop.pipeline("orders", COPY.format(late="{keys: id}", more="").replace("end: 2024-01-04", "end: 2024-01-04, x_days_back: 2d"))
-    assert found(shop.look()).keys() == {"2024-01-01", "2024-01-03"}
-    assert list(shop.due()) == ["2024-01-03"]
-    project = load(shop.folder)
-    plan = build_plan(project).by_name["orders"]
-    assert [todo.key for todo in reopened_todos(project, plan, now=NOW)] == ["2024-01-03"]
-
-
-def test_windows_that_have_left_their_target_are_not_looked_at(shop: Shop):
-    entries = shop.ledger()
-    gone = {**entries, "2024-01-02": replace(entries["2024-01-02"], state={RETIRED: "{}"})}
-    plan = build_plan(load(shop.folder)).by_name["orders"]
-    units = published_units(plan, {"write": gone}, LateDataOptions(), now=NOW)
-    assert [key for key, _ in units] == ["2024-01-01", "2024-01-03"]
-
-
-def test_what_is_rewritten_with_the_same_rows_reopens_nothing(shop: Shop):
-    shop.pipeline("daily", MADE.format(name="daily", every="day", more="", table="orders"))
-    shop.run("daily")
-    shop.pipeline("orders", COPY.format(late="{keys: id}", more="").replace("end:", "lookback: 2, end:"))
-    assert failures(shop.run()) == []
-    assert shop.due("daily") == {}
-
-
-def test_nothing_follows_where_nobody_asked(bare: Shop):
-    copied(bare, late="{downstream: false}")
-    bare.pipeline("daily", MADE.format(name="daily", every="day", more="", table="orders"))
-    bare.run("daily")
-    bare.source("UPDATE orders SET value = 1 WHERE id = 1")
-    bare.look()
-    bare.run()
-    assert bare.due("daily") == {}
-
-
-def test_a_dataset_without_windows_that_grows_is_no_news_of_old_rows(bare: Shop):
-    """A (windows, late data) -> B (whole) -> C (windows): B is made anew at each run, and C follows only when old rows changed."""
-    bare.pipeline("orders", COPY.format(late="{keys: id}", more=""))
-    whole = WHOLE.replace("count(*) as n, sum(value) as value", "*").format(name="all_orders", table="orders", more="")
-    bare.pipeline("all_orders", whole)
-    bare.pipeline("again", MADE.format(name="again", every="day", more="", table="all_orders"))
-    for name in ("orders", "all_orders", "again"):
-        assert failures(bare.run(name)) == []
-    bare.lake("INSERT INTO all_orders SELECT 500, max(ts), 7 FROM all_orders")
-    bare.run("all_orders")
-    assert bare.due("again") == {}
-    bare.source("UPDATE orders SET value = 1 WHERE id = 0")
-    bare.look()
-    for name in ("orders", "all_orders"):
-        bare.run(name)
-    assert list(bare.due("again")) == ["2024-01-01", "2024-01-02", "2024-01-03"]
-    bare.run("again")
-    assert bare.due("again") == {}
-
-
-def test_windows_published_before_they_followed_are_compared_by_time(bare: Shop):
-    copied(bare, late="false")
-    bare.pipeline("daily", MADE.format(name="daily", every="day", more="", table="orders"))
-    bare.run("daily")
-    bare.pipeline("orders", COPY.format(late="{keys: id}", more=""))
-    bare.look()
-    assert bare.due("daily") == {}
-    bare.source("UPDATE orders SET value = 1 WHERE id = 0")
-    bare.look()
-    bare.run()
-    assert list(bare.due("daily")) == ["2024-01-01"]
-    bare.run("daily")
-    assert bare.due("daily") == {}
 
 
 # -- what is refused
