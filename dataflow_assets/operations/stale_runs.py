@@ -35,6 +35,8 @@ _UNDER_WAY = {
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 }
+_WILL_RETRY = "dagster/will_retry"
+"""Dagster's own: its run retries take care of this run."""
 _NOT_TAKEN_OVER = {DRIVER_TAG, FOLLOWS_TAG, IDEMPOTENCY_TAG, STALE_RETRY_TAG}
 
 
@@ -95,7 +97,7 @@ def find_stale(
 def end_dead(
     instance: dg.DagsterInstance, drive: Drive, dead: Sequence[DriveRow], *, alive: Sequence[DriveRow] = (), now: datetime
 ) -> list[dg.DagsterRun]:
-    """Mark attempts and their runs as failed, and free what the runs held; the runs that were under way until now.
+    """Mark attempts and their runs as failed, and free what the runs held; the runs that ended so.
 
     A run of which another attempt is alive goes on: only some process of it died, which its executor sees.
     """
@@ -104,11 +106,15 @@ def end_dead(
     ended = []
     for run_id in dict.fromkeys(row.run_id for row in dead if row.run_id and row.run_id not in living):
         run = instance.get_run_by_id(run_id)
-        if run is not None and run.status in _UNDER_WAY:
+        if run is None:
+            continue
+        if run.status in _UNDER_WAY:
             message = "; ".join(obituary(row) for row in dead if row.run_id == run_id)
             instance.report_run_failed(run, f"{message}. Nothing of the window at work is visible in its target.")
             instance.event_log_storage.free_concurrency_slots_for_run(run_id)
             ended.append(run)
+        elif run.status is dg.DagsterRunStatus.FAILURE and run.tags.get(_WILL_RETRY) != "true":
+            ended.append(run)  # its launcher was quicker to see that the process is gone
     return ended
 
 

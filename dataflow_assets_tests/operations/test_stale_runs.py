@@ -165,9 +165,20 @@ def test_a_run_of_which_another_attempt_lives_goes_on(project, instance):
     assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.STARTED
 
 
-def test_it_does_not_go_on_for_ever(project, tmp_path, instance):
-    assert worker(project, tmp_path, f"{STALE_RETRY_TAG}=2", failpoints="publish.ready=kill").wait(120) == -signal.SIGKILL
-    assert seen(project, instance, seen(project, instance, now=NOW).sightings, now=LATER).requests == []
+@pytest.mark.parametrize(
+    ("tags", "asked"),
+    [({STALE_RETRY_TAG: "1"}, 1), ({STALE_RETRY_TAG: "2"}, 0), ({"dagster/will_retry": "true"}, 0)],
+    ids=["launcher was quicker", "for the third time", "Dagster retries"],
+)
+def test_what_is_asked_for_when_the_launcher_has_ended_the_run(project, instance, tags, asked):
+    job = shop.definitions(project).resolve_job_def("orders")
+    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags={**shop.RANGE, **tags})
+    with closing(open_drive(load(project))) as drive:
+        drive.begin(replace(row("a", NOW), run_id=run.run_id, unit_key=shop.DAYS[0]))
+    first = seen(project, instance, now=NOW)
+    instance.report_run_failed(run)
+    requests = seen(project, instance, first.sightings, now=LATER).requests
+    assert [request.tags["dagster/asset_partition_range_start"] for request in requests] == shop.DAYS[:1] * asked
 
 
 def test_the_sensor_remembers_in_its_cursor_and_runs_by_itself(project, instance):

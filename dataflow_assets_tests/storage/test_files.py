@@ -196,7 +196,7 @@ def test_a_change_between_reading_and_commit_is_merged_anew(tmp_path: Path, monk
     monkeypatch.setattr("dataflow_assets.storage.file_writing.failpoint", interrupt)
     harness.publish(events(day(1)), target, day(1))
     assert_same_rows(pa.concat_tables([events(day(number)) for number in range(3)]), harness.rows(target))
-    assert ledger(harness) == [day(0).key, day(2).key, day(1).key]
+    assert ledger(harness) == [day(0).key, day(1).key, day(2).key]
 
 
 def test_a_claim_during_the_copy_fences_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
