@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import dagster as dg
 
@@ -21,13 +22,13 @@ from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.alerts.channels import MAIL
 from dataflow_assets.operations.alerts.memory import Memory
 from dataflow_assets.operations.alerts.watching import Runs
-from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
+from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, WindowState
 from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import Window
 
 BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0)
 """Upper bounds of durations in seconds."""
-STATES = ("missing", "failed", "stale", "reopened", "published")
+STATES: tuple[WindowState, ...] = get_args(WindowState)
 _ENDED = {SUCCESS: "success", FAILED: "failed", SKIPPED: "skipped"}
 _OF_CHECKS = frozenset({"check_failure", "check_warning", "anomaly"})
 _OVERLAP = timedelta(minutes=2)

@@ -72,7 +72,8 @@ def shop(postgres_dsn: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection to a shop with orders, whose times are those of their transactions."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute("CREATE TABLE orders (id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), writer int)")
-        connection.execute("INSERT INTO orders (writer) VALUES (0)")
+        # long before any look: a first look's ceiling lies a delay ago, and above it everything is new
+        connection.execute("INSERT INTO orders (at, writer) VALUES (now() - interval '1 minute', 0)")
         yield connection
 
 
