@@ -183,7 +183,8 @@ def _again_at(failed: Sequence[dg.RunRecord]) -> datetime:
     ended = [datetime.fromtimestamp(record.end_time, UTC) for record in failed if record.end_time is not None]
     if not ended or len(failed) < 2:
         return datetime.min.replace(tzinfo=UTC)
-    return max(ended) + min(_PAUSE * 2 ** min(len(failed) - 2, 16), _LONGEST_PAUSE)
+    doubled: int = 2 ** min(len(failed) - 2, 16)
+    return max(ended) + min(_PAUSE * doubled, _LONGEST_PAUSE)
 
 
 def _meets(window: Window | None, others: Iterable[Window | None]) -> bool:
