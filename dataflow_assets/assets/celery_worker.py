@@ -68,21 +68,23 @@ def _run_id(arguments: dict[str, Any]) -> str:
 
 
 def _lives(instance: DagsterInstance, run_id: str, project: Project) -> bool:
-    """Whether another worker is at the run: one that has beaten since the last look. Who looks for the first time takes it for alive.
+    """Whether another worker is at the run: one that has beaten, or recorded an event, since the last look. Who looks for the first time
+    takes it for alive.
 
-    So clocks of different hosts are not compared. Of a process of this host that is gone it is known at once.
+    So clocks of different hosts are not compared. Of processes of this host that are gone it is known at once. Between two windows, and
+    where the drive cannot be asked, no attempt is at work: then the events alone tell.
     """
-    try:
-        with closing(open_drive(project)) as drive:
-            rows = [row for row in _at_work(drive, run_id) if not is_gone(row)]
-    except DataflowError:
-        rows = []
-    if not rows:
+    rows: list[DriveRow] = []
+    with suppress(DataflowError), closing(open_drive(project)) as drive:
+        rows = _at_work(drive, run_id)
+    if rows and all(is_gone(row) for row in rows):
         return False
-    name, beats = f"dataflow/celery/{run_id}", "|".join(sorted(f"{row.pipeline_id} {row.heartbeat_at}" for row in rows))
+    events = instance.get_records_for_run(run_id, limit=1, ascending=False).records
+    beats = [f"{row.pipeline_id} {row.heartbeat_at}" for row in rows if not is_gone(row)]
+    name, signs = f"dataflow/celery/{run_id}", "|".join([*sorted(beats), *(str(event.storage_id) for event in events)])
     seen = instance.run_storage.get_cursor_values({name}).get(name)
-    instance.run_storage.set_cursor_values({name: beats})
-    return beats != seen
+    instance.run_storage.set_cursor_values({name: signs})
+    return signs != seen
 
 
 def _bury(run_id: str, project: Project) -> None:

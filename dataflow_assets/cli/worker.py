@@ -99,10 +99,12 @@ def config(session: Session) -> int:
 
 
 def seconds_of(project: Project) -> float:
-    """The visibility timeout."""
+    """The visibility timeout. At least twice as long as work of a living worker is put off: what waits for its time is handed out again
+    as well when the timeout is over, and each of the two would be put off again."""
     from dataflow_assets.windows import parse_duration
 
-    return parse_duration(project.model.celery.visibility_timeout).total_seconds()
+    written = parse_duration(project.model.celery.visibility_timeout).total_seconds()
+    return max(written, 2 * project.model.stale_runs.after_seconds)
 
 
 def environment_of(project: Project) -> dict[str, str]:

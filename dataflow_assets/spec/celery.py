@@ -17,7 +17,9 @@ class CeleryOptions(Model):
 
     concurrency: int = Field(1, ge=1, description="runs or steps at once in one worker; each takes up to 400 MB")
     visibility_timeout: str = Field(
-        "2min", description="on Redis: when work that a worker took and did not finish is given to another; one that still lives keeps it"
+        "2min",
+        description="on Redis: when work that a worker took and did not finish is given to another; one that still lives keeps it; "
+        "at least twice stale_runs.after",
     )
     max_resumes: int = Field(3, ge=0, description="how often a run whose worker died is taken up again before it counts as failed")
 

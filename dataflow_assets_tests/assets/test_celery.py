@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import dagster as dg
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from dataflow_assets.assets.instance import HOME, open_instance, settle
@@ -164,6 +165,17 @@ def test_a_run_longer_than_the_visibility_timeout_is_left_to_its_worker(
         assert not any("takes it up" in str(entry.user_message or entry.message) for entry in yard.instance.all_logs(run_id))
 
 
+@pytest.mark.skipif(not _ALL, reason="a worker more: set TEST_ALL_BROKERS=1")
+def test_a_worker_that_is_told_to_stop_ends_what_it_has_at_work(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _yard(tmp_path, redis_url, monkeypatch) as yard, yard.worker("only", failpoints="publish.before_commit=sleep:3") as worker:
+        run_id = yard.launch(**{"dagster/partition": DAYS[0]})
+        yard.wait("the worker to publish", yard.staged)
+        worker.terminate()  # this process alone, as tini does
+        assert worker.wait(_SECONDS) == 0
+        assert yard.ended(run_id) is dg.DagsterRunStatus.SUCCESS
+        assert shop.published(yard.root) == {DAYS[0]: 2}
+
+
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"] if _ALL else ["rabbitmq"])
 def test_steps_of_a_killed_worker_are_done_by_another(
     tmp_path: Path, broker: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -227,6 +239,9 @@ def test_a_worker_lives_while_its_heart_beats(taken: tuple[Yard, Any]) -> None:
     yard.say(run.run_id, dg.DagsterEventType.RUN_START)
     here = {"host": socket.gethostname(), "process_id": 2**22 + 1}
     with closing(open_drive(project)) as drive:
+        assert worker._lives(yard.instance, run.run_id, project), "between two windows no attempt is at work"
+        yard.instance.report_engine_event("a window is published", run)
+        assert worker._lives(yard.instance, run.run_id, project), "it has recorded something since"
         assert not worker._lives(yard.instance, run.run_id, project)
         drive.begin(DriveRow("orders:b", "orders", run_id="another", host="elsewhere", heartbeat_at=utc_now()))
         drive.begin(DriveRow("orders:c", "orders", run_id=run.run_id, heartbeat_at=utc_now(), **here))
@@ -265,6 +280,10 @@ def test_a_flat_file_is_never_written(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv(BROKER, "redis://:secret@broker/3")
     printed = CliRunner().invoke(app, ["worker", "config"], prog_name="dataflow").stdout
     assert "secret" not in printed
+    assert yaml.safe_load(printed)["execution"]["config"]["config_source"]["broker_transport_options"]["visibility_timeout"] == 120.0
+    (tmp_path / "dataflow_project.yml").write_text("project_name: shop\nstale_runs: {after: 5min}\n")
+    longer = CliRunner().invoke(app, ["worker", "config"], prog_name="dataflow").stdout
+    assert yaml.safe_load(longer)["execution"]["config"]["config_source"]["broker_transport_options"]["visibility_timeout"] == 600.0
     (tmp_path / "celery.yaml").write_text(printed)
     found = get_validated_config(str(tmp_path / "celery.yaml"))
     assert (found["broker"], found["backend"]) == ("redis://:secret@broker/3", "redis://:secret@broker/3")
