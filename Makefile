@@ -40,6 +40,8 @@ pins:
 	  --no-emit-index-url --no-header --no-annotate --generate-hashes -o requirements-services.txt
 	uv pip compile --group bigquery-emulator --universal --python-version 3.11 \
 	  --no-emit-index-url --no-header --no-annotate --generate-hashes -o requirements-bigquery.txt
+	uv pip compile pyproject.toml --all-extras -c requirements.txt --universal --python-version 3.11 \
+	  --no-emit-index-url --no-header --no-annotate --generate-hashes -o deploy/requirements.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import click
 import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from dataflow_assets.assets.instance_settings import launcher_of, storage_of
 from dataflow_assets_tests.deploy.composed import DEPLOY, Service, Unset, moved, services
@@ -87,10 +91,14 @@ def test_instances_are_what_the_switch_writes(name: str, launcher: str, tmp_path
 def test_secrets_come_from_files(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("a 'quoted' $pass\\word\n")
     words = ["sh", str(DEPLOY / "entrypoint.sh"), "sh", "-c", 'printf %s "$SHOP_PASSWORD"']
-    done = subprocess.run(words, env={"PATH": os.environ["PATH"], "SHOP_PASSWORD_FILE": str(tmp_path / "secret")}, capture_output=True)
+    env = {"PATH": os.environ["PATH"], "SECRETS_DIR": str(tmp_path), "SHOP_PASSWORD_FILE": str(tmp_path / "secret")}
+    done = subprocess.run(words, env=env, capture_output=True)
     assert done.stdout == b"a 'quoted' $pass\\word"
-    missing = subprocess.run(words, env={"PATH": os.environ["PATH"], "SHOP_PASSWORD_FILE": "/nowhere"}, capture_output=True)
+    missing = subprocess.run(words, env={**env, "SHOP_PASSWORD_FILE": f"{tmp_path}/nowhere"}, capture_output=True)
     assert (missing.returncode, b"cannot be read" in missing.stderr) == (2, True)
+    others = {"SSL_CERT_FILE": "/etc/hostname", "SERVER_LOG_FILE": "/not/there/yet", "KEY": "line 1\nSHOP_KEY_FILE=x"}
+    words = ["sh", str(DEPLOY / "entrypoint.sh"), "sh", "-c", 'printf %s "${SSL_CERT-unset} ${SHOP_PASSWORD}"']
+    assert subprocess.run(words, env={**env, **others}, capture_output=True).stdout == b"unset a 'quoted' $pass\\word"
 
 
 def test_the_image_is_pinned_small_and_nobody_s() -> None:
@@ -101,8 +109,17 @@ def test_the_image_is_pinned_small_and_nobody_s() -> None:
     assert "PYTHONDONTWRITEBYTECODE" not in text
     assert re.search(r"^USER 10001$", last, re.MULTILINE)
     assert "HEALTHCHECK" in last
+    assert 'ENTRYPOINT ["tini", "--", ' in last, "a stop that reached a run itself would interrupt it"
     pins = (DEPLOY / "requirements.txt").read_text()
     assert all("--hash=" in block for block in re.split(r"\n(?=\S)", pins.strip()) if "==" in block)
+    pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", pins, re.MULTILINE))
+    everywhere = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (DEPLOY.parent / "requirements.txt").read_text(), re.MULTILINE))
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    needed = {
+        canonicalize_name(Requirement(text).name) for text in chain(project["dependencies"], *project["optional-dependencies"].values())
+    }
+    assert needed - {"dataflow-assets"} <= set(pinned), "make pins"
+    assert pinned.items() <= everywhere.items(), "make pins"
     for source in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE):
         assert all((DEPLOY.parent / path).exists() for path in source.split())
     hadolint = Path(sys.executable).with_name("hadolint")
