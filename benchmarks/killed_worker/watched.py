@@ -80,7 +80,7 @@ class _Watch:
             **os.environ,
             "DAGSTER_HOME": str(folder / ".dataflow" / "dagster"),
             "DATAFLOW_PROJECT": str(folder),
-            "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]),
         }
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
