@@ -93,8 +93,8 @@ TEXT = (
 )
 
 
-def text_of(name, *, source="landing/in.csv", target=None, more="", key=""):
-    return TEXT.format(name=name, source=source, target=target or f"out/{name}.csv", more=more, key=key)
+def text_of(name, *, source=None, target=None, more="", key=""):
+    return TEXT.format(name=name, source=source or f"landing/{name}.csv", target=target or f"out/{name}.csv", more=more, key=key)
 
 
 def told_of(folder, name):
@@ -109,8 +109,8 @@ def told_of(folder, name):
 
 NEEDED = {
     "a name made of a variable": (
-        text_of("first", target="'out/{{ var(\"what\") }}s.csv'", more="variables: {what: order}\n"),
-        text_of("last", source="out/orders.csv"),
+        text_of("first", target="'{{ var(\"what\") }}s.csv'", more="variables: {what: order}\n"),
+        text_of("last", source="orders.csv"),
     ),
     "a pipeline that a sensor waits for": (
         text_of("first"),
@@ -123,7 +123,7 @@ NEEDED = {
 @pytest.mark.parametrize("texts", NEEDED.values(), ids=NEEDED)
 def test_what_no_plain_word_tells_is_found_too(tmp_path, monkeypatch, texts):
     monkeypatch.setattr(near, "FEW", 1)
-    folder = write_project(tmp_path / "p", [*texts, text_of("far", source="elsewhere/far.csv")])
+    folder = write_project(tmp_path / "p", [*texts, text_of("far")])
     whole, part = told_of(folder, "last")
     assert part == whole
     assert {item.name for item in load_near(folder, ["last"]).pipelines} == {"first", "last"}
