@@ -141,11 +141,10 @@ def _opened(session: Session, plan: ArchivePlan, step: str) -> tuple[Connector, 
     )
     where = f"the archive of {session.pipeline.name}.{step}"
     if plan.table is not None:
-        named = plan.table.replace("{pipeline}", session.pipeline.name).replace("{step}", step)
-        schema, _, table = named.rpartition(".")
-        values: dict[str, Any] = {"table": table}
-        if schema:
-            values[next((key for key in _SCHEMA_KEYS if key in connector.Endpoint.model_fields), _SCHEMA_KEYS[0])] = schema
+        table = plan.table_of(session.pipeline.name, step)
+        values: dict[str, Any] = {"table": table.name}
+        if table.schema:
+            values[next((key for key in _SCHEMA_KEYS if key in connector.Endpoint.model_fields), _SCHEMA_KEYS[0])] = table.schema
     else:
-        values = {"file_path": f"{(plan.to or '').rstrip('/')}/{folder_name(session.pipeline.name)}/{folder_name(step)}/"}
+        values = {"file_path": plan.folder_of(folder_name(session.pipeline.name), folder_name(step))}
     return connector, validated(connector.Endpoint, values, where=where)

@@ -182,8 +182,10 @@ class Drive:
         before: datetime | None = None,
         keys: Sequence[str] | None = None,
         limit: int | None = None,
+        newest: Sequence[str] = NEWEST,
     ) -> list[DriveRow]:
-        """The rows that fit, the newest first; `since` and `before` are about when they were made. Empty when there is no table yet.
+        """The rows that fit, the newest first; `since` and `before` are about when they were made, as is `newest` unless it names other
+        columns. Empty when there is no table yet.
 
         Raises ConnectionFailed or ReadFailed.
         """
@@ -195,7 +197,7 @@ class Drive:
             found: list[tuple[Any, ...]] = []
             for part in parts:
                 wanted = asked(pipeline=pipeline, statuses=statuses, since=since, before=before, keys=part)
-                found += self._read(select_records(forms, table, tuple(COLUMNS), wanted, newest=NEWEST, limit=limit))
+                found += self._read(select_records(forms, table, tuple(COLUMNS), wanted, newest=newest, limit=limit))
         rows = [drive_row(values) for values in found]
         if len(parts) > 1:
             rows.sort(key=lambda row: (row.created_at or datetime.min.replace(tzinfo=UTC), row.pipeline_id), reverse=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Literal
 
 from dataflow_assets.errors import ReadFailed
@@ -23,6 +24,7 @@ from dataflow_assets.execution.sightings import Sighting, Sightings, read_sighti
 from dataflow_assets.execution.work import upstream_of
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import PipelinePlan
+from dataflow_assets.plan.retention import reads_what_left
 from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.secrets import mask
 from dataflow_assets.spec.late_data import DEFAULT_WINDOWS, LateDataOptions
@@ -94,17 +96,28 @@ def published_units(
     now: datetime,
     windows: int | None = None,
 ) -> list[tuple[str, Window | None]]:
-    """The newest windows that every endpoint has published and still holds, oldest first."""
+    """The newest windows that every endpoint has published and still holds, and that could be made again, oldest first."""
     held = [{key for key, entry in found.items() if not entry.retired} for found in entries.values()]
     shared = set.intersection(*held) if held else set()
     if pipeline.windows is None:
         return [(WHOLE, None)] if shared else []
     newest = next(iter(entries.values()))
     units = sorted(((key, window) for key in shared if (window := newest[key].unit.window)), key=lambda unit: unit[1])
+    count = windows or options.windows or DEFAULT_WINDOWS
     if windows is None and options.max_age is not None:
         oldest = now - parse_duration(options.max_age)
-        return [(key, window) for key, window in units if window.end > oldest]
-    return list(units[-(windows or options.windows or DEFAULT_WINDOWS) :])
+        units = [unit for unit in units if unit[1].end > oldest]
+        count = len(units)
+    found = list(islice((unit for unit in reversed(units) if _can_be_made_again(pipeline, unit[1], now)), count))
+    return [*reversed(found)]
+
+
+def _can_be_made_again(pipeline: PipelinePlan, window: Window, now: datetime) -> bool:
+    """Not one that was cut otherwise than the pipeline does now, nor one that was made of rows which retention has taken."""
+    assert pipeline.windows is not None
+    cadence = pipeline.windows.cadence
+    is_cut = cadence.floor(window.start) == window.start and cadence.next(window.start) == window.end
+    return is_cut and not reads_what_left(pipeline, window, now=now)
 
 
 class _Search:

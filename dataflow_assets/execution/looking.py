@@ -68,7 +68,8 @@ def _groups(session: Session, source: StepPlan, asked: Sequence[Asked]) -> list[
     for item in asked:
         rendered = session.render(source, connector.Source, session.context(item.window))
         queries = {name: str(query) for name, query in rendered.queries.items()}
-        columns = dict(item.published.columns) if item.published else None
+        # a list: the digest of a row is made of its columns in their order, which a source may have changed between two publishes
+        columns = list(item.published.columns.items()) if item.published else None
         name = json.dumps([rendered.raw.options, queries, columns], sort_keys=True, default=str)
         known = groups.get(name, _Group(rendered, ()))
         groups[name] = replace(known, asked=(*known.asked, item))

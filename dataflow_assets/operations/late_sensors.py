@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -30,6 +30,8 @@ from dataflow_assets.windows import Window, parse_duration
 
 _FOLLOWING_SECONDS = 60
 """How often a pipeline that follows asks the ledgers."""
+_PAUSE, _LONGEST_PAUSE = timedelta(minutes=2), timedelta(hours=1)
+"""Between the tries of what keeps failing: a follower ticks every minute, and a source may be away for a night."""
 _FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
@@ -135,7 +137,10 @@ class Tick:
             return waiting
         facts = self._facts(ready)
         tags = {PIPELINE_TAG: tag_value(self.pipeline.name), LATE_TAG: facts}
-        tries = len(self.instance.get_run_ids(dg.RunsFilter(tags=tags, statuses=_FAILED)))
+        failed = self.instance.get_run_records(dg.RunsFilter(tags=tags, statuses=_FAILED))
+        if (later := _again_at(failed)) > utc_now():
+            return f"{len(failed)} runs for this have failed; the next is asked for after {later:%Y-%m-%d %H:%M:%S} UTC"
+        tries = len(failed)
         windows = [window for window in ready.values() if window is not None]
         for key in ready:
             self.say(f"{self.pipeline.name} {key}: {reopened.reasons[key]}")
@@ -171,6 +176,15 @@ class Tick:
             (entry.unit.key, step, entry.generation) for step, entries in ledgers.items() for entry in entries if entry.unit.key in windows
         ]
         return hashlib.sha256(json.dumps(sorted(held)).encode()).hexdigest()[:16]
+
+
+def _again_at(failed: Sequence[dg.RunRecord]) -> datetime:
+    """When what failed may be asked for again: the first time at once, then after a pause that doubles."""
+    ended = [datetime.fromtimestamp(record.end_time, UTC) for record in failed if record.end_time is not None]
+    if not ended or len(failed) < 2:
+        return datetime.min.replace(tzinfo=UTC)
+    doubled: int = 2 ** min(len(failed) - 2, 16)
+    return max(ended) + min(_PAUSE * doubled, _LONGEST_PAUSE)
 
 
 def _meets(window: Window | None, others: Iterable[Window | None]) -> bool:

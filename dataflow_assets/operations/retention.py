@@ -9,14 +9,15 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 import dagster as dg
 
-from dataflow_assets.assets.pruning import delete_runs, old_runs
+from dataflow_assets.assets.pruning import OldRun, delete_runs, old_runs
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.archives import Archive
 from dataflow_assets.execution.attempts import old_attempts
@@ -28,6 +29,7 @@ from dataflow_assets.execution.retention import Doomed, retire, sweep_killed
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.plan.retention import stage_ages
+from dataflow_assets.secrets import mask
 from dataflow_assets.spec.project import Project
 
 What = Literal["stages", "quarantine", "target", "ledger", "history"]
@@ -72,7 +74,7 @@ def remove_old(
     done = []
     for old in _each(project, pipelines, now=now, act=retire, instance=instance):
         if instance is not None and old.what == "target" and old.error is None:
-            _tell(instance, next(item for item in pipelines if item.name == old.pipeline), old)
+            old = _told(instance, next(item for item in pipelines if item.name == old.pipeline), old)
         hear(old)
         done.append(old)
     return done
@@ -84,48 +86,78 @@ Act = Callable[[Session, Doomed, Archive | None], object]
 def _each(
     project: Project, pipelines: Sequence[PipelinePlan], *, now: datetime, act: Act | None, instance: dg.DagsterInstance | None
 ) -> Iterator[Old]:
+    runs = _Runs(instance, pipelines, now=now) if instance is not None else None
     for pipeline in pipelines:
-        yield from _stages(project, pipeline, remove=act is not None)
-        wanted = pipeline.retention
-        if wanted.history is not None and instance is not None:
-            yield from _history(project, pipeline, instance, now=now, remove=act is not None)
-        if (wanted.target is None or wanted.kept) and wanted.quarantine is None:
-            continue
-        session = Session(RunRequest(project, pipeline, (), attempt=uuid.uuid4().hex, now=now))
-        with closing(session):
-            if act is not None:
-                sweep_killed(session)
-            for step in pipeline.endpoints:
-                yield from _endpoint(session, step, now=now, act=act)
-                yield from _ledger(session, step, now=now, remove=act is not None)
+        try:
+            yield from _of_pipeline(project, pipeline, now=now, act=act, runs=runs)
+        except Exception as error:  # noqa: BLE001 - whatever a system answers, the other pipelines go on
+            yield Old("target", pipeline.name, error=error)
+
+
+def _of_pipeline(project: Project, pipeline: PipelinePlan, *, now: datetime, act: Act | None, runs: _Runs | None) -> Iterator[Old]:
+    yield from _stages(project, pipeline, remove=act is not None)
+    wanted = pipeline.retention
+    if wanted.history is not None and runs is not None:
+        yield from _history(project, pipeline, runs, now=now, remove=act is not None)
+    if (wanted.target is None or wanted.kept) and wanted.quarantine is None:
+        return
+    session = Session(RunRequest(project, pipeline, (), attempt=uuid.uuid4().hex, now=now))
+    with closing(session):
+        if act is not None:
+            sweep_killed(session)
+        for step in pipeline.endpoints:
+            yield from _endpoint(session, step, now=now, act=act)
+            yield from _ledger(session, step, now=now, remove=act is not None)
 
 
 def _stages(project: Project, pipeline: PipelinePlan, *, remove: bool) -> Iterator[Old]:
     usual, ages = stage_ages(project)
     keep = ages.get(pipeline.name, usual)
     for folder in list(old_attempts(project.stages_dir, keep_seconds=keep, pipeline=pipeline.name)):
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        size = sum(map(_size, folder.rglob("*")))
         if remove:
             shutil.rmtree(folder, ignore_errors=True)
         yield Old("stages", pipeline.name, key=folder.parent.name, bytes=size)
 
 
-def _history(project: Project, pipeline: PipelinePlan, instance: dg.DagsterInstance, *, now: datetime, remove: bool) -> Iterator[Old]:
+def _size(path: Path) -> int:
+    """Of a file that somebody else may remove meanwhile."""
+    with suppress(OSError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
+
+
+class _Runs:
+    """Dagster's old runs. Those of all pipelines with one age are looked for together: each look goes through every old run there is."""
+
+    def __init__(self, instance: dg.DagsterInstance, pipelines: Sequence[PipelinePlan], *, now: datetime) -> None:
+        self.instance, self._pipelines, self._now = instance, pipelines, now
+        self._by_age: dict[float, list[OldRun]] = {}
+
+    def of(self, pipeline: PipelinePlan, *, age: float) -> list[OldRun]:
+        """The runs of a pipeline that can go."""
+        if age not in self._by_age:
+            same = {item.name: item for item in self._pipelines if item.retention.history == age}
+            self._by_age[age] = old_runs(self.instance, same, before=self._now - timedelta(seconds=age))
+        return [run for run in self._by_age[age] if run.pipeline == pipeline.name and not run.needed]
+
+
+def _history(project: Project, pipeline: PipelinePlan, runs: _Runs, *, now: datetime, remove: bool) -> Iterator[Old]:
     """As `dataflow history clean` does; the run that made the newest record of a window stays."""
     assert pipeline.retention.history is not None
     before = now - timedelta(seconds=pipeline.retention.history)
     try:
         with closing(open_drive(project)) as drive:
             attempts = [row.pipeline_id for row in old_rows(drive, pipelines=[pipeline.name], before=before, now=now).gone]
-            runs = [run for run in old_runs(instance, {pipeline.name: pipeline}, before=before) if not run.needed]
+            gone = runs.of(pipeline, age=pipeline.retention.history)
             if remove:
-                delete_runs(instance, runs)
+                delete_runs(runs.instance, gone)
                 drive.delete(attempts)
     except Exception as error:  # noqa: BLE001 - whatever a system answers, the others go on
         yield Old("history", pipeline.name, error=error)
         return
-    if attempts or runs:
-        yield Old("history", pipeline.name, key=f"before {before:%Y-%m-%d}", rows=len(attempts), note=f"{len(runs)} runs")
+    if attempts or gone:
+        yield Old("history", pipeline.name, key=f"before {before:%Y-%m-%d}", rows=len(attempts), note=f"{len(gone)} runs")
 
 
 def _endpoint(session: Session, step: StepPlan, *, now: datetime, act: Act | None) -> Iterator[Old]:
@@ -183,6 +215,15 @@ def open_archive(session: Session, step: str, like: Doomed) -> Archive | None:
         return None
     assert like.target.window_column is not None
     return Archive(session, plan, step=step, column=like.target.window_column, timezone=like.target.timezone)
+
+
+def _told(instance: dg.DagsterInstance, pipeline: PipelinePlan, old: Old) -> Old:
+    """Tell Dagster; when it cannot be told, that is said beside what was done, and the others go on."""
+    try:
+        _tell(instance, pipeline, old)
+    except Exception as error:  # noqa: BLE001 - the window has left, whatever the instance answers
+        return replace(old, note="; ".join(filter(None, [old.note, f"Dagster does not know: {mask(str(error))}"])))
+    return old
 
 
 def _tell(instance: dg.DagsterInstance, pipeline: PipelinePlan, old: Old) -> None:

@@ -23,6 +23,8 @@ from dataflow_assets.plan.names import legal, suggest
 from dataflow_assets.plan.pipelines import PipelineDraft, asset_key, draft_pipeline
 from dataflow_assets.plan.references import published_by, references_of
 from dataflow_assets.plan.rendering import is_enabled
+from dataflow_assets.plan.retention import note_losses
+from dataflow_assets.plan.retention_clashes import keep_what_is_shared, refuse_shared_archives
 from dataflow_assets.plan.sensors import refuse_bad_upstreams, refuse_same_sensors, with_upstream
 from dataflow_assets.plan.steps import arrows
 from dataflow_assets.plan.writes import clashes
@@ -124,21 +126,26 @@ def _bound(project: Project, drafts: Sequence[PipelineDraft]) -> tuple[Sequence[
 
 def _drafts(project: Project) -> list[PipelineDraft]:
     """The enabled pipelines. One whose `enabled` cannot be rendered stays, with that as its problem."""
-    drafts = []
+    drafts, resting = [], []
     for loaded in project.pipelines:
         try:
             if is_enabled(project, loaded.model):
                 drafts.append(draft_pipeline(project, loaded))
+            else:
+                resting.append(loaded)
         except TemplateError as error:
             drafts.append(draft_pipeline(project, loaded))
             drafts[-1].findings.add(("enabled",), f"enabled: {error.message}", hint=error.hint)
-    return drafts
+    if all(draft.retention.target is None for draft in drafts):
+        return drafts
+    return keep_what_is_shared(drafts, beside=[draft_pipeline(project, loaded) for loaded in resting])
 
 
 def _resolve_together(project: Project, drafts: Sequence[PipelineDraft], *, external: bool) -> _Edges:
     _refuse_same_names(drafts)
     _refuse_same_asset_keys(drafts)
     _refuse_clashes(drafts)
+    refuse_shared_archives(drafts, project.root)
     _refuse_unknown_upstream(project, drafts)
     edges = _find_edges(project.root, drafts, external=external)
     _refuse_cycles(drafts, edges)
@@ -293,6 +300,7 @@ def _assemble(project: Project, drafts: Iterable[PipelineDraft], edges: _Edges, 
         if name in plans:
             plans[name] = replace(plans[name], looks_at={other: plans[other] for other in others if other in plans})
     order = topological({name: plan.upstream for name, plan in plans.items()})
+    note_losses(plans)
     follow(plans, order)
     used = {key for plan in plans.values() for step in plan.steps for key in step.reads}
     return ProjectPlan(

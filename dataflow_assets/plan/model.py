@@ -18,7 +18,7 @@ from dataflow_assets.spec.late_data import LateDataOptions
 from dataflow_assets.spec.models import FreshnessOptions, QuarantineOptions
 from dataflow_assets.spec.retries import RetryOptions
 from dataflow_assets.spec.sensors import SensorOptions
-from dataflow_assets.tables import SchemaPolicy, WriteMode
+from dataflow_assets.tables import SchemaPolicy, TableName, WriteMode
 from dataflow_assets.windows import Cadence, Window
 
 AssetPath = tuple[str, ...]
@@ -183,6 +183,22 @@ class ArchivePlan:
     connection: str | None = None
     table: str | None = None
 
+    def table_of(self, pipeline: str, step: str) -> TableName:
+        """The table of an endpoint, or of its quarantine. A dot in their names, which `pipeline` and `step` are, begins no schema."""
+        schema, _, name = (self.table or "").rpartition(".")
+        names = {"{pipeline}": pipeline.replace(".", "_"), "{step}": step.replace(".", "__")}
+        return TableName(_filled(name, names), _filled(schema, names) or None)
+
+    def folder_of(self, pipeline: str, step: str) -> str:
+        """The same in files."""
+        return f"{(self.to or '').rstrip('/')}/{pipeline}/{step}/"
+
+
+def _filled(text: str, names: Mapping[str, str]) -> str:
+    for placeholder, name in names.items():
+        text = text.replace(placeholder, name)
+    return text
+
 
 @dataclass(frozen=True)
 class RetentionPlan:
@@ -277,6 +293,8 @@ class PipelinePlan:
     """The pools of its connections, first the one that its runs draw from."""
     alerts: AlertPlan = field(default_factory=AlertPlan)
     retention: RetentionPlan = field(default_factory=RetentionPlan)
+    loses: tuple[PipelinePlan, ...] = ()
+    """The pipelines before it whose windows retention takes out of what this one may read."""
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:

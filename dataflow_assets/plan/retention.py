@@ -6,12 +6,13 @@ Here: ages as seconds, the archive, which endpoints can let windows go. Not here
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from dataflow_assets import discovery
 from dataflow_assets.plan.findings import Findings
-from dataflow_assets.plan.model import ArchivePlan, RetentionPlan, WindowPlan
+from dataflow_assets.plan.model import ArchivePlan, PipelinePlan, RetentionPlan, WindowPlan
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.steps import Draft
 from dataflow_assets.plan.writes import Writing
@@ -20,7 +21,7 @@ from dataflow_assets.spec.models import PipelineModel
 from dataflow_assets.spec.project import Path_, Project
 from dataflow_assets.spec.retention import FOLDER, ArchiveOptions, RetentionOptions, joined
 from dataflow_assets.tables import WriteMode
-from dataflow_assets.windows import parse_duration
+from dataflow_assets.windows import Window, parse_duration
 
 _SECTION = "retention"
 
@@ -130,6 +131,34 @@ def _refuse_bad_archive(
 def horizon(plan: RetentionPlan, *, now: datetime) -> datetime | None:
     """Windows that ended at or before this moment are not kept; None where all are, or an endpoint cannot let them go."""
     return now - timedelta(seconds=plan.target) if plan.target is not None and not plan.kept else None
+
+
+def note_losses(plans: dict[str, PipelinePlan]) -> None:
+    """Note in each pipeline which of those before it lose windows."""
+    for name, plan in plans.items():
+        above = tuple(other for item in plan.upstream if (other := plans.get(item)) is not None and _loses(other))
+        if above:
+            plans[name] = replace(plan, loses=above)
+
+
+def _loses(plan: PipelinePlan) -> bool:
+    return plan.windows is not None and plan.retention.target is not None and not plan.retention.kept
+
+
+def reads_what_left(pipeline: PipelinePlan, window: Window | None, *, now: datetime) -> bool:
+    """Whether retention has taken rows, or takes them any day, that a window was made of: run again, it would be published without them."""
+    if pipeline.windows is None or window is None:
+        return False
+    time = pipeline.windows.reads(window)
+    return any(_has_left(other, time, now) for other in pipeline.loses)
+
+
+def _has_left(upstream: PipelinePlan, time: Window, now: datetime) -> bool:
+    edge, windows = horizon(upstream.retention, now=now), upstream.windows
+    if edge is None or windows is None:
+        return False
+    first = max(time.start, windows.begin)
+    return first < time.end and windows.cadence.next(windows.cadence.floor(first)) <= edge
 
 
 def stage_ages(project: Project) -> tuple[float, dict[str, float]]:

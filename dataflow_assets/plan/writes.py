@@ -150,12 +150,12 @@ def _why_not_both(first: Writer, later: Writer) -> str:
             return f"mode replace of {writer.pipeline}.{writer.step} deletes what {other.pipeline}.{other.step} wrote"
     if first.single_file or later.single_file:
         return "a single file has one writer"
-    if WriteMode.REPLACE_WINDOW in (first.mode, later.mode) and not _apart(first, later):
+    if WriteMode.REPLACE_WINDOW in (first.mode, later.mode) and not apart(first, later):
         return "a window that one of them replaces holds rows of the other"
     return ""
 
 
-def _apart(first: Writer, later: Writer) -> bool:
+def apart(first: Writer, later: Writer) -> bool:
     """Whether both replace windows of ranges that share no instant."""
     if not first.mode == later.mode == WriteMode.REPLACE_WINDOW or first.windows is None or later.windows is None:
         return False

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -14,8 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataflow_assets.assets.instance import open_instance
+from dataflow_assets.assets.pruning import OldRun
+from dataflow_assets.execution.session import Session
 from dataflow_assets.operations.load import load_project
+from dataflow_assets.operations.retention import remove_old
 from dataflow_assets.operations.retention_job import JOB
+from dataflow_assets.plan.build import build_plan
+from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.spec.load import load
 from dataflow_assets_tests.cli.conftest import Answer, ProjectFolder, windowed
 
@@ -145,4 +151,31 @@ def test_history_goes_with_it_but_for_what_the_ui_shows(loaded: ProjectFolder, c
     with open_instance(load(loaded.root)) as instance:
         assert instance.get_runs_count() == 1
         assert len(instance.get_materialized_partitions(dg.AssetKey(["first", "publish"]))) == 3
+    assert len(_rows(loaded)) == 4
+
+
+def test_what_breaks_of_one_pipeline_is_told_and_the_others_go_on(
+    loaded: ProjectFolder, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = load(loaded.root)
+    (first,) = [item for item in build_plan(project).pipelines if item.name == "first"]
+    second, looks = (
+        replace(first, name="second", retention=replace(first.retention, target=None, quarantine=None, history=1.0)),
+        list[list[str]](),
+    )
+    third = replace(second, name="third")
+
+    def broken(session: Session) -> None:
+        raise OSError(f"the disk of {session.pipeline.name} is away")
+
+    def seen(_: dg.DagsterInstance, pipelines: Mapping[str, PipelinePlan], *, before: datetime) -> list[OldRun]:
+        looks.append(list(pipelines))
+        return []
+
+    monkeypatch.setattr("dataflow_assets.operations.retention.sweep_killed", broken)
+    monkeypatch.setattr("dataflow_assets.operations.retention.old_runs", seen)
+    with open_instance(project) as instance:
+        done = remove_old(project, [first, second, third], now=datetime(2099, 1, 1, tzinfo=UTC), instance=instance)
+    assert [str(old.error) for old in done if old.error] == ["the disk of first is away"]
+    assert looks == [["second", "third"]], "runs are looked for once"
     assert len(_rows(loaded)) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from dataflow_assets.execution.late_data import published_units
 from dataflow_assets.execution.status import reopened_todos
@@ -71,6 +72,28 @@ def test_windows_that_have_left_their_target_are_not_looked_at(shop: Shop):
     plan = build_plan(load(shop.folder)).by_name["orders"]
     units = published_units(plan, {"write": gone}, LateDataOptions(), now=NOW)
     assert [key for key, _ in units] == ["2024-01-01", "2024-01-03"]
+
+
+def test_what_was_made_of_windows_that_have_left_stays_as_it_is(bare: Shop):
+    """Sums are kept for ever, what they were made of for a while: to make them again would empty them."""
+    copied(bare, late="{keys: id}")
+    bare.pipeline("daily", MADE.format(name="daily", every="day", more="late_data: {windows: 10}", table="orders"))
+    bare.run("daily")
+    bare.source("UPDATE orders SET value = 1 WHERE id IN (1, 5)")
+    bare.look()
+    bare.run()
+    assert list(bare.due("daily")) == ["2024-01-01", "2024-01-02"]
+    days = (NOW - datetime(2024, 1, 2, tzinfo=UTC)).days
+    kept = f"retention: {{target: {days}d}}\nsteps:"
+    bare.pipeline("orders", COPY.format(late="{keys: id}", more="").replace("steps:", kept))
+    assert list(bare.due("daily")) == ["2024-01-02"], "the first day is not kept any longer"
+    bare.run("daily")
+    bare.lake("DELETE FROM orders WHERE ts < '2024-01-02'")
+    assert [(window.key, window.finding) for window in bare.look("daily")] == [("2024-01-02", "same"), ("2024-01-03", "same")]
+    assert bare.due("daily") == {}
+    text = MADE.format(name="daily", every="day", more="late_data: {windows: 10}", table="orders")
+    bare.pipeline("daily", text.replace("end: 2024-01-04", "end: 2024-01-04, reads_back: 1d"))
+    assert [window.key for window in bare.look("daily")] == ["2024-01-03"], "the second day reads the first as well"
 
 
 def test_what_is_rewritten_with_the_same_rows_reopens_nothing(shop: Shop):

@@ -23,6 +23,7 @@ from dataflow_assets.plan.build import build_plan
 from dataflow_assets.plan.model import ProjectPlan
 from dataflow_assets.spec.load import load
 from dataflow_assets.spec.project import Project
+from dataflow_assets.tables import utc_now
 
 PROJECT = """
 project_name: shop
@@ -178,6 +179,26 @@ def test_a_late_row_is_told_asked_for_once_and_again_only_when_the_run_failed(ya
     job, started = yard.definitions.resolve_job_def("orders"), dg.DagsterRunStatus.STARTED
     run = yard.instance.create_run_for_job(job, tags={"dataflow/pipeline": "orders"}, status=started)
     assert f"run {run.run_id} of orders has not ended" in skipped(yard.tick("orders"))
+
+
+def test_what_keeps_failing_is_asked_for_less_and_less_often(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard.load("orders")
+    yard.source("INSERT INTO orders VALUES (9, '2024-01-02 01:00:00+00', 7)")
+    asked = yard.tick("orders")
+    yard.source("ALTER TABLE orders RENAME TO hidden")
+    clock = utc_now()
+    for _ in range(2):
+        assert not yard.follow("orders", asked)
+        last, asked = asked, yard.tick("orders", later=timedelta(minutes=1))
+    assert keys(last) == ["2024-01-02"], "once more at once"
+    assert skipped(asked).startswith("2 runs for this have failed; the next is asked for after 20")
+    for minutes in (3, 5):
+        clock += timedelta(minutes=minutes)
+        monkeypatch.setattr("dataflow_assets.operations.late_sensors.utc_now", lambda now=clock: now)
+        again = yard.tick("orders", later=timedelta(minutes=1))
+        assert keys(again) == ["2024-01-02"]
+        assert not yard.follow("orders", again)
+    assert "4 runs for this have failed" in skipped(yard.tick("orders", later=timedelta(minutes=1)))
 
 
 def test_a_diamond_below_runs_once_after_both_its_sides(yard: Yard) -> None:

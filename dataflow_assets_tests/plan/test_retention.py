@@ -37,7 +37,7 @@ DUCKDB = "connection: db, config: {table: orders}"
 def planned(
     folder: Path, retention: str, *, of_project: str = "", windows: str = WINDOWS, to: str = DUCKDB
 ) -> tuple[PipelinePlan, tuple[float, Mapping[str, float]]]:
-    (folder / "pipelines").mkdir(parents=True)
+    (folder / "pipelines").mkdir(parents=True, exist_ok=True)
     (folder / "dataflow_project.yml").write_text(
         f"project_name: shop\nconnections:\n  db: {{type: duckdb, path: a.duckdb}}\n{of_project}\n"
     )
@@ -121,6 +121,66 @@ def test_the_projects_section_leaves_alone_what_cannot_let_go(tmp_path: Path) ->
     plan, _ = planned(tmp_path, "", of_project="retention: {target: 5d}", windows="")
     assert "has no windows" in plan.retention.kept["write"]
     assert horizon(plan.retention, now=NOW) is None
+
+
+OTHER = """\
+pipeline_name: returns
+windows: {every: day, begin: 2024-01-01}
+event_time_column: at
+steps:
+  - {id: read, type: source, source_type: csv, config: {file_path: other.csv}}
+  - {id: write, type: endpoint, depends_on: [read], connection: db, config: {table: orders, mode: append}}
+"""
+APPENDS = "connection: db, config: {table: orders, mode: append}"
+
+
+def _beside(folder: Path, text: str = OTHER) -> None:
+    (folder / "pipelines").mkdir(parents=True, exist_ok=True)
+    (folder / "pipelines/returns.yml").write_text(text)
+
+
+def test_windows_stay_where_another_pipeline_has_rows_in_them(tmp_path: Path) -> None:
+    """They would be taken out by their time, whoever wrote them, and the other's ledger would still count them."""
+    _beside(tmp_path / "a")
+    with pytest.raises(PlanError, match="orders together with returns") as caught:
+        planned(tmp_path / "a", "retention: {target: 5d}", to=APPENDS)
+    assert "orders.yml:4:21" in str(caught.value)
+    _beside(tmp_path / "b")
+    plan, _ = planned(tmp_path / "b", "", of_project="retention: {target: 5d}", to=APPENDS)
+    assert "whose rows would go as well" in plan.retention.kept["write"]
+    assert horizon(plan.retention, now=NOW) is None
+    _beside(tmp_path / "d", f"{OTHER}enabled: false\n")
+    plan, _ = planned(tmp_path / "d", "", of_project="retention: {target: 5d}", to=APPENDS)
+    assert plan.retention.kept, "what rests has its rows there all the same"
+    _beside(tmp_path / "c", OTHER.replace("table: orders", "table: returned"))
+    assert planned(tmp_path / "c", "retention: {target: 5d}", to=APPENDS)[0].retention.kept == {}
+
+
+TWICE = "connection: db, config: {table: orders}}\n  - {id: also, type: endpoint, depends_on: [read], connection: db, config: {table: b}"
+
+
+@pytest.mark.parametrize(
+    ("archive", "to", "message"),
+    [
+        ("{connection: db, table: old}", TWICE, "the archive of orders.also is db.main.old, which is also the archive of orders.write"),
+        ("{connection: db, table: Orders}", DUCKDB, "which is also what orders.write writes"),
+        ("{to: lake}", "endpoint_type: parquet, config: {file_path: lake/orders/write/}", "which is also what orders.write writes"),
+    ],
+)
+def test_an_archive_that_would_lose_what_another_keeps_is_refused(tmp_path: Path, archive: str, to: str, message: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        planned(tmp_path, f"retention: {{target: 5d, archive: {archive}}}", to=to)
+    assert message in str(caught.value), str(caught.value)
+    assert "orders.yml:4:34" in str(caught.value)
+
+
+def test_archives_of_one_system_lie_apart(tmp_path: Path) -> None:
+    archive = '{connection: db, table: "{pipeline}_{step}_old"}'
+    plan, _ = planned(tmp_path, f"retention: {{target: 5d, quarantine: 5d, archive: {archive}}}", to=TWICE)
+    kept = plan.retention.archive
+    assert kept is not None
+    assert str(kept.table_of("shop.orders", "write.quarantine")) == "shop_orders_write__quarantine_old"
+    assert str(ArchivePlan(connection="db", table="{pipeline}.{step}").table_of("orders", "write.quarantine")) == "orders.write__quarantine"
 
 
 def _entry(day: int, **state: str) -> LedgerEntry:

@@ -109,8 +109,9 @@ class Driving:
         starting = [other for other in self._running if pool_of(self._by_name[other.pipeline]) == pool]
         if max(len(holders), len(starting)) < limit:
             return True
-        if not self._running and holders:
-            self._listener.waiting(f"pool {pool} has room for {limit}: waiting for run {holders[0].run_id}")
+        if not self._running:
+            what = f"waiting for run {holders[0].run_id}" if holders else f"give it more: dagster instance concurrency set {pool} 1"
+            self._listener.waiting(f"pool {pool} has room for {limit}: {what}")
         return False
 
     def _drop_blocked(self) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import getpass
 import json
 import socket
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -39,6 +41,7 @@ from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import Window
 
 _LOOK_SECONDS = 5.0
+_BEAT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def work_on(
     end_dead_runs(instance, backfill.id)
     pipelines = [pipeline for pipeline in plan.pipelines if pipeline.name in left]
     provision_pools(instance, project_pools(plan).values())
-    watch = _Watch(Records(instance), backfill, this_driver(now=utc_now()))
+    watch = Watch(Records(instance), backfill, this_driver(now=utc_now()))
     around = Around(project, plan, instance, backfill, watch.look)
     runner, taken = _runner(around, listener, manner, pipelines, [run for run in active if DRIVER_TAG not in run.tags])
     todo = [(pipeline, _less(left[pipeline.name], taken, pipeline.name)) for pipeline in pipelines]
@@ -224,26 +227,38 @@ def _lives(run: dg.DagsterRun) -> bool:
     return driver is None or driver.alive(now=utc_now())
 
 
-class _Watch:
-    """Says now and then that this process works on the backfill, and looks whether somebody cancelled it."""
+class Watch:
+    """Says now and then that this process works on the backfill, and looks whether somebody cancelled it.
 
-    def __init__(self, records: Records, backfill: Backfill, driver: Driver) -> None:
+    It is said from a thread of its own: one window may take longer than the silence after which other hosts take this process for dead.
+    """
+
+    def __init__(self, records: Records, backfill: Backfill, driver: Driver, *, beat_seconds: float = _BEAT_SECONDS) -> None:
         self._records, self._backfill, self.driver = records, backfill, driver
         self._last = time.monotonic()
+        self._beat_seconds, self._over = beat_seconds, threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="dataflow-backfill", daemon=True)
 
     def begin(self) -> None:
         """Say it for the first time."""
         self._records.beat(self._backfill, self.driver)
+        self._thread.start()
 
     def end(self, *, interrupted: bool) -> None:
         """Say that it is over."""
+        self._over.set()
+        self._thread.join()
         self._records.leave(self._backfill, self.driver, interrupted=interrupted)
+
+    def _beat(self) -> None:
+        while not self._over.wait(self._beat_seconds):
+            with suppress(Exception):  # an instance that cannot be reached for a moment is told the next time
+                self._records.beat(self._backfill, replace(self.driver, at=utc_now()))
 
     def look(self) -> None:
         """Raise KeyboardInterrupt when the backfill was cancelled; asks at most every five seconds."""
         if time.monotonic() - self._last < _LOOK_SECONDS:
             return
         self._last = time.monotonic()
-        self._records.beat(self._backfill, replace(self.driver, at=utc_now()))
         if self._records.get(self._backfill.id).cancelled_at is not None:
             raise KeyboardInterrupt

@@ -163,6 +163,23 @@ def test_no_more_run_at_once_than_the_pool_has_room_for() -> None:
     assert runner.at_once == 2
 
 
+class _NoRoom(_Pool):
+    def limit(self, pool: str | None) -> int | None:
+        return 0
+
+
+def test_a_pool_without_room_is_told_of() -> None:
+    """It would wait without a word otherwise."""
+    runner, looks = Pretender(), iter(range(100))
+
+    def look() -> None:
+        if next(looks) == 3:
+            raise KeyboardInterrupt
+
+    _, listener = drive([(pipeline("a"), days(2))], runner, pools=_NoRoom(runner), look=look)
+    assert "has room for 0: give it more: dagster instance concurrency set" in listener.told[0]
+
+
 @settings(max_examples=60)
 @given(st.sets(st.tuples(st.sampled_from("abc"), st.integers(0, 11)), max_size=8), st.integers(1, 5), st.integers(1, 4), st.booleans())
 def test_every_window_is_published_once_failed_or_left_out(bad: set[tuple[str, int]], chunk: int, slots: int, stops: bool) -> None:
