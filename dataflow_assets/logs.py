@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from dataflow_assets.secrets import mask
+from dataflow_assets.secrets import mask, mask_values
 
 Format = Literal["text", "json"]
 
@@ -76,7 +76,7 @@ class JsonFormatter(logging.Formatter):
         line["process"] = record.process
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(_masked(line), default=str)
+        return json.dumps(mask_values(line), default=str)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
@@ -93,14 +93,6 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
         }
         found = {**{name: str(value) for name, value in said.items() if value}, **found}
     return {name: found.get(name, "") for name in FIELDS}
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, str):
-        return mask(value)
-    if isinstance(value, Mapping):
-        return {name: _masked(item) for name, item in value.items()}
-    return [_masked(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def formatter(kind: Format) -> logging.Formatter:

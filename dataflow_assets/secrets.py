@@ -102,6 +102,15 @@ def mask(text: str) -> str:
     return _KEY_VALUE.sub(rf"\g<key>\g<sep>{MASK}", text)
 
 
+def mask_values(value: Any) -> Any:
+    """`value` with every text in it masked by itself: what is masked as JSON may be none any more."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, Mapping):
+        return {name: mask_values(item) for name, item in value.items()}
+    return [mask_values(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def mask_line(line: str) -> str:
     """A line that a user wrote, without what stands after a key that names a secret, unless it is read from the environment, and
     without the password of a URL, which may hold any character."""

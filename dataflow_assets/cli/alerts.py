@@ -42,7 +42,7 @@ def test(session: Session, channels: tuple[str, ...]) -> int:
 
     An address with an @ is written to by the mail server of smtp:. Exits with 1 when a channel did not take its message.
     """
-    from dataflow_assets.operations.alerts.channels import MAIL, open_channel
+    from dataflow_assets.operations.alerts.channels import mail_to, open_channel
 
     project = session.load()
     names = list(channels) or list(project.model.alerts.channels)
@@ -54,7 +54,7 @@ def test(session: Session, channels: tuple[str, ...]) -> int:
     for name in names:
         error: Exception | None = None
         try:
-            open_channel(project, f"{MAIL}{name}" if "@" in name else name).send(_trial(project))
+            open_channel(project, mail_to([name]) if "@" in name else name).send(_trial(project))
         except Exception as failure:  # noqa: BLE001 - whatever one channel does, the others are tried too
             error = failure
         results.append({"channel": name, "ok": error is None, "error": describe(error) if error else None})
@@ -118,13 +118,14 @@ def _known(item: Any) -> dict[str, Any]:
 
 
 def _waiting(channel: str, item: Any) -> dict[str, Any]:
-    from dataflow_assets.operations.alerts.sweep import shown
+    from dataflow_assets.operations.alerts.channels import shown
 
     return {"channel": shown(channel), "title": item.message.title, "tries": item.tries, "next_try": item.next_try, "error": item.error}
 
 
 def _print(session: Session, document: Mapping[str, Any]) -> None:
     from dataflow_assets.operations.alerts.broken import WHOLE
+    from dataflow_assets.operations.alerts.channels import shown
 
     rows = [
         (item["pipeline"], item["event"], _moment(item["since"]), f"{item['times']:,}", _moment(item["told_at"]), item["summary"])
@@ -138,10 +139,7 @@ def _print(session: Session, document: Mapping[str, Any]) -> None:
         session.say(f"waits for {item['channel']}{why}: {item['title']}")
     for name, until in document["muted"].items():
         session.say(f"{name} is muted until {_moment(until)} UTC: dataflow alerts mute {name} --for 0s ends it")
-    sent = [
-        (_moment(item["at"]), item["channel"].removeprefix("mail:"), item["title"], item["error"])
-        for item in document["sent"][:_SHOWN_SENT]
-    ]
+    sent = [(_moment(item["at"]), shown(item["channel"]), item["title"], item["error"]) for item in document["sent"][:_SHOWN_SENT]]
     if sent:
         session.say("")
         for line in table(sent, header=("SENT", "TO", "WHAT", "")):

@@ -31,6 +31,7 @@ class MailServer:
     letters: list[EmailMessage] = field(default_factory=list)
     envelopes: list[Envelope] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    goodbye: str = "221 Bye"
     encrypted: list[bool] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
 
@@ -53,6 +54,10 @@ class MailServer:
         self.envelopes.append(envelope)
         self.encrypted.append(server.transport.get_extra_info("ssl_object") is not None)
         return "250 taken"
+
+    async def handle_QUIT(self, _server: Any, _session: Session, _envelope: Envelope) -> str:  # noqa: N802
+        """Say goodbye, friendly or not."""
+        return self.goodbye
 
     def authenticate(self, _server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
         """Let in whoever knows the password."""

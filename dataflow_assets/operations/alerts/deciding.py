@@ -16,7 +16,10 @@ from dataflow_assets.plan.model import AlertPlan
 
 LASTING = frozenset({"failure", "check_failure", "stale_run", "overdue", "gap"})
 """Events that go on until somebody mends something: that they are over is told."""
-REMINDED = LASTING - {"gap"}
+FOUND_ANEW = frozenset({"overdue"})
+"""Those that each look finds again while they last: it tells them again, and what none has found for long, such as of a pipeline that is
+paused by now, is forgotten."""
+REMINDED = LASTING - {"gap"} - FOUND_ANEW
 """Those that are told again while they last. What was left out of loading may be left out for good."""
 ENDED_BY_RUNS = frozenset({"failure", "check_failure", "stale_run", "gap"})
 """Events that end when their windows are published."""
@@ -149,7 +152,7 @@ def remind(memory: PipelineMemory, plan: AlertPlan, *, now: datetime, muted: boo
     found = []
     for known in list(memory.known.values()):
         stale = now - (known.last or now) >= timedelta(seconds=plan.repeat_after)
-        if known.event not in LASTING and stale and known.told_at is not None:
+        if known.event not in LASTING - FOUND_ANEW and stale and known.told_at is not None:
             memory.without(known.identity)
         elif not muted and known.event in plan.events and (kind := _reminder(known, plan, now=now)):
             incident = Incident(known.event, "", known.summary, step=known.step, windows=known.windows, run_id=known.run_id)  # type: ignore[arg-type]

@@ -55,6 +55,8 @@ class DriveWatch:
             wanted = pipeline.windows is not None and pipeline.alerts.overdue_after is not None and "overdue" in pipeline.alerts.events
             if wanted and not silent(pipeline):
                 rows = self._drive.rows(pipeline=pipeline.name, statuses=(SUCCESS,), limit=LEARNED_FROM)
+                if not all(found.over for found in _overdue(pipeline, rows, now=now)):  # or a backfill of old windows is all it did lately
+                    rows += self._drive.rows(pipeline=pipeline.name, statuses=(SUCCESS,), limit=LEARNED_FROM, newest=("query_window_end",))
                 yield from _overdue(pipeline, rows, now=now)
 
 

@@ -26,7 +26,9 @@ class EndedRuns:
     def __init__(self, instance: dg.DagsterInstance, position: Position, *, since: datetime) -> None:
         self._position, self._after = position, position.runs_after or since
         filters = dg.RunsFilter(statuses=list(ENDED), updated_after=self._after - _OVERLAP)
-        self._records = instance.get_run_records(filters, order_by="update_timestamp", ascending=True)
+        # those that were read before, and one more than is read now, so that it is known whether any are left
+        most = len(position.seen) + MOST_RUNS + 1
+        self._records = instance.get_run_records(filters, limit=most, order_by="update_timestamp", ascending=True)
         self._new = [record for record in self._records if position.seen.get(_id(record)) != _status(record)]
         self._taken = 0
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from dataflow_assets.secrets import mask
+from dataflow_assets.secrets import mask, mask_values
 from dataflow_assets.spec.alerts import EVENTS, AlertEvent
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def report(instance: dg.DagsterInstance, project: str, incidents: Iterable[Incid
     import dagster as dg
 
     for incident in incidents:
-        said = mask(json.dumps(asdict(incident), default=_as_text))
+        said = json.dumps(mask_values(asdict(incident)), default=_as_text)
         instance.report_runless_asset_event(
             dg.AssetObservation(
                 asset_key(project),

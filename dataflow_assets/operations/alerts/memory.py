@@ -1,8 +1,8 @@
 """What was told, and what is still to be told: in the instance, so that a restarted daemon, or another host, tells nothing twice.
 
 Here: the documents and where they are kept. They are values of the instance's storage of cursors, one for each pipeline, for each
-channel's outbox, and for the whole: it works on SQLite and Postgres alike. One sweep at a time writes them, a lock on one host sees to
-that; `mute` has a value of its own, which sweeps only read. Not here: what is told when (`deciding`), sending (`sending`).
+channel's outbox, and for the whole: it works on SQLite and Postgres alike. One sweep at a time writes them (`alone`); `mute` has a value
+of its own, which sweeps only read. Not here: what is told when (`deciding`), sending (`sending`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,8 @@ class Waiting:
     tries: int = 0
     next_try: datetime | None = None
     error: str = ""
+    left: tuple[str, ...] = ()
+    """Of a mail that some have got: the addresses that have not."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,6 @@ class Memory:
         self._storage.set_cursor_values({key: json.dumps(document, default=_as_text)})
 
 
-def as_known(item: Known, **changes: Any) -> Known:
-    """An incident with some of its fields changed."""
-    return replace(item, **changes)
-
-
 def _document(text: str | None) -> dict[str, Any]:
     """A document; empty where there is none, or where it is none: what cannot be read must not keep everything else from being told."""
     try:
@@ -197,7 +194,8 @@ def _known(item: Mapping[str, Any]) -> Known:
 def _waiting(item: Mapping[str, Any]) -> Waiting:
     since = _moment(item["since"])
     assert since is not None
-    return Waiting(Message.of(item["message"]), since, item["tries"], _moment(item.get("next_try")), item.get("error", ""))
+    next_try, left = _moment(item.get("next_try")), tuple(item.get("left", ()))
+    return Waiting(Message.of(item["message"]), since, item["tries"], next_try, item.get("error", ""), left)
 
 
 def _moment(text: Any) -> datetime | None:

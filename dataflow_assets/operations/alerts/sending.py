@@ -6,13 +6,14 @@ between sends it a second time with the same id (at least once), never not at al
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from dataflow_assets.errors import DataflowError
-from dataflow_assets.operations.alerts.channels import MAIL, open_channel
+from dataflow_assets.operations.alerts.channels import MAIL, ChannelFailed, mail_to, open_channel
 from dataflow_assets.operations.alerts.memory import Memory, Sent, Waiting
 from dataflow_assets.operations.alerts.messages import Message, digest
 from dataflow_assets.plan.model import AlertPlan
@@ -21,8 +22,9 @@ from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import parse_duration
 
 FIRST_WAIT, LONGEST_WAIT = 30.0, 1800.0
-MOST_SECONDS = 40.0
-"""How long one sweep sends; what is left waits for the next. A sensor's tick may take 60 s."""
+MOST_SECONDS, LONGEST_SEND = 20.0, 15.0
+"""How long one sweep begins to send, and one message may take; what is left waits for the next. With the 20 s for reading runs, a
+sensor's tick stays below the 60 s that it may take."""
 _MOST_WAITING = 1000
 
 
@@ -36,7 +38,7 @@ class Delivered:
 
 def destinations(plan: AlertPlan) -> list[str]:
     """The channels of a pipeline; addresses beside them are one more."""
-    return [*plan.channels, *([MAIL + ",".join(plan.mail_to)] if plan.mail_to else [])]
+    return [*plan.channels, *([mail_to(plan.mail_to)] if plan.mail_to else [])]
 
 
 def enqueue(memory: Memory, messages: Iterable[tuple[Message, Sequence[str]]], *, now: datetime) -> None:
@@ -70,7 +72,9 @@ def _send_due(project: Project, memory: Memory, channel: str, box: dict[str, Wai
     """Send what is due of one channel, a digest where it is much; `box` keeps what is left."""
     done = _given_up(project, channel, box, now=now)
     due = [item for item in box.values() if item.next_try is None or item.next_try <= now]
-    groups = [due] if len(due) > project.model.alerts.digest_above else [[item] for item in due]
+    whole = [item for item in due if not item.left]
+    groups = [whole] if len(whole) > project.model.alerts.digest_above else [[item] for item in whole]
+    groups += [[item] for item in due if item.left]
     if done:
         memory.keep_sent(done)
         memory.keep_outbox(channel, box)
@@ -78,7 +82,7 @@ def _send_due(project: Project, memory: Memory, channel: str, box: dict[str, Wai
         if time.monotonic() >= until:
             break
         message = digest([item.message for item in group]) if len(group) > 1 else group[0].message
-        error = _send(project, channel, message)
+        error = _send(project, channel, message, only=group[0].left if len(group) == 1 else ())
         for item in group:
             box.pop(item.message.id)
             if error is not None:
@@ -87,14 +91,23 @@ def _send_due(project: Project, memory: Memory, channel: str, box: dict[str, Wai
             done.append(_sent(message, channel, now=now))
             memory.keep_sent(done[-1:])
         memory.keep_outbox(channel, box)
-        if error is not None:
+        if error is not None and not (isinstance(error, ChannelFailed) and error.left):
             break  # the next one would fare no better
     return done
 
 
-def _send(project: Project, channel: str, message: Message) -> DataflowError | None:
+def _send(project: Project, channel: str, message: Message, *, only: Sequence[str]) -> DataflowError | None:
+    """Send it within a time. A server that answers a byte at a time never runs into a socket's timeout, and would hold up all others."""
+    ended: list[DataflowError | None] = []
+    sending = threading.Thread(target=lambda: ended.append(_error_of(project, channel, message, only=only)), daemon=True)
+    sending.start()
+    sending.join(LONGEST_SEND)
+    return ended[0] if ended else ChannelFailed(f"the message was not taken within {LONGEST_SEND:g} s", transient=True)
+
+
+def _error_of(project: Project, channel: str, message: Message, *, only: Sequence[str]) -> DataflowError | None:
     try:
-        open_channel(project, channel).send(message)
+        open_channel(project, channel, only=only).send(message)
     except DataflowError as error:
         return error
     except Exception as error:  # noqa: BLE001 - whatever a server or its library does, alerts go on
@@ -105,7 +118,8 @@ def _send(project: Project, channel: str, message: Message) -> DataflowError | N
 def _again(item: Waiting, error: DataflowError, *, now: datetime) -> Waiting:
     """Wait longer each time; longest where trying again is no cure, until somebody mends it."""
     wait = min(FIRST_WAIT * 2.0**item.tries, LONGEST_WAIT) if error.transient else LONGEST_WAIT
-    return replace(item, tries=item.tries + 1, next_try=now + timedelta(seconds=wait), error=error.message)
+    left = (error.left if isinstance(error, ChannelFailed) else ()) or item.left
+    return replace(item, tries=item.tries + 1, next_try=now + timedelta(seconds=wait), error=error.message, left=left)
 
 
 def _given_up(project: Project, channel: str, box: dict[str, Waiting], *, now: datetime) -> list[Sent]:

@@ -6,22 +6,19 @@ says that they were told, and both before the position moves on; a message that 
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
-from filelock import FileLock, Timeout
 
 from dataflow_assets.assets.silence import reason_for_silence
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.drive import Drive, open_drive
 from dataflow_assets.operations.alerts import deciding
+from dataflow_assets.operations.alerts.alone import alone
 from dataflow_assets.operations.alerts.broken import broken, whole_project
+from dataflow_assets.operations.alerts.channels import shown
 from dataflow_assets.operations.alerts.deciding import Telling
 from dataflow_assets.operations.alerts.drive_watch import DriveWatch
 from dataflow_assets.operations.alerts.ended_runs import EndedRuns
@@ -36,7 +33,6 @@ from dataflow_assets.spec.project import Project
 
 FIRST_LOOK = timedelta(hours=1)
 """How far back the first sweep looks: what is older is not told when alerts are switched on."""
-_LOCK = "dataflow-alerts.lock"
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Swept:
     delivered: Delivered = field(default_factory=Delivered)
     notes: tuple[str, ...] = ()
     busy: bool = False
-    """Another sweep was at work on this host, so this one did nothing."""
+    """Another sweep was at work, so this one did nothing."""
 
 
 def sweep(plan: ProjectPlan, project: Project, instance: dg.DagsterInstance, *, now: datetime, since: datetime | None = None) -> Swept:
@@ -55,20 +51,8 @@ def sweep(plan: ProjectPlan, project: Project, instance: dg.DagsterInstance, *, 
 
     Raises what the instance's storage raises; nothing for the sake of a channel or of the drive's database.
     """
-    try:
-        with _lock(instance):
-            return _Sweep(plan, project, instance, now=now).go(since or now - FIRST_LOOK)
-    except Timeout:
-        return Swept(busy=True)
-
-
-def _lock(instance: dg.DagsterInstance) -> FileLock:
-    """One sweep at a time on this host; where the instance's folder cannot be written, the lock is in that for temporary files."""
-    folder = Path(instance.root_directory)
-    if os.access(folder, os.W_OK):
-        return FileLock(folder / _LOCK, timeout=0)
-    own = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"{own}-{_LOCK}", timeout=0)
+    with alone(instance, project.model.project_name) as free:
+        return _Sweep(plan, project, instance, now=now).go(since or now - FIRST_LOOK) if free else Swept(busy=True)
 
 
 class _Sweep:
@@ -184,8 +168,3 @@ def summary(swept: Swept) -> Iterator[str]:
         again = f", tried {first.tries} times, again at {first.next_try:%H:%M:%S} UTC: {first.error}" if first.next_try else ""
         yield f"{len(waiting)} waiting for {shown(channel)}{again}"
     yield from swept.notes
-
-
-def shown(channel: str) -> str:
-    """A channel's name for readers."""
-    return channel.removeprefix("mail:")

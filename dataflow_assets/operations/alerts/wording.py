@@ -36,7 +36,7 @@ _SHOWN_WINDOWS = 3
 _LONGEST_TITLE, _LONGEST_FACT, _LONGEST_DETAIL = 200, 500, 6000
 _READ = 4
 """How many times as much is read as is shown: a secret is masked before the cut, and what is far behind it is not looked at."""
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def message_of(telling: Telling, pipeline: PipelinePlan, project: Project, *, now: datetime) -> Message:

@@ -19,9 +19,11 @@ import dagster as dg
 from dataflow_assets.assets.names import PIPELINE_TAG
 from dataflow_assets.execution.drive import FAILED, RUNNING, SKIPPED, SUCCESS, DriveRow, open_drive
 from dataflow_assets.execution.status import window_status
-from dataflow_assets.operations.alerts.channels import MAIL
+from dataflow_assets.operations.alerts.channels import shown
+from dataflow_assets.operations.alerts.incidents import Incident
 from dataflow_assets.operations.alerts.memory import Memory
 from dataflow_assets.operations.alerts.watching import Runs
+from dataflow_assets.operations.health.questions import disk_of_stages
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, WindowState
 from dataflow_assets.spec.project import Project
 from dataflow_assets.windows import Window
@@ -32,6 +34,8 @@ STATES: tuple[WindowState, ...] = get_args(WindowState)
 _ENDED = {SUCCESS: "success", FAILED: "failed", SKIPPED: "skipped"}
 _OF_CHECKS = frozenset({"check_failure", "check_warning", "anomaly"})
 _OVERLAP = timedelta(minutes=2)
+_DEAD = timedelta(hours=1)
+"""An attempt that fell silent so long ago is not waited for: all that began after it would be read again at each look."""
 _RUN_ENDS = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNDER_WAY = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
@@ -80,6 +84,8 @@ class Figures:
     waiting_alerts: dict[str, int] = field(default_factory=dict)
     unreachable: set[str] = field(default_factory=set)
     """Pipelines whose ledgers could not be asked."""
+    stage_disk: tuple[int, int] | None = None
+    """Free bytes and size of the disk of the stages."""
     sources: dict[str, bool] = field(default_factory=dict)
     """What figures come from -> whether it answered."""
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -111,7 +117,7 @@ class Counting:
                     self._count(row)
             self.figures.running = dict(Counter(row.pipeline_name for row in running))
             self.figures.heartbeats = _quietest(running)
-        begun = [row.created_at for row in running if row.created_at is not None]
+        begun = [row.created_at for row in running if row.created_at is not None and now - (row.heartbeat_at or row.created_at) < _DEAD]
         self._since = min([*begun, now]) - _OVERLAP
         self._counted = {name: at for name, at in self._counted.items() if at >= self._since}
 
@@ -135,7 +141,7 @@ class Counting:
         records = instance.get_run_records(filters, order_by="update_timestamp", ascending=True)
         began = self.figures.began.timestamp()
         new = [record for record in records if record.dagster_run.run_id not in self._seen and (record.end_time or 0) >= began]
-        failed = [incident for record in new for seen in runs.read(record) for incident in seen.incidents if incident.event in _OF_CHECKS]
+        failed = [incident for record in new for incident in _incidents(runs, record) if incident.event in _OF_CHECKS]
         under_way = {status.value.lower(): instance.get_runs_count(dg.RunsFilter(statuses=[status])) for status in _UNDER_WAY}
         with self.figures.lock:
             for record in new:
@@ -149,6 +155,12 @@ class Counting:
             newest = records[-1].update_timestamp
             self._runs_after = newest if newest.tzinfo else newest.replace(tzinfo=UTC)
 
+    def read_disk(self, project: Project) -> None:
+        """The disk of the stages; not when it is asked for, since a network's disk may not answer."""
+        _, usage = disk_of_stages(project)
+        with self.figures.lock:
+            self.figures.stage_disk = usage.free, usage.total
+
     def read_daemons(self, instance: dg.DagsterInstance) -> None:
         """When each daemon was last heard of."""
         beats = {name: datetime.fromtimestamp(beat.timestamp, UTC) for name, beat in instance.get_daemon_heartbeats().items()}
@@ -160,7 +172,7 @@ class Counting:
         memory = Memory(instance, project.model.project_name)
         known = memory.pipelines([pipeline.name for pipeline in plan.pipelines])
         opened = Counter((name, item.event) for name, found in known.items() for item in found.known.values())
-        waiting = {channel.removeprefix(MAIL): len(memory.outbox(channel)) for channel in memory.channels()}
+        waiting = {shown(channel): len(memory.outbox(channel)) for channel in memory.channels()}
         with self.figures.lock:
             self.figures.open_alerts, self.figures.waiting_alerts = dict(opened), waiting
 
@@ -184,6 +196,14 @@ class Counting:
         with self.figures.lock:
             self.figures.datasets = {name: found for name, found in self.figures.datasets.items() if name in plan.by_name}
             self.figures.unreachable &= set(plan.by_name)
+
+
+def _incidents(runs: Runs, record: dg.RunRecord) -> Iterable[Incident]:
+    """What a run shows; nothing where its events cannot be read, which alerts tell, so that one run hides no other."""
+    try:
+        return [incident for seen in runs.read(record) for incident in seen.incidents]
+    except Exception:  # noqa: BLE001 - whatever is in its events
+        return ()
 
 
 def _quietest(running: Iterable[DriveRow]) -> dict[str, datetime]:

@@ -7,7 +7,6 @@ Here: names, labels and help texts; durations in seconds, sizes in bytes, counte
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from importlib.metadata import version
@@ -54,11 +53,10 @@ class Metrics(Collector):
         yield _gauge("source_up", "Whether what the figures come from answered last time.", ("source",), sources)
         ages = {(name,): self._age(at) for name, at in self._figures.daemons.items()}
         yield _gauge("daemon_heartbeat_age_seconds", "How long ago each of Dagster's daemons was heard of.", ("daemon",), ages)
-        if verdict and verdict.project:
-            stages = verdict.project.stages_dir
-            usage = shutil.disk_usage(next(place for place in (stages, *stages.parents) if place.is_dir()))
-            yield _gauge("stage_disk_free_bytes", "Free bytes of the disk of the stages.", (), {(): float(usage.free)})
-            yield _gauge("stage_disk_size_bytes", "Bytes of the disk of the stages.", (), {(): float(usage.total)})
+        if self._figures.stage_disk is not None:
+            free, size = self._figures.stage_disk
+            yield _gauge("stage_disk_free_bytes", "Free bytes of the disk of the stages.", (), {(): float(free)})
+            yield _gauge("stage_disk_size_bytes", "Bytes of the disk of the stages.", (), {(): float(size)})
 
     def _attempts(self) -> Iterator[Metric]:
         figures = self._figures

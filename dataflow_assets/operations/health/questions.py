@@ -96,11 +96,16 @@ def drive_answer(project: Project) -> Answer:
     return Answer("drive", "ok", f"{running} attempts at work")
 
 
-def disk_answer(project: Project) -> Answer:
-    """Free space where stages lie."""
+def disk_of_stages(project: Project) -> tuple[Path, shutil._ntuple_diskusage]:
+    """The folder of the stages, or the one above that there is already, and the room on its disk."""
     stages = project.stages_dir
     folder = next(place for place in (stages, *stages.parents) if place.is_dir())
-    usage = shutil.disk_usage(folder)
+    return folder, shutil.disk_usage(folder)
+
+
+def disk_answer(project: Project) -> Answer:
+    """Free space where stages lie."""
+    folder, usage = disk_of_stages(project)
     said = f"{usage.free / 2**30:.1f} GB of {usage.total / 2**30:.0f} GB free at {folder}"
     state: State = "failed" if usage.free < LEAST_FREE else "warning" if usage.free < min(10 * LEAST_FREE, usage.total / 10) else "ok"
     return Answer("disk", state, said)

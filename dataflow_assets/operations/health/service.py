@@ -62,6 +62,7 @@ class Watch:
             self._read("runs", lambda: self.counting.read_runs(plan, self._instance))
             self._read("drive", lambda: self.counting.read_drive(project, now=now))
             self._read("alerts", lambda: self.counting.read_alerts(plan, project, self._instance))
+            self._read("disk", lambda: self.counting.read_disk(project))
         self._read("daemons", lambda: self.counting.read_daemons(self._instance))
         return verdict
 

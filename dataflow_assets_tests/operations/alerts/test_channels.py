@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow_assets.errors import DataflowError
-from dataflow_assets.operations.alerts.channels import ChannelFailed, http, open_channel
+from dataflow_assets.operations.alerts.channels import ChannelFailed, http, mail_to, open_channel
 from dataflow_assets.operations.alerts.channels.email import as_html, as_text, letter_of
 from dataflow_assets.operations.alerts.channels.slack import BLOCKS, HEADER, SECTION, escaped, length, payload
 from dataflow_assets.operations.alerts.channels.webhook import signature
@@ -53,12 +53,12 @@ def test_a_letter_over_tls_with_a_login(tmp_path, certificate, tls):
         alerts = {"smtp_config": smtp, "channels": {"ops": {"type": "email", "to": ["Ann <ann@example.org>", "bob@example.org"]}}}
         project = project_with(tmp_path, alerts, SMTP_PASSWORD=PASSWORD, SMTP_PORT=str(server.port))
         open_channel(project, "ops").send(MESSAGE)
-        open_channel(project, "mail:ann@example.org,owner@example.org").send(MESSAGE)
+        open_channel(project, mail_to(["Doe, Ann <ann@example.org>", "owner@example.org"])).send(MESSAGE)
     assert server.encrypted == [True, True]
     assert server.logins == [USER, USER]
     letter, second = server.letters
     assert server.envelopes[0].rcpt_tos == ["ann@example.org", "bob@example.org"]
-    assert second["To"] == "ann@example.org, owner@example.org"
+    assert second["To"] == '"Doe, Ann" <ann@example.org>, owner@example.org'
     assert (letter["From"], letter["To"]) == ("Dätaflow <d@example.org>", "Ann <ann@example.org>, bob@example.org")
     assert letter["Subject"] == f"[shop] {MESSAGE.title}"
     assert letter["Date"] == "Fri, 01 Mar 2024 06:30:00 +0000"
@@ -103,14 +103,23 @@ def test_what_a_mail_server_refuses_is_said_without_the_password(tmp_path, certi
     assert raised.value.transient
 
 
-@pytest.mark.parametrize("title", ["a\r\nBcc: eve@example.org", "a\nX: y", "a\x00\x1b[31mb\u2028c\u202ed"])
+def test_a_letter_that_was_taken_is_sent_however_the_server_says_goodbye(tmp_path, certificate):
+    with mail_server(certificate) as server:
+        server.goodbye = "421 too many of you"
+        channel = {"type": "email", "to": "ann@example.org", **mail_options(server, tls="none")}
+        open_channel(project_with(tmp_path, {"channels": {"ops": channel}}), "ops").send(MESSAGE)
+    assert len(server.letters) == 1
+
+
+@pytest.mark.parametrize("title", ["a\udcff\ud83cb", "a\r\nBcc: eve@example.org", "a\nX: y", "a\x00\x1b[31mb\u2028c\u202ed"])
 def test_nothing_in_a_value_becomes_a_header(title):
     shown = line(title)
     letter = letter_of(Message("i", "failure", "bad", "shop", "orders", shown), sender="d@e.org", to=["a@b.org"])
     assert letter["Subject"] == f"[shop] {shown}"
     assert letter["Bcc"] is None
     assert letter["X"] is None
-    assert not set(shown) & set("\r\n\x00\x1b\u2028\u202e")
+    assert bytes(letter)
+    assert not set(shown) & set("\r\n\x00\x1b\u2028\u202e\udcff\ud83c")
     with pytest.raises(ValueError, match="address"):
         letter_of(MESSAGE, sender="d@e.org", to=["a@b.org\r\nBcc: eve@example.org"])
 

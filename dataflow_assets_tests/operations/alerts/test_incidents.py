@@ -41,7 +41,11 @@ def test_secrets_are_masked_and_what_is_not_understood_is_left_out(instance: dg.
     for text in ("{}", "no json", '{"event": "unheard of", "pipeline": "p", "summary": "s", "windows": [], "next_step": []}'):
         instance.report_runless_asset_event(dg.AssetObservation(asset_key("shop"), metadata={"incident": text}))
     instance.report_runless_asset_event(dg.AssetObservation(asset_key("shop")))
+    facts = {"tokens": 3, "api_key": "k"}
+    quoted = Incident("gap", "orders", 'set "token": "x"', detail="password = 'half a quote", facts=facts, next_step=("it's",))
+    report(instance, "shop", [quoted])
     found, _ = reported(instance, "shop", cursor=None)
-    assert [item.summary for item in found] == ["cannot log in with ****"]
+    assert [item.summary for item in found] == ["cannot log in with ****", 'set "token": ****']
+    assert (found[1].facts["tokens"], found[1].next_step) == (3, ("it's",))
     (record,) = instance.fetch_observations(asset_key("shop"), limit=1, ascending=True).records
     assert "planted-secret-1" not in str(record)

@@ -14,10 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dataflow_assets.assets.instance import HOME, open_instance, settle
+from dataflow_assets.assets.instance_settings import URL, switch
 from dataflow_assets.assets.names import PIPELINE_TAG
 from dataflow_assets.assets.pauses import Pause, keep_pause
 from dataflow_assets.execution.drive import DriveRow, open_drive
-from dataflow_assets.operations.alerts import Incident, ended_runs, report
+from dataflow_assets.operations.alerts import Incident, ended_runs, report, sending
+from dataflow_assets.operations.alerts.alone import alone
+from dataflow_assets.operations.alerts.drive_watch import LEARNED_FROM
 from dataflow_assets.operations.alerts.memory import Memory
 from dataflow_assets.operations.alerts.sensor import NAME
 from dataflow_assets.operations.alerts.sweep import Swept, summary, sweep
@@ -178,6 +182,28 @@ def test_a_channel_that_fails_is_tried_again_later_and_nothing_is_lost(house: Ho
     assert [item.error for item in house.memory().sent() if item.event == "late_window"] == ["given up: the address answers 404: no_team"]
 
 
+def test_a_mail_that_some_have_got_is_sent_again_to_the_others_only(house: House, certificate: tuple[Path, Path]):
+    with mail_server(certificate) as mail:
+        smtp = f"  smtp: {{host: 127.0.0.1, port: {mail.port}, tls: none, from: d@example.org}}\n"
+        told = "alerts: {channels: [], notify_email: ['Doe, Ann <ann@x.org>', nobody@x.org]}"
+        house.write(smtp, orders=f"{told}\n{shop.ORDERS}")
+        report(house.instance, "shop", [Incident("gap", "orders", "a gap")])
+        house.sweep()
+        assert "1 waiting for Doe, Ann <ann@x.org>, nobody@x.org" in "".join(summary(house.last))
+        house.sweep(timedelta(minutes=31))
+        assert "refuses nobody@x.org: 550" in "".join(summary(house.last))
+    (envelope,) = mail.envelopes
+    assert envelope.rcpt_tos == ["ann@x.org"]
+
+
+def test_a_channel_that_never_ends_holds_up_no_other(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sending, "LONGEST_SEND", 0.2)
+    house.slack.faults.append(Answer("ok", delay=2.0))
+    report(house.instance, "shop", [Incident("gap", "orders", "a gap")])
+    house.sweep()
+    assert "the message was not taken within 0.2 s" in "".join(summary(house.last))
+
+
 def test_many_messages_are_one_digest_and_many_channels_each_have_their_own(house: House, certificate: tuple[Path, Path]):
     with mail_server(certificate) as mail:
         smtp = f"  smtp: {{host: 127.0.0.1, port: {mail.port}, tls: none, from: d@example.org}}\n  owners: true\n  digest_above: 3\n"
@@ -257,6 +283,29 @@ def test_slow_attempts_and_overdue_windows_are_read_from_the_drive(house: House)
     drive.close()
 
 
+def test_what_is_paused_is_told_no_more_to_be_overdue(house: House):
+    house.write("  overdue_after: 1h\n  events: [overdue]\n", orders=shop.ORDERS.replace(", end: 2024-03-06", ""))
+    with contextlib.closing(open_drive(house.planned()[1])) as drive:
+        drive.begin(row(1, 60.0))
+    assert len(house.sweep()) == 1
+    assert len(house.sweep(timedelta(hours=25))) == 1
+    keep_pause(house.instance, "shop", "orders", Pause(None))
+    assert house.sweep(timedelta(hours=25)) == []
+    keep_pause(house.instance, "shop", "orders", None)
+    (again,) = house.sweep()
+    assert "still" not in words(again)
+
+
+def test_a_backfill_of_old_windows_makes_nothing_overdue(house: House):
+    house.write("  overdue_after: 2d\n  events: [overdue]\n", orders=shop.ORDERS.replace(", end: 2024-03-06", ""))
+    day = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+    with contextlib.closing(open_drive(house.planned()[1])) as drive:
+        drive.begin(row(1, 60.0, query_window_start=day - timedelta(days=1), query_window_end=day))
+        for number in range(2, 2 + LEARNED_FROM):
+            drive.begin(row(number, 60.0))
+    assert house.sweep() == []
+
+
 def test_a_drive_that_cannot_be_asked_stops_no_alert(house: House):
     house.write()
     file = house.folder / "dataflow_project.yml"
@@ -295,6 +344,23 @@ def test_two_sweeps_at_once_are_one(house: House):
     report(house.instance, "shop", [Incident("gap", "orders", "a gap")])
     assert len(house.sweep()) == 1
     assert [swept.busy for swept in outcomes] == [True]
+
+
+def test_hosts_that_share_a_history_sweep_one_at_a_time(postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(URL, postgres_dsn)
+    instances = []
+    for host in ("one", "other"):
+        monkeypatch.setenv(HOME, str(tmp_path / host))
+        (tmp_path / host).mkdir()
+        settle(tmp_path / host)
+        switch(tmp_path / host, "postgres")
+        instances.append(open_instance(shop.planned(shop.write_shop(tmp_path / f"shop_{host}"))[1]))
+    one, other = instances
+    with one, other:
+        with alone(one, "shop") as first, alone(other, "shop") as second:
+            assert (first, second) == (True, False)
+        with alone(other, "shop") as now:
+            assert now
 
 
 def test_a_sweep_that_finds_nothing_costs_next_to_nothing_for_each_pipeline(house: House):

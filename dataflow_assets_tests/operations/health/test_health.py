@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dataflow_assets.execution.drive import DriveRow, open_drive
 from dataflow_assets.operations.alerts import Incident, report
 from dataflow_assets.operations.alerts.sweep import sweep
+from dataflow_assets.operations.alerts.watching import Runs
 from dataflow_assets.operations.health import questions
 from dataflow_assets.operations.health.figures import BUCKETS, Durations
 from dataflow_assets.operations.health.service import HealthServer, Rhythm, Watch
@@ -131,7 +132,8 @@ def test_what_runs_did_is_counted_once_and_each_figure_is_what_it_says(project: 
         states = {dict(key)["state"]: value for key, value in found["dataflow_windows"].items() if dict(key)["pipeline"] == "orders"}
         assert {state: count for state, count in states.items() if count} == {"published": 2.0, "failed": 1.0, "missing": 2.0}
         assert set(states) == set(get_args(WindowState))
-        assert found["dataflow_source_up"] == {(("source", name),): 1.0 for name in ("runs", "drive", "daemons", "alerts", "ledgers")}
+        sources = ("runs", "drive", "daemons", "disk", "alerts", "ledgers")
+        assert found["dataflow_source_up"] == {(("source", name),): 1.0 for name in sources}
         status, text = get(f"{server.url}/metrics", accept="application/openmetrics-text; version=1.0.0")
         assert (status, text.rstrip().endswith("# EOF")) == (200, True)
     drive.close()
@@ -219,6 +221,30 @@ def test_connections_and_a_storage_that_does_not_answer(project: Path, instance:
     assert watch.counting.figures.sources["runs"] is False
     watch.refresh_slow(now=utc_now())
     assert watch.counting.figures.sources["ledgers"] is True
+
+
+def test_one_run_that_cannot_be_read_hides_no_other(project: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch):
+    watch = watch_of(project, instance, now=utc_now())
+    shop.run(project, instance, tags={"dagster/partition": "2024-03-01"})
+
+    def broken(*_: object) -> object:
+        raise ValueError("an event of another age")
+
+    monkeypatch.setattr(Runs, "_read", broken)
+    for _ in range(2):
+        watch.refresh(now=utc_now())
+    assert watch.counting.figures.sources["runs"]
+    assert dict(watch.counting.figures.runs) == {("orders", "success"): 1}
+
+
+def test_an_attempt_that_died_long_ago_is_not_waited_for(project: Path, instance: dg.DagsterInstance):
+    watch = watch_of(project, instance, now=utc_now())
+    long_ago = utc_now() - timedelta(days=30)
+    with closing(open_drive(shop.planned(project)[1])) as drive:
+        drive.begin(DriveRow("dead", "orders", "RUNNING", created_at=long_ago, heartbeat_at=long_ago))
+    watch.refresh(now=utc_now())
+    assert watch.counting.figures.running == {"orders": 1}
+    assert watch.counting._since > utc_now() - timedelta(hours=1)
 
 
 def test_the_threads_keep_it_up_to_date_and_stop(project: Path, instance: dg.DagsterInstance):

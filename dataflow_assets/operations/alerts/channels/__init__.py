@@ -5,7 +5,7 @@ Here: `Channel`, and making one from what is written. Not here: when a message i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
@@ -32,25 +32,40 @@ class Channel(Protocol):
 
 
 class ChannelFailed(DataflowError):
-    """A channel did not take a message; `transient`: it may take it later."""
+    """A channel did not take a message; `transient`: it may take it later. `left`: of a mail, who did not get it while the others did."""
+
+    left: tuple[str, ...] = ()
 
 
-def open_channel(project: Project, name: str) -> Channel:
+def mail_to(addresses: Collection[str]) -> str:
+    """The name of the channel to these addresses. One to a line: a name such as `Doe, Ann <ann@example.org>` has commas of its own."""
+    return MAIL + "\n".join(addresses)
+
+
+def shown(channel: str) -> str:
+    """A channel's name for readers."""
+    return channel.removeprefix(MAIL).replace("\n", ", ")
+
+
+def open_channel(project: Project, name: str, *, only: Collection[str] = ()) -> Channel:
     """The channel of this name, with templates rendered and secrets registered. Connects to nothing.
 
-    `mail:` and addresses with commas between them: a mail to these. Raises DataflowError when there is no such channel, or when its
-    values cannot be used.
+    A name of `mail_to` is a mail to these. `only`: of a mail's addresses those, where any is among them. Raises DataflowError when
+    there is no such channel, or when its values cannot be used.
     """
     alerts = project.model.alerts
     if name.startswith(MAIL):
         written: spec.EmailChannel | spec.SlackChannel | spec.WebhookChannel = spec.EmailChannel(
-            type="email", to=name[len(MAIL) :].split(",")
+            type="email", to=name[len(MAIL) :].split("\n")
         )
     elif name in alerts.channels:
         written = alerts.channels[name]
     else:
         raise DataflowError(f"the project has no channel {name!r} for alerts", hint="see alerts: channels: in the project file")
-    return _made(_rendered(project, name, written), project)
+    options = _rendered(project, name, written)
+    if isinstance(options, spec.EmailChannel) and (left := [address for address in options.to if address in only]):
+        options = options.model_copy(update={"to": left})
+    return _made(options, project)
 
 
 def _made(options: Any, project: Project) -> Channel:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import smtplib
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -34,24 +34,25 @@ class EmailChannel:
     def __init__(self, options: Options, *, root: Path) -> None:
         self._options, self._root = options, root
         self._security = options.security or "starttls"
+        self._addresses = {bare_address(written): written for written in options.to}
 
     def send(self, message: Message) -> None:
         """Send one letter. Raises ChannelFailed; also where the server refuses some of the addresses, after the others got theirs."""
         letter = letter_of(message, sender=sender_of(self._options, self._options) or "", to=self._options.to)
         try:
             with self._server() as server:
-                refused = server.send_message(
-                    letter, from_addr=bare_address(str(letter["From"])), to_addrs=[bare_address(item) for item in self._options.to]
-                )
+                refused = server.send_message(letter, from_addr=bare_address(str(letter["From"])), to_addrs=list(self._addresses))
         except smtplib.SMTPRecipientsRefused as error:
-            raise _refused(error.recipients) from error
+            raise _refused(error.recipients) from None
         except smtplib.SMTPResponseException as error:
             said = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else str(error.smtp_error)
             raise ChannelFailed(f"the mail server answers {error.smtp_code} {said}", transient=error.smtp_code in _LATER) from None
         except (OSError, smtplib.SMTPException, ValueError) as error:
             raise ChannelFailed(f"no mail could be sent: {type(error).__name__}: {mask(str(error))}", transient=_may_help(error)) from None
         if refused:
-            raise _refused(refused)
+            failed = _refused(refused)
+            failed.left = tuple(written for bare, written in self._addresses.items() if bare in refused)
+            raise failed
 
     @contextmanager
     def _server(self) -> Iterator[smtplib.SMTP]:
@@ -61,12 +62,16 @@ class EmailChannel:
             server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=self._trust())
         else:
             server = smtplib.SMTP(host, port, timeout=TIMEOUT_SECONDS)
-        with server:
+        try:
             if self._security == "starttls":
                 server.starttls(context=self._trust())
             if options.user is not None:
                 server.login(options.user, options.password.get_secret_value() if options.password else "")
             yield server
+            with suppress(OSError, smtplib.SMTPException):  # the letter is taken, however the server says goodbye
+                server.quit()
+        finally:
+            server.close()
 
     def _trust(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self._root / self._options.ca_file) if self._options.ca_file else None)
@@ -118,8 +123,7 @@ def as_html(message: Message) -> str:
 
 
 def _addressee(text: str) -> Address:
-    name, _ = parseaddr(text)
-    return Address(display_name=name, addr_spec=bare_address(text))
+    return Address(display_name=text.rpartition("<")[0].strip().strip('"'), addr_spec=bare_address(text))
 
 
 def _refused(recipients: dict[str, tuple[int, bytes]]) -> ChannelFailed:
