@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.events import make_events, write_csv
+from benchmarks.killed_worker import measure_killed_worker
 from benchmarks.many_pipelines import measure_many_pipelines
 from benchmarks.many_windows import measure_many_windows
 from benchmarks.measuring import RunFailed, measure
@@ -46,7 +47,7 @@ WAYS = (
     *(csv_to_sqlite, sqlite_to_csv, csv_to_mysql, mysql_to_csv, csv_to_clickhouse, clickhouse_to_csv),
 )
 KEYS = tuple(module.__name__.rpartition(".")[2].replace("_to_", "-") for module in WAYS)
-OTHERS = ("memory", "startup", "windows", "pipelines", "quality")
+OTHERS = ("memory", "startup", "windows", "pipelines", "killed", "quality")
 ROWS = 5_000_000
 MEMORY_FACTOR = 4
 MEMORY_MB = 300.0
@@ -97,7 +98,10 @@ def _measure(settings: Settings, only: tuple[str, ...]) -> Report:
     if "pipelines" in only:
         _say("1,000 pipelines")
         figures += measure_many_pipelines(settings.folder, runs=settings.runs)
-    if not {*only} - {"startup", "windows", "pipelines"}:
+    if "killed" in only:
+        _say("a killed worker")
+        figures += measure_killed_worker(settings.folder)
+    if not {*only} - {"startup", "windows", "pipelines", "killed"}:
         return Report(settings, {}, (), (), tuple(figures))
     with Servers() as servers:
         ground = _prepare(settings, servers, rows=settings.rows, peers=settings.with_peers)

@@ -37,7 +37,10 @@ def parse_duration(text: str) -> timedelta:
     if not match:
         raise ValueError(f"{text!r} is not a duration: write a number and one of ms, s, min, h, d, w, as in '15 min' or '2h'")
     unit = match["unit"]
-    return timedelta(seconds=float(match["n"]) * _SECONDS["ms" if unit == "ms" else unit[0]])
+    try:
+        return timedelta(seconds=float(match["n"]) * _SECONDS["ms" if unit == "ms" else unit[0]])
+    except OverflowError:
+        raise ValueError(f"{text!r} is longer than any duration can be") from None
 
 
 def as_utc(moment: datetime | date | str, timezone: str = "UTC") -> datetime:

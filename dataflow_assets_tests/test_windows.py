@@ -211,6 +211,11 @@ def test_what_is_no_duration(text: str) -> None:
         parse_duration(text)
 
 
+def test_a_duration_beyond_all_bounds_is_refused() -> None:
+    with pytest.raises(ValueError, match="is longer than any duration can be"):
+        parse_duration("9" * 40 + "d")
+
+
 def test_as_utc_reads_naive_times_on_the_wall_clock() -> None:
     five = datetime(2024, 1, 1, 5, tzinfo=UTC)
     for moment in (date(2024, 1, 1), datetime(2024, 1, 1), "2024-01-01", "2024-01-01T00:00"):

@@ -1,13 +1,14 @@
 """Which process works on a run that was started from a terminal, and whether it still lives.
 
-Here: naming a process so that a later one with its number is not taken for it. Not here: runs of Dagster's daemon, which its run monitoring
-looks after; heartbeats of windows (`execution`).
+Here: naming a process so that a later one with its number is not taken for it, and its signs of life for other hosts. Not here: runs of
+Dagster's daemon, which its run monitoring looks after; heartbeats of windows (`execution`).
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ from dataflow_assets.assets.names import DRIVER_TAG
 
 SILENCE = timedelta(minutes=5)
 """A process of another host that has not been heard of for so long is taken for dead."""
+SIGN_SECONDS = 60.0
+"""How often a process says in the instance that it works on its run."""
 _STARTED = 19
 """The field of /proc/<pid>/stat behind the command that says when the process began."""
 
@@ -52,6 +55,12 @@ def driver_of(run: dg.DagsterRun, *, at: datetime) -> Driver | None:
     host, _, rest = ("" if run.parent_run_id else run.tags.get(DRIVER_TAG, "")).partition(":")
     number, _, started = rest.partition(":")
     return Driver(host, int(number), started, at) if number.isdigit() else None
+
+
+def say_alive(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Give the record of a run a new time, for hosts that cannot look at its process. Raises nothing: the next sign may come through."""
+    with suppress(Exception):
+        instance.add_run_tags(run.run_id, {DRIVER_TAG: run.tags[DRIVER_TAG]})
 
 
 def this_driver(*, now: datetime) -> Driver:

@@ -20,6 +20,7 @@ from dataflow_assets.assets.idempotency import KeyedCall, await_end, has_outcome
 from dataflow_assets.assets.instance import open_instance, provision_pools
 from dataflow_assets.assets.jobs import pipeline_job
 from dataflow_assets.assets.names import (
+    BATCH_TAG,
     CORRELATION_TAG,
     DRIVER_TAG,
     FULL_REFRESH_TAG,
@@ -241,12 +242,14 @@ def _run_piece(plan: ProjectPlan, task: _Task, instance: dg.DagsterInstance, wat
 
 def _keyed_run(job: dg.JobDefinition, task: _Task, instance: dg.DagsterInstance) -> dg.DagsterRun | PipelineResult:
     """A new run; where another call with the same key has made it, its outcome. One that was stopped has none: then a new one."""
-    if task.keyed is None:
+    if (keyed := task.keyed) is None:
         return _create_run(job, task, instance)
     from dagster._core.errors import DagsterRunAlreadyExists
 
+    # what a run with this key has appended counts as done for the one in its place
+    task = replace(task, marks={**task.marks, BATCH_TAG: keyed.run_id(task.pipeline.name, task.first)})
     for deaths in itertools.count():
-        run_id = task.keyed.run_id(task.pipeline.name, task.first, deaths=deaths)
+        run_id = keyed.run_id(task.pipeline.name, task.first, deaths=deaths)
         try:
             return _create_run(job, task, instance, run_id=run_id)
         except DagsterRunAlreadyExists:

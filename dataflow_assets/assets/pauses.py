@@ -101,7 +101,7 @@ def _values(file: Path, keys: list[str]) -> Mapping[str, str]:
     if not file.exists():
         return {}
     found: dict[str, str] = {}
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as connection:
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'kvs'").fetchone():
             return {}
         for start in range(0, len(keys), _MOST_NAMES):

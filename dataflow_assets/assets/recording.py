@@ -17,6 +17,7 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as RECORDED_ALREADY
 
 from dataflow_assets.assets import metadata
+from dataflow_assets.assets.drivers import SIGN_SECONDS, driver_of, say_alive
 from dataflow_assets.assets.idempotency import outcome_before
 from dataflow_assets.assets.instance import provision_pools
 from dataflow_assets.assets.names import NO_RUN_RETRY_TAG
@@ -31,6 +32,7 @@ from dataflow_assets.execution.journal import Journal
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.protocols import Severity
 from dataflow_assets.secrets import mask
+from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import Window
 
 _log = logging.getLogger(__name__)
@@ -82,10 +84,13 @@ class _Recorder:
 
     def follow(self, request: RunRequest) -> Iterator[Yielded]:
         """Run a request and record its events, in the drive table too when it loads anything."""
-        every = request.project.model.stale_runs.heartbeat_seconds
+        current, every = self.context.run, request.project.model.stale_runs.heartbeat_seconds
+        known_by_driver = driver_of(current, at=utc_now()) is not None
+        signs = Heartbeat(lambda: say_alive(self.context.instance, current), every=SIGN_SECONDS) if known_by_driver else None
         with (
-            contextlib.closing(Journal(self.drive, request, run_id=self.context.run.run_id)) as journal,
-            Heartbeat(self.drive, lambda: journal.open_ids, every=every),
+            contextlib.closing(Journal(self.drive, request, run_id=current.run_id)) as journal,
+            Heartbeat(lambda: self.drive.beat(journal.open_ids, at=utc_now()), every=every),
+            signs or contextlib.nullcontext(),
         ):
             self.journal = None if request.checks_only else journal
             yield from self._follow(request)

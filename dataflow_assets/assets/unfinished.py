@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from dataflow_assets.assets.names import FILES_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, tag_value
+from dataflow_assets.assets.names import BATCH_TAG, FILES_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, PIPELINE_TAG, tag_value
 from dataflow_assets.assets.partitions import windows_of_run
 from dataflow_assets.assets.requests import PipelineOp, recorded_windows
 from dataflow_assets.errors import SelectionError
@@ -35,7 +35,7 @@ class UnfinishedRun:
     full_refresh: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
     marks: Mapping[str, str] = field(default_factory=dict)
-    """Tags without which a run would do something else: that it takes exactly some files."""
+    """Tags without which a run would do something else: that it takes exactly some files, that what was appended counts as done."""
 
 
 def variables_of(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, Any]:
@@ -66,6 +66,8 @@ def unfinished_run(instance: dg.DagsterInstance, project: Project, pipeline: Pip
     left = tuple(window for window in asked if window not in done)
     variables = dict(json.loads(run.tags.get(OVERRIDES_TAG, "{}")))
     marks = {FILES_TAG: run.tags[FILES_TAG]} if FILES_TAG in run.tags else {}
+    if pipeline.windows is None:
+        marks[BATCH_TAG] = run.tags.get(BATCH_TAG) or run.root_run_id or run.run_id
     return UnfinishedRun(run.run_id, left, steps, run.tags.get(FULL_REFRESH_TAG) == "true", variables, marks)
 
 

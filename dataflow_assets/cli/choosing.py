@@ -107,6 +107,8 @@ def choose(
     surveyed = survey(session.load(overrides, around=select if names_only else ()))
     names = selected(surveyed, select, exclude)
     wrong = [problem for name in names for problem in surveyed.problems.get(name, ())]
+    if wrong and surveyed.project.partial:  # said of the whole project, or not at all
+        return choose(session, select, exclude, overrides)
     if wrong:
         raise PlanError(list(dict.fromkeys(wrong)))
     others = [problem for name, found in surveyed.problems.items() if name not in names for problem in found]

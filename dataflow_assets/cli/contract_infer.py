@@ -85,4 +85,7 @@ def contract_text(name: str, dataset: str, held: PublishedColumns, *, owner: str
 def _quoted(text: str) -> str:
     """A word as YAML reads it back as text."""
     is_plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./:-]*", text) is not None and not text.endswith(":") and text.lower() not in _OTHERWISE
-    return text if is_plain else json.dumps(text, ensure_ascii=False)
+    if is_plain:
+        return text
+    # YAML takes U+2028 and its like for ends of lines, as JSON does not
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in json.dumps(text, ensure_ascii=False))

@@ -153,7 +153,7 @@ def _since(text: str | None, project: Project) -> datetime | None:
         return None
     try:
         return utc_now() - parse_duration(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         return as_utc(text, project.model.timezone)

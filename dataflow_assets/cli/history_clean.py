@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dataflow_assets.plan.model import PipelinePlan
     from dataflow_assets.spec.project import Project
 
+_LONGEST_DAYS = 365_000
+"""Nothing is older, and a calendar does not reach back much further."""
 _HEADER = ("PIPELINE", "ATTEMPTS", "STILL RUNNING", "RUNS", "RUNS KEPT")
 
 
@@ -76,7 +78,7 @@ def clean(session: Session, /, names: tuple[str, ...], days: float, yes: bool) -
     """
     now = utc_now()
     project = session.load()
-    found = _find(project, names, before=now - timedelta(days=days), now=now)
+    found = _find(project, names, before=now - timedelta(days=min(days, _LONGEST_DAYS)), now=now)
     nothing = not (found.attempts.gone or found.gone)
     _preview(session, found, days=days)
     done = not nothing and (yes or (session.interactive and click.confirm("Remove them?")))

@@ -69,8 +69,8 @@ def _release(project: Project, drive: Drive, rows: Sequence[DriveRow], session: 
     """Those that are dead: their process is gone from this host, or two looks apart in time show the same heartbeat."""
     from dataflow_assets.assets.instance import open_instance
     from dataflow_assets.execution.drive import RUNNING
-    from dataflow_assets.execution.liveness import is_gone, look
-    from dataflow_assets.operations.stale_runs import end_dead
+    from dataflow_assets.execution.liveness import bury, is_gone, look
+    from dataflow_assets.operations.stale_runs import end_runs
 
     dead = [row for row in rows if is_gone(row)]
     if len(dead) < len(rows):
@@ -86,7 +86,8 @@ def _release(project: Project, drive: Drive, rows: Sequence[DriveRow], session: 
     alive = [row for row in rows if row.pipeline_id not in {known.pipeline_id for known in dead}]
     instance = open_instance(project)
     try:
-        end_dead(instance, drive, dead, alive=alive, now=utc_now())
+        end_runs(instance, dead, alive=alive)
+        bury(drive, dead, now=utc_now())
     finally:
         instance.dispose()
     return dead

@@ -117,7 +117,8 @@ class Drive:
         self._opening, self._name, self._warn = opening, table, warn
         self._spool = Spool(spool)
         self._connector: Connector | None = None
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of the connection
+        self._keeping = threading.RLock()  # of the spool, taken within the other one or alone
         self._known: tuple[RecordForms, RecordTable] | None = None
         self._ready = self._readable = False
         self._away_since: float | None = None
@@ -137,10 +138,13 @@ class Drive:
         self._write(pipeline_id, {"updated_at": utc_now(), **changes}, only_if=only_if)
 
     def beat(self, pipeline_ids: Sequence[str], *, at: datetime) -> None:
-        """Note that the workers of these attempts are alive. While the drive is away nothing is noted: a beat is worth nothing later."""
+        """Note that the workers of these attempts are alive. One that cannot be noted is not kept: it is worth nothing later.
+
+        It is tried also while the drive is left alone: a worker that is not heard of as soon as it could be would be taken for dead.
+        """
+        if not pipeline_ids:
+            return
         with self._lock:
-            if not pipeline_ids or self._is_away():
-                return
             if (error := _error_of(lambda: self._beat(pipeline_ids, at))) is not None:
                 self._gone(error)
 
@@ -153,13 +157,12 @@ class Drive:
     def _write(self, pipeline_id: str, changes: Mapping[str, Any], *, new: bool = False, only_if: str | None = None) -> None:
         values = column_values(changes)
         line = {"key": pipeline_id, "new": new, "only_if": only_if, "values": values}
+        if self._kept_while_away(line):
+            return
         with self._lock:
-            error = None
-            if not self._is_away() and (error := _error_of(lambda: self._change(line))) is None:
-                return
-            if error is not None:
+            if (error := _error_of(lambda: self._change(line))) is not None:
                 self._gone(error)
-            self._keep(line)
+                self._keep(line)
 
     def _change(self, line: Line) -> None:
         """Write one change. A row that is there already, from the same attempt told twice, is replaced."""
@@ -245,7 +248,7 @@ class Drive:
 
     def close(self) -> None:
         """Let go of the connection; what is still to be sent waits for the next drive."""
-        with self._lock:
+        with self._lock, self._keeping:
             self._spool.close()
             if self._connector is not None:
                 self._connector.close()
@@ -281,8 +284,9 @@ class Drive:
         forms, table = self._forms()
         if not self._ready:
             self._require_table(forms, table)
-            self._spool.send(lambda lines: self._send(forms, table, lines))
-            self._ready, self._away_since, self._said = True, None, False
+            with self._keeping:  # whoever keeps a line now finds the drive away, and his line sent, or the drive back
+                self._spool.send(lambda lines: self._send(forms, table, lines))
+                self._ready, self._away_since, self._said = True, None, False
         return forms, table
 
     def _is_there(self, forms: RecordForms, table: RecordTable, columns: Sequence[str] = tuple(COLUMNS)) -> bool:
@@ -321,8 +325,13 @@ class Drive:
 
     # -- while it cannot be reached
 
-    def _is_away(self) -> bool:
-        return self._away_since is not None and time.monotonic() - self._away_since < _PAUSE_SECONDS
+    def _kept_while_away(self, line: Line) -> bool:
+        """Keep a line while the drive is left alone, without waiting for a heartbeat that tries whether it is back."""
+        with self._keeping:
+            away = self._away_since is not None and time.monotonic() - self._away_since < _PAUSE_SECONDS
+            if away:
+                self._keep(line)
+            return away
 
     def _gone(self, error: Exception) -> None:
         self._ready = self._readable = False
@@ -334,7 +343,9 @@ class Drive:
 
     def _keep(self, line: Line) -> None:
         plain = {**line, "values": {name: _plain(value) for name, value in line["values"].items()}}
-        if (error := _error_of(lambda: self._spool.keep(plain))) is not None:
+        with self._keeping:
+            error = _error_of(lambda: self._spool.keep(plain))
+        if error is not None:
             self._warn(mask(f"the record of {line['key']} is lost, for it could not be kept either: {error}"))
 
     def _send(self, forms: RecordForms, table: RecordTable, lines: Sequence[Line]) -> None:

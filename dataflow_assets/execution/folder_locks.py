@@ -87,13 +87,16 @@ def release(file: int) -> None:
 
 
 def is_alive(folder: Path) -> bool:
-    """Whether the process that holds the folder lives, as far as this host can tell."""
+    """Whether the process that holds the folder lives, as far as this host can tell. What may not be looked at is left alone."""
     try:
-        file = os.open(folder / LOCK, os.O_RDWR)
-    except OSError:
+        file = os.open(folder / LOCK, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # shared: two that look at once must not take each other for the holder
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno in _HELD or _gives_signs(file)
     else:

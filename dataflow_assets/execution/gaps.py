@@ -6,7 +6,7 @@ Here: which gaps are new, and their rows. Not here: which windows are gaps (`pla
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from dataflow_assets.errors import DataflowError
@@ -21,10 +21,18 @@ MOST_AT_ONCE = 1000
 _log = logging.getLogger(__name__)
 
 
-def record_gaps(project: Project, pipeline: PipelinePlan, todos: Sequence[WindowTodo], *, now: datetime) -> list[WindowTodo]:
+def record_gaps(
+    project: Project,
+    pipeline: PipelinePlan,
+    todos: Sequence[WindowTodo],
+    *,
+    now: datetime,
+    tell: Callable[[Sequence[WindowTodo]], None] = lambda new: None,
+) -> list[WindowTodo]:
     """Write the gaps among these windows that are not yet in the drive table; returns those, oldest first.
 
-    A drive that cannot be read is said in the log, and nothing is written: the next call finds the same gaps.
+    `tell` is called with them before they are written, so that whoever dies in between tells twice, and not never. A drive that cannot
+    be read is said in the log, and nothing is written: the next call finds the same gaps.
     """
     gaps = gaps_of(todos)
     if not gaps:
@@ -34,6 +42,8 @@ def record_gaps(project: Project, pipeline: PipelinePlan, todos: Sequence[Window
         drive = open_drive(project)
         known = {row.unit_key for row in drive.rows(pipeline=pipeline.name, statuses=(GAP_DETECTED,))}
         new = [todo for todo in gaps if todo.key not in known][:MOST_AT_ONCE]
+        if new:
+            tell(new)
         for todo in new:
             drive.begin(_row(pipeline, todo, now=now))
     except DataflowError as error:

@@ -112,9 +112,10 @@ class Journal:
             "phases_pending": tuple(name for name in PHASES if name not in states),
             "phase_failed": next(iter(_of(states, "FAILED")), None),
             "rows": self._published.pop(key, 0),
+            # said of a success too: whoever took the worker for dead has left his sentence there
+            "error_class": type(error).__name__ if error is not None else None,
+            "error_message": mask(str(error)) if error is not None else None,
         }
-        if error is not None:
-            said |= {"error_class": type(error).__name__, "error_message": mask(str(error))}
         if self._failures is not None:
             self._failures[key] = self._failures.get(key, 0) + 1 if status == FAILED else 0
         self._finish(key, status, said)

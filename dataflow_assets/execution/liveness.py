@@ -38,7 +38,8 @@ class Look:
 
 
 def look(rows: Iterable[DriveRow], before: Mapping[str, Sighting], *, now: datetime, after: float) -> Look:
-    """Judge the attempts under way among `rows`; `after` in seconds. One that is seen for the first time is alive."""
+    """Judge the attempts under way among `rows`; `after` in seconds. One that is seen for the first time is alive, and so is one that was
+    seen in what is the future now: the clock was set back."""
     dead: list[DriveRow] = []
     alive: list[DriveRow] = []
     sightings: dict[str, Sighting] = {}
@@ -47,7 +48,7 @@ def look(rows: Iterable[DriveRow], before: Mapping[str, Sighting], *, now: datet
             continue
         beat = row.heartbeat_at.isoformat() if row.heartbeat_at else ""
         seen = before.get(row.pipeline_id)
-        if seen is None or seen.beat != beat:
+        if seen is None or seen.beat != beat or seen.since > now:
             seen = Sighting(beat, now)
         silent = now - seen.since >= timedelta(seconds=after)
         (dead if silent else alive).append(row)

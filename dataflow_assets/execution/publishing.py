@@ -88,6 +88,10 @@ def _published_before(work: Work, step: StepPlan, stage: Stage, claim: Claim) ->
         return None
     if entry.attempt not in {record.attempt for _, record in dead_attempts(work.attempt.folder.parent)}:
         return None
+    # the claim tells what was recorded; the ledger also whether the table is still there
+    ledger = work.session.connector(step).ledger(target, pipeline=work.pipeline.name, step=step.id)
+    if (entry.unit.key, entry.generation) not in {(known.unit.key, known.generation) for known in ledger}:
+        return None
     published = Published(entry.rows, entry.generation, already=True, note="published by the attempt that this one resumes")
     return published, {name: entry.state[name] for name in (HELD, TABLE) if name in entry.state}
 

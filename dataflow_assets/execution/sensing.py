@@ -14,7 +14,7 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -61,6 +61,8 @@ class Memory:
 
     position: Mapping[str, Any] = field(default_factory=dict)
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    away_since: datetime | None = None
+    """Since when no tick could look, for a reason that may pass by itself."""
 
     @classmethod
     def read(cls, text: str | None, *, sensor: str) -> Memory:
@@ -72,7 +74,8 @@ class Memory:
             said = json.loads(plain)
             if said["v"] != _VERSION:
                 raise ValueError(f"version {said['v']}")
-            return cls(said["position"], {key: _waiting(item) for key, item in said["waiting"].items()})
+            waiting = {key: _waiting(item) for key, item in said["waiting"].items()}
+            return cls(said["position"], waiting, _moment(said.get("away")))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, zlib.error) as error:
             hint = "reset the cursor of the sensor in the UI: it then begins anew"
             raise DataflowError(f"the cursor of sensor {sensor} cannot be read: {error}", hint=hint) from error
@@ -80,13 +83,19 @@ class Memory:
     def text(self) -> str:
         """The memory as a cursor."""
         waiting = {key: [item.what, item.tries, _seconds(item.asked_at), list(item.marks)] for key, item in self.waiting.items()}
-        plain = json.dumps({"v": _VERSION, "position": self.position, "waiting": waiting}, separators=(",", ":"), sort_keys=True)
+        document = {"v": _VERSION, "position": self.position, "waiting": waiting}
+        document |= {"away": _seconds(self.away_since)} if self.away_since else {}
+        plain = json.dumps(document, separators=(",", ":"), sort_keys=True)
         return plain if len(plain) <= _PLAIN_BYTES else "~" + base64.b85encode(zlib.compress(plain.encode(), 9)).decode()
 
 
 def _waiting(item: Sequence[Any]) -> Waiting:
     what, tries, seconds, marks = item
-    return Waiting(str(what), int(tries), datetime.fromtimestamp(seconds, UTC) if seconds is not None else None, tuple(map(int, marks)))
+    return Waiting(str(what), int(tries), _moment(seconds), tuple(map(int, marks)))
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
 
 
 def _seconds(moment: datetime | None) -> float | None:
@@ -126,11 +135,14 @@ def decide(
     marks: Callable[[str], Marks],
     due: Callable[[], Sequence[str]],
     is_final: Callable[[str], bool] = lambda unit: unit.startswith(FILES),
+    why_not: Callable[[str], str] = lambda unit: "",
+    at_once: Callable[[Sequence[str]], Sequence[str]] = lambda units: units,
 ) -> Decision:
     """What is asked for now: what was found, and what waits from earlier ticks for its window to end or after a failed run.
 
     `is_complete` says whether a window is over, `marks` how far the ledgers are with a unit, `due` which windows are due, `is_final`
-    whether a unit that is published stays as it is, whatever is asked for: exactly some files, and windows that are appended.
+    whether a unit that is published stays as it is, whatever is asked for: exactly some files, and windows that are appended. `why_not`
+    says why a unit is not to be asked for, whatever came for it; `at_once` which of several go first.
     """
     waiting = {key: item for key, item in memory.waiting.items() if not _is_done(item, marks(key) if item.tries else (), is_final(key))}
     for key, instead in found.renamed.items():
@@ -148,29 +160,43 @@ def decide(
     left = [key for key in waiting if key != DUE and is_final(key) and _is_done(waiting[key], marks(key), True)]
     for key in left:
         del waiting[key]
-    asked = sorted(key for key, item in waiting.items() if key != DUE and is_complete(key) and item.is_due(now))
+    ready = sorted(key for key, item in waiting.items() if key != DUE and item.is_due(now) and is_complete(key))
+    refused = {key: why for key in ready if (why := why_not(key))}
+    for key in refused:
+        del waiting[key]
+    wanted = [key for key in ready if key not in refused]
+    asked = at_once(wanted)
     again = sum(waiting[key].tries > 0 for key in asked)
     for key in asked:
         waiting[key] = replace(waiting[key], tries=waiting[key].tries + 1, asked_at=now, marks=marks(key))
     run_key = digest(f"{key} {waiting[key].what} {waiting[key].tries} {waiting[key].marks}" for key in asked) if asked else ""
-    said = [found.said, f"{', '.join(left[:_NAMED])} is published, and is not appended to again" if left else ""]
-    reason = "; ".join(filter(None, [*said, _what_waits(waiting, asked, again)]))
+    said = [found.said, f"{', '.join(left[:_NAMED])} is published, and is not appended to again" if left else "", _what_is_left(refused)]
+    reason = "; ".join(filter(None, [*said, _what_waits(waiting, asked, again, set(wanted) - set(asked))]))
     return Decision(Memory(found.position, waiting), tuple(asked), reason, run_key)
 
 
 def _is_done(item: Waiting, now: Marks, final: bool) -> bool:
     """Whether every endpoint has published since the unit was asked for; of one that is final, whether each ever has."""
     before = (0,) * len(now) if final or not item.marks else item.marks
+    if len(before) != len(now):  # the pipeline has other endpoints than when it was asked for: it is asked for again
+        return False
     return bool(now) and all(later > then for later, then in zip(now, before, strict=True))
 
 
-def _what_waits(waiting: Mapping[str, Waiting], asked: Sequence[str], again: int) -> str:
-    left = [key for key in waiting if key not in asked]
-    failed = sum(waiting[key].tries > 0 for key in left)
-    later = len(left) - failed
+def _what_is_left(refused: Mapping[str, str]) -> str:
+    """What is not asked for, and why."""
+    more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    return f"left alone: {', '.join(list(refused)[:_NAMED])}{more} ({next(iter(refused.values()))})" if refused else ""
+
+
+def _what_waits(waiting: Mapping[str, Waiting], asked: Sequence[str], again: int, put_off: Collection[str]) -> str:
+    others = {*asked, *put_off}
+    left = [item for key, item in waiting.items() if key not in others]
+    failed = sum(item.tries > 0 for item in left)
     said = [f"{again} asked for again, since no run has published it"] if again else []
+    said += [f"{len(put_off)} more come with the next ticks"] if put_off else []
     said += [f"{failed} wait to be asked for again" if failed > 1 else "1 waits to be asked for again"] if failed else []
-    said += ["the rest waits for a window to end" if asked else "waits for a window to end"] if later else []
+    said += ["the rest waits for a window to end" if asked else "waits for a window to end"] if len(left) > failed else []
     return ", ".join(said)
 
 

@@ -95,7 +95,12 @@ def read_request(session: Session, step: StepPlan, window: Window | None, render
 
 
 def _resume(work: Work, step: StepPlan, made: MadeFrom) -> tuple[Stage | None, str]:
-    """The verified stage of an earlier attempt, or why there is none; its rows pass the checks while they are verified."""
+    """The verified stage of an earlier attempt, or why there is none; its rows pass the checks while they are verified.
+
+    Checks that run alone leave it to the attempt that will publish it.
+    """
+    if work.session.request.checks_only:
+        return None, ""
     left = adopt_stage(work.attempt, step.id, made, max_age=longest_age(work.session.project))
     if (stage := left.stage) is None:
         return None, left.reason
@@ -132,7 +137,7 @@ def _write(
     running = begin_checks(work, step, reader.schema, owner=owner)
     phase = "extract" if step.role == "source" else "transform"
     shown = time.monotonic()
-    told = {"step": step.id, "fingerprint": fingerprint_of(made), "batch": work.attempt.record.batch, **of_source}
+    told = {"step": step.id, "fingerprint": fingerprint_of(made), "batch": _batch(work, step), **of_source}
     for rows, size in write_stage(folder, reader, made_from=made, observers=running.observers, **told):
         if time.monotonic() - shown > PROGRESS_SECONDS:
             shown = time.monotonic()
@@ -144,3 +149,9 @@ def _write(
     if owner is None:
         set_aside(work, step, running, stage)
     return stage
+
+
+def _batch(work: Work, step: StepPlan) -> str:
+    """The batch that a stage is made for: that of its inputs where they have one, as an endpoint may have appended their rows already."""
+    inputs = {work.stage_of(work.pipeline.by_id[name]).receipt.batch for name in step.inputs} if step.role == "transform" else set()
+    return inputs.pop() if len(inputs) == 1 else work.attempt.record.batch

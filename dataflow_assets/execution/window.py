@@ -61,7 +61,8 @@ def run_window(session: Session, window: Window | None, *, key: str, name: str =
         raise
     with work.phases.during(SWEEP):
         attempt.succeed()
-        sweep_dead(unit)
+        if not request.checks_only:
+            sweep_dead(unit)
     yield WindowFinished(key, window, time.perf_counter() - started, ended(work))
 
 

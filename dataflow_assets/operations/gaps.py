@@ -23,12 +23,13 @@ def note_gaps(
     instance: dg.DagsterInstance, project: Project, pipeline: PipelinePlan, todos: Sequence[WindowTodo], *, now: datetime
 ) -> list[WindowTodo]:
     """Record the new gaps among these windows and hand them over; returns them, oldest first."""
-    new = record_gaps(project, pipeline, todos, now=now)
-    lost, holes = [todo for todo in new if not todo.hole], [todo for todo in new if todo.hole]
-    incidents = [_incident(pipeline, found, lost=found is lost, now=now) for found in (lost, holes) if found]
-    if incidents:
+
+    def tell(new: Sequence[WindowTodo]) -> None:
+        lost, holes = [todo for todo in new if not todo.hole], [todo for todo in new if todo.hole]
+        incidents = [_incident(pipeline, found, lost=found is lost, now=now) for found in (lost, holes) if found]
         report(instance, project.model.project_name, incidents)
-    return new
+
+    return record_gaps(project, pipeline, todos, now=now, tell=tell)
 
 
 def _incident(pipeline: PipelinePlan, gaps: Sequence[WindowTodo], *, lost: bool, now: datetime) -> Incident:

@@ -15,6 +15,9 @@ from dataflow_assets.plan.backfills import is_ordered
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.windows import Window
 
+MOST_RUNS = 100
+"""So many runs one tick asks for: what is left is asked for by the next one."""
+
 
 def run_requests(
     pipeline: PipelinePlan, windows: Sequence[Window], *, key: str, tags: Mapping[str, str] | None = None, job_name: str | None = None

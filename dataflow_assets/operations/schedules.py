@@ -13,11 +13,11 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from dataflow_assets.assets.names import PIPELINE_TAG, SLOT_TAG, WAITING_TAG, job_name, plain_name, tag_value
-from dataflow_assets.assets.partitions import windows_of_run
+from dataflow_assets.assets.partitions import pieces, windows_of_run
 from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.alerts.due import due_is_told
 from dataflow_assets.operations.gaps import note_gaps
-from dataflow_assets.operations.run_requests import run_requests
+from dataflow_assets.operations.run_requests import MOST_RUNS, run_requests
 from dataflow_assets.operations.waiting import reason_to_wait
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan
 from dataflow_assets.plan.periods import Period
@@ -121,10 +121,12 @@ def asked_for(
 
 
 def first_of(due: list[Window], schedule: SchedulePlan) -> list[Window]:
-    """The due windows that one tick asks for."""
-    if schedule.max_windows is None:
-        return due
-    return due[: schedule.max_windows] if schedule.order == "oldest" else due[-schedule.max_windows :]
+    """The due windows that one tick asks for: at most `max_windows`, and no more than make `MOST_RUNS` runs."""
+    newest = schedule.order == "newest"
+    if schedule.max_windows is not None:
+        due = due[-schedule.max_windows :] if newest else due[: schedule.max_windows]
+    found = pieces(due)
+    return [window for piece in (found[-MOST_RUNS:] if newest else found[:MOST_RUNS]) for window in piece]
 
 
 def _skipped_hour(pipeline: PipelinePlan, schedule: SchedulePlan, now: datetime) -> timedelta:

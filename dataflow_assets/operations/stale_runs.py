@@ -24,6 +24,7 @@ from dataflow_assets.execution.drive import RUNNING, SUCCESS, Drive, DriveRow, o
 from dataflow_assets.execution.liveness import Sighting, bury, look, obituary
 from dataflow_assets.operations.run_requests import run_requests
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan
+from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
 
@@ -49,7 +50,8 @@ def build_stale_run_sensors(plan: ProjectPlan, project: Project, *, jobs: Iterab
         try:
             found = find_stale(plan, project, context.instance, _remembered(context.cursor), now=utc_now())
         except DataflowError as error:
-            return dg.SkipReason(f"the drive table cannot be read, so nobody can be heard: {error}")
+            # who could not be heard has not been silent: what was seen before is forgotten
+            return dg.SensorResult(skip_reason=f"the drive table cannot be read, so nobody can be heard: {error}", cursor=_cursor({}))
         for line in found.said:
             context.log.warning(line)
         reason = None if found.requests else "\n".join(found.said) or f"{found.at_work} attempts under way, all heard of"
@@ -79,29 +81,28 @@ class Found:
 def find_stale(
     plan: ProjectPlan, project: Project, instance: dg.DagsterInstance, before: Mapping[str, Sighting], *, now: datetime
 ) -> Found:
-    """Look at all attempts under way, and end those whose worker died. Raises ConnectionFailed or ReadFailed."""
+    """Look at all attempts under way, and end those whose worker died. Raises ConnectionFailed or ReadFailed.
+
+    The dead are marked last: where that is not reached, the next look finds them again and asks for the same runs.
+    """
     with closing(open_drive(project)) as drive:
         found = look(drive.rows(statuses=[RUNNING]), before, now=now, after=project.model.stale_runs.after_seconds)
+        ended = end_runs(instance, found.dead, alive=found.alive)
+        requests = [request for run in ended for request in _again(plan, project, drive, run)]
+        bury(drive, found.dead, now=now)
         return Found(
-            requests=[
-                request
-                for run in end_dead(instance, drive, found.dead, alive=found.alive, now=now)
-                for request in _again(plan, project, drive, run)
-            ],
+            requests,
             said=[obituary(row) for row in found.dead],
             at_work=len(found.alive),
             sightings={key: seen for key, seen in found.sightings.items() if key not in {row.pipeline_id for row in found.dead}},
         )
 
 
-def end_dead(
-    instance: dg.DagsterInstance, drive: Drive, dead: Sequence[DriveRow], *, alive: Sequence[DriveRow] = (), now: datetime
-) -> list[dg.DagsterRun]:
-    """Mark attempts and their runs as failed, and free what the runs held; the runs that ended so.
+def end_runs(instance: dg.DagsterInstance, dead: Sequence[DriveRow], *, alive: Sequence[DriveRow] = ()) -> list[dg.DagsterRun]:
+    """Mark the runs of dead attempts as failed, and free what they held; the runs that ended so.
 
     A run of which another attempt is alive goes on: only some process of it died, which its executor sees.
     """
-    bury(drive, dead, now=now)
     living = {row.run_id for row in alive}
     ended = []
     for run_id in dict.fromkeys(row.run_id for row in dead if row.run_id and row.run_id not in living):
@@ -121,7 +122,8 @@ def end_dead(
 def _again(plan: ProjectPlan, project: Project, drive: Drive, run: dg.DagsterRun) -> Iterator[dg.RunRequest]:
     """The windows that the run did not publish, pipeline by pipeline; nothing for a run from a terminal, whose user is there to ask."""
     tries = int(run.tags.get(STALE_RETRY_TAG, "0"))
-    if DRIVER_TAG in run.tags or not project.model.stale_runs.retry or tries >= project.model.stale_runs.max_retries:
+    from_terminal = DRIVER_TAG in run.tags and not run.parent_run_id  # a re-execution has the tag of the run that it repeats
+    if from_terminal or not project.model.stale_runs.retry or tries >= project.model.stale_runs.max_retries:
         return
     kept = {key: value for key, value in run.tags.items() if key.startswith("dataflow/") and key not in _NOT_TAKEN_OVER}
     for pipeline in plan.pipelines:
@@ -135,9 +137,10 @@ def _again(plan: ProjectPlan, project: Project, drive: Drive, run: dg.DagsterRun
 
 
 def _missing(pipeline: PipelinePlan, drive: Drive, run: dg.DagsterRun, tags: Mapping[str, str]) -> list[dg.RunRequest]:
-    rows = drive.rows(pipeline=pipeline.name, statuses=[SUCCESS])
-    done = {row.unit_key for row in rows if row.run_id == run.run_id}
     asked = windows_of_run(pipeline.windows, run.tags) if pipeline.windows else ()
+    keys = [pipeline.windows.cadence.key(window) for window in asked] if pipeline.windows else [WHOLE]
+    rows = drive.rows(pipeline=pipeline.name, statuses=[SUCCESS], keys=keys)
+    done = {row.unit_key for row in rows if row.run_id == run.run_id}
     left = [window for window in asked if pipeline.windows and pipeline.windows.cadence.key(window) not in done]
     if not left and (pipeline.windows or done):
         return []

@@ -17,11 +17,11 @@ from dataflow_assets.spec.project import Project
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+"""Not NOT_STARTED: a run stays so for ever when the daemon dies before it has queued it. Asked for once more, Dagster queues that one."""
 
 
 def unfinished_run(instance: dg.DagsterInstance, pipeline: str) -> str | None:

@@ -24,6 +24,13 @@ from dataflow_assets.spec.project import LoadedPipeline, Project
 
 _WORD = re.compile(r"[^\s\"'`,{}\[\]();:=]+")
 _PATTERN = re.compile(r"[*?\[]")
+_ASSET_KEY = re.compile(r"""asset_key["']?\s*:([^\n]*)""")
+_SIGNS = ("{{", "{%", "${")
+_HIDDEN = re.compile(
+    r"""(?:table|table_schema|schema|database|dataset|index|path|asset_key)["']?\s*:\s*(?:[>|][-+]?\s*)?[^\n]*?"""
+    r"""(?:\{\{(?!\s*(?:window|batch_start|batch_end)\b)|\{%|\$\{)"""
+)
+"""A name that a template makes, of variables perhaps that only the plan knows: no word of the file need tell it."""
 FEW = 50
 """A project of at most so many files is read whole: looking for a part of it would cost as much."""
 
@@ -55,11 +62,16 @@ class _Part:
 
     def __init__(self, project: Project, files: Sequence[Path]) -> None:
         self.project, self.files = project, files
-        self._words = {file: _words(f"{file.stem} {file.read_text(encoding='utf-8')}") for file in files}
+        texts = {file: file.read_text(encoding="utf-8") for file in files}
+        self._words = {file: _words(f"{file.stem} {text}") for file, text in texts.items()}
+        self._hidden = {file for file, text in texts.items() if any(sign in text for sign in _SIGNS) and _HIDDEN.search(text)}
         self._read: dict[Path, list[LoadedPipeline]] = {}
 
     def around(self, names: Sequence[str]) -> list[LoadedPipeline] | None:
-        """The pipelines, in the order of their files; None when one of `names` is not there, or not sound, or there twice."""
+        """The pipelines, in the order of their files; None when one of `names` is not there, or not sound, or there twice, or when so
+        many files hide their names that a part would be no gain."""
+        if len(self._hidden) > FEW:
+            return None
         wanted, kept = list(dict.fromkeys(names)), dict[str, LoadedPipeline]()
         for name in wanted:  # grows while it is gone through
             found = [item for item in self._naming(_clues_of(name)) if item.name == name]
@@ -78,8 +90,8 @@ class _Part:
         return [item for file in self.files for item in self._read.get(file, ()) if item.name in kept]
 
     def _naming(self, words: set[str]) -> list[LoadedPipeline]:
-        """The pipelines of every file that has one of these words."""
-        found = [file for file in self.files if not words.isdisjoint(self._words[file])]
+        """The pipelines of every file that has one of these words, or may have."""
+        found = [file for file in self.files if file in self._hidden or not words.isdisjoint(self._words[file])]
         for file in found:
             if file not in self._read:
                 self._read[file] = read_pipeline_file(file)
@@ -93,10 +105,12 @@ class _Part:
 
 
 def _words(text: str) -> set[str]:
-    """The words of a file; of a path or a name with dots its last part too."""
-    found = {word.strip("/") for word in _WORD.findall(_folded(text))}
+    """The words of a file; of a path or a name with dots its last part too, of an asset key all parts."""
+    folded = _folded(text)
+    found = {word.strip("/") for word in _WORD.findall(folded)}
     lasts = {word.rpartition(sign)[2] for word in found for sign in "/."}
-    return found | lasts | {word.replace(".", "_") for word in found}
+    keys = {part for line in _ASSET_KEY.findall(folded) for word in _WORD.findall(line) for part in word.split("/")}
+    return found | lasts | keys | {word.replace(".", "_") for word in found}
 
 
 def _folded(text: str) -> str:
@@ -106,7 +120,9 @@ def _folded(text: str) -> str:
 
 def _clues(draft: PipelineDraft, tables: Sequence[TableRef]) -> set[str] | None:
     """The words of which a file has one if it has to do with this pipeline; None where no word tells."""
-    names = {draft.name, *_looked_at(draft), *(part for step in draft.model.steps for part in step.asset_key or ())}
+    keys = [key for step in draft.model.steps for key in step.asset_key or ()]
+    keys += [key for sensor in draft.model.sensors for key in sensor.assets]
+    names = {draft.name, *_looked_at(draft), *_waited_for(draft), *(part for key in keys for part in key.split("/") if part)}
     found = {word for name in names for word in _clues_of(name)}
     for table in (*tables, *(writer.table for writer in draft.writers())):
         if _PATTERN.search(table.name):
@@ -132,6 +148,11 @@ def _clues_of_table(table: TableRef) -> set[str]:
 def _looked_at(draft: PipelineDraft) -> set[str]:
     """The other pipelines that the checks of this one look at."""
     return {item.dataset.pipeline for _, item in references_of(draft.steps) if item.dataset.pipeline}
+
+
+def _waited_for(draft: PipelineDraft) -> set[str]:
+    """The other pipelines that its sensors name."""
+    return {name for sensor in draft.model.sensors for name in sensor.pipelines}
 
 
 def _tables_read(draft: PipelineDraft, root: Path) -> list[TableRef]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
+from math import ceil
 from zoneinfo import ZoneInfo
 
 from dataflow_assets.calendars import Calendar, read_hours, read_span, read_weekday
@@ -37,6 +38,8 @@ NICKNAMES = {
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
 _NUMBER = re.compile(r"\d+")
 _MINUTE_FIELD = re.compile(r"^(?P<first>\d+)\Z|^\*/(?P<step>\d+)\Z")
+_EVERY_DAY = ["*", "*", "*"]
+_SHORTEST_MONTH = 28
 _TRIED_TICKS, _TRIED_DAYS = 1000, 3700
 
 
@@ -132,9 +135,12 @@ def _suggestion(text: str, *, never: bool) -> str:
 
 
 def after_each_window(windows: WindowPlan) -> str:
-    """The cadence, moved by the part of the lag that a cron expression can say; windows due later wait for the next tick."""
+    """The cadence, moved by the lag in whole minutes, or by what of it a cron expression can say; windows due later wait for the next tick.
+
+    Where days are limited and the lag is one or more of them, the day of the week or of the month moves, or it ticks every day.
+    """
     minute, hour, *days = windows.cadence.cron.split()
-    late = round(windows.lag_seconds / 60)
+    late = ceil(windows.lag_seconds / 60)
     match = _MINUTE_FIELD.match(minute)
     if not late or not match:
         return windows.cadence.cron
@@ -142,11 +148,27 @@ def after_each_window(windows: WindowPlan) -> str:
         return " ".join([f"{late % step}-59/{step}" if late % step else minute, hour, *days])
     total = int(minute) + late
     if not hour.isdigit():
-        return " ".join([str(total % 60), hour, *days])
-    at = int(hour) * 60 + total
-    if at >= 24 * 60 and days != ["*", "*", "*"]:
-        return windows.cadence.cron
-    return " ".join([str(at % 60), str(at // 60 % 24), *days])
+        return " ".join([str(total % 60), _hours_later(hour, total // 60) if days == _EVERY_DAY else hour, *days])
+    passed, at = divmod(int(hour) * 60 + total, 24 * 60)
+    return " ".join([str(at % 60), str(at // 60), *_days_later(days, passed)])
+
+
+def _hours_later(hour: str, passed: int) -> str:
+    """An hour field that divides the day, some hours later; any other as it is."""
+    step = int(hour.removeprefix("*/")) if hour.removeprefix("*/").isdigit() else 0
+    return f"{passed % step}-23/{step}" if step and 24 % step == 0 and passed % step else hour
+
+
+def _days_later(days: Sequence[str], passed: int) -> list[str]:
+    """The day, month and weekday fields of a cron expression, some days later; every day where they cannot say it."""
+    day, month, weekday = days
+    if not passed or days == _EVERY_DAY:
+        return list(days)
+    if (day, month) == ("*", "*") and weekday.isdigit():
+        return ["*", "*", str((int(weekday) + passed) % 7)]
+    if day.isdigit() and weekday == "*" and int(day) + passed <= _SHORTEST_MONTH:
+        return [str(int(day) + passed), month, "*"]
+    return _EVERY_DAY
 
 
 def _blackout(options: ScheduleOptions, project: Project, findings: Findings) -> tuple[Calendar, ...]:

@@ -30,9 +30,13 @@ class Spool:
         """Add a line at the end. Raises OSError."""
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._path = self._folder / f"{os.getpid()}-{uuid.uuid4().hex}.jsonl"
-            self._file = self._path.open("a+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            path = self._folder / f"{os.getpid()}-{uuid.uuid4().hex}.jsonl"
+            # locked under another name, so that nobody can take over what is not locked yet
+            making = path.with_suffix(".new")
+            file = making.open("a+b")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            making.rename(path)
+            self._file, self._path = file, path
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
 

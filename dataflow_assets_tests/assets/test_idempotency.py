@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from dataflow_assets.assets import idempotency
+from dataflow_assets.assets import idempotency, recording
 from dataflow_assets.assets.drivers import this_driver
 from dataflow_assets.assets.execute import execute
 from dataflow_assets.assets.idempotency import KeyedCall, checked_key, key_tags
 from dataflow_assets.assets.instance import open_instance
-from dataflow_assets.assets.names import DRIVER_TAG, IDEMPOTENCY_TAG, job_name
+from dataflow_assets.assets.names import BATCH_TAG, DRIVER_TAG, IDEMPOTENCY_TAG, job_name
 from dataflow_assets.errors import SelectionError
+from dataflow_assets.execution.events import WindowStarted
 from dataflow_assets.tables import utc_now
 from dataflow_assets_tests.assets import shop
 from dataflow_assets_tests.assets.shop import DAYS, RANGE
@@ -102,7 +104,28 @@ def test_a_run_whose_process_died_has_no_outcome(project: Path) -> None:
         result = call(project, instance)
         assert result.status == "ok"
         assert result.run_id == keyed(project, instance).run_id("orders", DAYS[0], deaths=1)
+        assert instance.get_run_by_id(result.run_id).tags[BATCH_TAG] == run_id, "what the first has appended counts as done"  # type: ignore[union-attr]
         assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE  # type: ignore[union-attr]
+
+
+def test_a_long_run_is_heard_of_on_other_hosts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that cannot look at the process judges it by the time of its run's record."""
+    monkeypatch.setattr(recording, "SIGN_SECONDS", 0.02)
+    plan, loaded = shop.planned(project)
+    window = plan.by_name["orders"].windows.cadence.window(DAYS[0])
+    heard: list[bool] = []
+    with open_instance(loaded) as instance:
+
+        def hear(_: str, event: object) -> None:
+            if isinstance(event, WindowStarted):
+                before = instance.get_run_records()[0].update_timestamp
+                deadline = time.monotonic() + 60
+                while (same := instance.get_run_records()[0].update_timestamp == before) and time.monotonic() < deadline:
+                    threading.Event().wait(0.02)
+                heard.append(not same)
+
+        assert execute(plan, loaded, windows={"orders": [window]}, instance=instance, on_event=hear)[0].status == "ok"
+    assert heard == [True]
 
 
 def test_the_record_of_a_large_outcome_leaves_its_windows_out(project: Path, instance: dg.DagsterInstance) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dataflow_assets.cli.contract_infer import contract_text
@@ -137,6 +137,8 @@ WORDS = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc", "Cn"]), m
 @given(
     st.lists(WORDS, min_size=1, max_size=4, unique=True), st.sampled_from(["BIGINT", "VARCHAR(9)", "inet", "NUMBER(38,0)"]), st.booleans()
 )
+@example(["\u2028"], "BIGINT", False)
+@example(["a: \u2029b", "\u0085"], "BIGINT", True)
 def test_a_contract_that_is_inferred_can_be_read_whatever_columns_are_called(names: list[str], kind: str, nullable: bool) -> None:
     held = PublishedColumns("t", tuple(ColumnVersion(name, kind, nullable) for name in names))
     text = contract_text("facts", "first/publish", held, owner=None, strict=False)

@@ -94,6 +94,7 @@ def test_one_attempt_is_explained(call, filled):
     [
         (["frist"], "did you mean 'first'"),
         (["--since", "soon"], "--since 'soon' is no moment"),
+        (["--since", "99999999d"], "--since '99999999d' is no moment"),
         (["show", "nothing"], "there is no attempt 'nothing'"),
         (["queries", "latest_rum"], "did you mean 'latest_run'"),
         (["clean", "--pipeline", "frist"], "did you mean 'first'"),
@@ -110,6 +111,7 @@ def test_a_project_without_attempts_says_what_to_do(call, project):
     assert call("history", "--project", project.root).out == "Nothing was tried yet.\nNext: dataflow run\n"
     assert call("history", "--status", "failed", "--project", project.root).out == "No attempt fits.\n"
     assert "There is nothing older than 30 days." in call("history", "clean", "--project", project.root).out
+    assert call("history", "clean", "--days-old", "1e12", "--project", project.root).code == 0
 
 
 def test_queries_are_for_the_database_of_the_drive(call, project):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from dataflow_assets import failpoints
@@ -69,6 +71,29 @@ def test_a_run_that_stopped_is_taken_up_where_it_stopped(call: Call, project: Pa
     nothing = call("retry", "--project", project)
     assert nothing.code == 0
     assert "Nothing failed, and no attempt was killed." in nothing.out
+
+
+APPENDED = """
+pipeline_name: log
+retries: false
+steps:
+  - {id: read, type: source, source_type: csv, config: {file_path: data/rows.csv}}
+  - {id: one, type: endpoint, endpoint_type: parquet, depends_on: [read], config: {file_path: one/, mode: append}}
+  - {id: two, type: endpoint, endpoint_type: parquet, depends_on: [read], config: {file_path: two/, mode: append}}
+"""
+
+
+def test_what_a_run_without_windows_has_appended_counts_as_done(call: Call, project: Path, at: Callable[[str], None]) -> None:
+    """Also where its stages are not: on another host."""
+    (project / "pipelines" / "log.yml").write_text(APPENDED)
+    at("publish.ready=error@2")
+    assert call("run", "--project", project, "--select", "log").code == 1
+    at("")
+    shutil.rmtree(project / ".dataflow" / "stages")
+    answer = call("retry", "log", "--project", project)
+    assert answer.code == 0, answer.out + answer.err
+    rows = [sum(pq.read_table(file).num_rows for file in (project / name).glob("*.parquet")) for name in ("one", "two")]
+    assert rows[0] == rows[1] > 0
 
 
 def test_a_killed_run_is_taken_up(call: Call, project: Path, reads: list[str]) -> None:

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -169,6 +170,40 @@ def test_the_same_drive_sends_what_it_kept(project, drive, monkeypatch):
     (row,) = drive.rows()
     assert row.pipeline_status == SUCCESS
     assert row.created_at == MOMENT
+
+
+def test_a_heartbeat_finds_the_drive_back_while_it_is_left_alone(project, drive):
+    blocked = project.root / ".dataflow" / "drive.sqlite"
+    blocked.mkdir(parents=True)
+    drive.begin(ROW)
+    drive.beat([ROW.pipeline_id], at=MOMENT)
+    blocked.rmdir()
+    later = MOMENT + timedelta(seconds=10)
+    drive.beat([ROW.pipeline_id], at=later)
+    (row,) = drive.rows()
+    assert row.heartbeat_at == later
+    drive.update(ROW.pipeline_id, pipeline_status=SUCCESS)
+    assert drive.rows()[0].pipeline_status == SUCCESS
+    assert not list((project.root / ".dataflow" / "drive-spool").iterdir())
+
+
+def test_nobody_waits_for_a_heartbeat_that_tries_a_drive_that_is_away(project, drive):
+    (project.root / ".dataflow" / "drive.sqlite").mkdir(parents=True)
+    drive.begin(ROW)
+    trying, over = threading.Event(), threading.Event()
+
+    def try_long():
+        with drive._lock:
+            trying.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=try_long)
+    thread.start()
+    trying.wait(60)
+    drive.update(ROW.pipeline_id, pipeline_status=FAILED)
+    assert thread.is_alive()
+    over.set()
+    thread.join()
 
 
 def test_a_line_sent_twice_or_cut_short_does_no_harm(project, drive):

@@ -104,6 +104,27 @@ def test_on_its_own_host_a_lock_that_fell_tells_at_once(tmp_path: Path) -> None:
     assert not is_alive(attempt.folder)
 
 
+def test_who_looks_at_the_same_time_is_not_taken_for_its_holder(tmp_path: Path) -> None:
+    attempt = attempt_in(tmp_path / "unit", "one")
+    attempt.fail("target", "no room")
+    with (attempt.folder / "lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert not is_alive(attempt.folder)
+
+
+def test_an_attempt_whose_lock_may_not_be_opened_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of another user."""
+    attempt = attempt_in(tmp_path / "unit", "one")
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        assert is_alive(attempt.folder)
+    attempt.succeed()
+
+
 def test_where_there_are_no_locks_at_all_signs_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(95, "Operation not supported")

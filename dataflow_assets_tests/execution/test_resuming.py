@@ -271,6 +271,29 @@ def test_an_endpoint_that_was_published_is_not_published_again(shop: Workshop, m
     assert published[-2:] == [("write", False), ("also", False)], "a run that resumes nothing publishes everything"
 
 
+def test_what_was_published_into_a_table_that_is_gone_is_published_again(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = "type: endpoint, endpoint_type: sqlite, connection: app"
+    into = f"  - {{id: write, {kind}, depends_on: [doubled], config: {{table: t, mode: replace}}}}\n"
+    also = "  - {id: also, type: endpoint, endpoint_type: csv, depends_on: [doubled], config: {file_path: out.csv, mode: replace}}\n"
+    shop.pipeline(PIPELINE[: PIPELINE.index("  - {id: write")] + into + also)
+    real = window_module.publish
+
+    def broken(work: Any, step: Any, *, started: float) -> Iterator[Any]:
+        if step.id == "also":
+            raise ConnectionFailed("away")
+        yield from real(work, step, started=started)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(window_module, "publish", broken)
+        assert [failed.step for failed in failures(shop.run())] == ["also"]
+    with closing(sqlite3.connect(shop.folder / "app.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (2,)
+        connection.execute("DROP TABLE t")
+    assert failures(shop.run()) == []
+    with closing(sqlite3.connect(shop.folder / "app.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (2,)
+
+
 def test_the_words_for_every_change() -> None:
     assert difference({}, {"kind": "a"}) == "an older version of this software made it"
     assert difference({"kind": "a"}, {"kind": "b", "written:query": "c"}) == "the step is of another kind"

@@ -165,6 +165,46 @@ steps:
     assert len(shop.rows("out")) == 24
 
 
+APPENDED_TWICE = """
+pipeline_name: load
+retries: false
+steps:
+  - {id: source, type: source, source_type: parquet, config: {file_path: source.parquet}}
+  - {id: doubled, type: transform, kind: python, depends_on: [source], config: {file: double.py, function: double}}
+  - {id: target, type: endpoint, endpoint_type: parquet, depends_on: [doubled], config: {file_path: out/, mode: append}}
+  - {id: also, type: endpoint, endpoint_type: parquet, depends_on: [doubled], config: {file_path: also/, mode: append}}
+"""
+
+
+@pytest.fixture
+def half_appended(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """Of two endpoints the first has appended its rows, and the second has failed."""
+    shop.pipeline(APPENDED_TWICE)
+    shop.write("double.py", DOUBLE)
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "_visits", {})
+        patch.setenv(failpoints.VARIABLE, "publish.ready=error@2")
+        (failure,) = failures(shop.run())
+    assert (failure.step, len(shop.rows("out"))) == ("also", 12)
+    return shop
+
+
+def test_rows_that_were_appended_are_not_appended_again_by_a_transform_that_was_mended(half_appended: Workshop) -> None:
+    half_appended.write("double.py", DOUBLE.replace("2))", "3))"))
+    events = half_appended.run()
+    assert failures(events) == []
+    assert [report.resumed for report in (*finished(events, "source"), *finished(events, "doubled"))] == [True, False]
+    assert [len(half_appended.rows(name)) for name in ("out", "also")] == [12, 12]
+
+
+def test_checks_alone_leave_the_stages_of_a_failed_attempt_to_the_next_one(half_appended: Workshop) -> None:
+    assert failures(half_appended.run(checks_only=True, steps=frozenset({"doubled"}))) == []
+    events = half_appended.run()
+    assert failures(events) == []
+    assert [report.resumed for report in (*finished(events, "source"), *finished(events, "doubled"))] == [True, True]
+    assert [len(half_appended.rows(name)) for name in ("out", "also")] == [12, 12]
+
+
 def test_state_advances_only_with_the_rows(shop: Workshop) -> None:
     shop.pipeline("""
 pipeline_name: load

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.sensing import DUE, Decision, Found, Marks, Memory, Waiting, decide
-from dataflow_assets.execution.touching import touched_windows
+from dataflow_assets.execution.touching import AHEAD, touched_windows
 from dataflow_assets.plan.model import WindowPlan
 from dataflow_assets.windows import Cadence, Window
 
@@ -86,6 +86,13 @@ def test_a_failed_run_is_asked_for_again_after_growing_waits() -> None:
     assert asked(memory, ledger, now=now + timedelta(hours=2)).reason == "looked"
 
 
+def test_a_unit_waits_on_when_the_pipeline_gets_another_endpoint() -> None:
+    ledger = Ledger()
+    ledger.publish(UNITS[0])
+    memory = Memory({}, {UNITS[0]: Waiting("file", 1, NOW, (0,))})
+    assert asked(memory, ledger, now=NOW + timedelta(minutes=2)).asked == (UNITS[0],)
+
+
 def test_what_is_due_is_resolved_when_there_is_something_due() -> None:
     ledger = Ledger()
     waits = asked(Memory(), ledger, units={DUE: "file"})
@@ -95,9 +102,30 @@ def test_what_is_due_is_resolved_when_there_is_something_due() -> None:
     assert DUE not in decision.memory.waiting
 
 
+def test_what_is_not_to_be_asked_for_is_left_and_what_is_too_much_comes_next() -> None:
+    found = Found({}, "looked", dict.fromkeys(["a", "b", "c", "d"], "file"))
+
+    def next_decision(memory: Memory, found: Found) -> Decision:
+        return decide(
+            memory,
+            found,
+            now=NOW,
+            is_complete=lambda unit: True,
+            marks=Ledger().of,
+            due=lambda: (),
+            why_not=lambda unit: "out of reach" if unit == "a" else "",
+            at_once=lambda units: units[:2],
+        )
+
+    first = next_decision(Memory(), found)
+    assert (first.asked, first.reason) == (("b", "c"), "looked; left alone: a (out of reach); 1 more come with the next ticks")
+    second = next_decision(first.memory, Found({}, "looked"))
+    assert (second.asked, second.reason) == (("d",), "looked; 2 wait to be asked for again")
+
+
 def test_a_cursor_of_thousands_of_windows_stays_small_and_rubbish_is_refused() -> None:
     waiting = {f"window {number}": Waiting("file", 1, NOW, (number, 1)) for number in range(3000)}
-    memory = Memory({"upto": 5}, waiting)
+    memory = Memory({"upto": 5}, waiting, away_since=NOW)
     assert len(memory.text()) < 30_000
     assert Memory.read(memory.text(), sensor="s") == memory
     assert Memory.read("", sensor="s") == Memory()
@@ -115,7 +143,7 @@ def test_windows_are_those_that_hold_a_time(times: list[datetime], unit: str) ->
         window
         for moment in times
         for window in plan.cadence.between(moment.replace(tzinfo=UTC), moment.replace(tzinfo=UTC) + timedelta(microseconds=1))
-        if plan.begin <= window.start <= NOW
+        if plan.begin <= window.start <= NOW + AHEAD
     }
     assert touched_windows(plan, [column], now=NOW) == expected
 
@@ -125,5 +153,7 @@ def test_dates_nulls_and_times_beyond_reason() -> None:
     days = pa.array([datetime(2024, 3, 2).date(), None, datetime.min.date(), datetime.max.date()], pa.date32())
     day = Window(datetime(2024, 3, 2, 5, tzinfo=UTC), datetime(2024, 3, 3, 5, tzinfo=UTC))
     assert touched_windows(plan, [days, pa.nulls(3, pa.timestamp("us"))], now=NOW) == {day}
+    several = [pa.array([datetime(2024, 3, number).date()], pa.date32()) for number in (5, 2, 4, 9)]
+    assert [window.start.day for window in sorted(touched_windows(plan, several, now=NOW))] == [2, 4, 5, 9], "column after column"
     aware = pa.array([-(2**62), int(day.start.timestamp()) * 10**6, 2**62], pa.int64()).cast(pa.timestamp("us", "UTC"))
     assert touched_windows(plan, [aware], now=NOW) == {day}

@@ -176,7 +176,8 @@ def test_a_late_row_is_told_asked_for_once_and_again_only_when_the_run_failed(ya
     assert [request.tags["dagster/partition"] for request in data.run_requests or []] == ["2024-01-02"]
     assert data.cursor is not None
     assert yard.definitions is not None
-    run = yard.instance.create_run_for_job(yard.definitions.resolve_job_def("orders"), tags={"dataflow/pipeline": "orders"})
+    job, started = yard.definitions.resolve_job_def("orders"), dg.DagsterRunStatus.STARTED
+    run = yard.instance.create_run_for_job(job, tags={"dataflow/pipeline": "orders"}, status=started)
     assert f"run {run.run_id} of orders has not ended" in skipped(yard.tick("orders"))
 
 

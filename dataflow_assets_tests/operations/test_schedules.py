@@ -14,8 +14,8 @@ from dataflow_assets.assets.execute import execute
 from dataflow_assets.assets.requests import _refuse_to_overtake
 from dataflow_assets.calendars import Calendar, read_hours, read_span
 from dataflow_assets.errors import DataflowError
-from dataflow_assets.operations.run_requests import run_requests
-from dataflow_assets.operations.schedules import asked_for, asked_text, build_schedule, build_schedules, described
+from dataflow_assets.operations.run_requests import MOST_RUNS, run_requests
+from dataflow_assets.operations.schedules import asked_for, asked_text, build_schedule, build_schedules, described, first_of
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SchedulePlan, WindowPlan
 from dataflow_assets.plan.periods import read_period
 from dataflow_assets.plan.schedules import after_each_window
@@ -47,6 +47,15 @@ AFTER_WINDOWS = SchedulePlan("windows", ("0 0 * * *",), after_windows=True)
         (_windows("day", lag=86400 * 2), "0 0 * * *"),
         (_windows("day", lag=3600 * 30), "0 6 * * *"),
         (_windows("10min", lag=120), "2-59/10 * * * *"),
+        (_windows("0 */2 * * *", lag=3600), "0 1-23/2 * * *"),
+        (_windows("0 */6 * * *", lag=3600 * 6 + 900), "15 */6 * * *"),
+        (_windows("day", lag=30), "1 0 * * *"),
+        (_windows("day", lag=150), "3 0 * * *"),
+        (_windows("week", lag=86400 * 2 + 3600), "0 1 * * 3"),
+        (_windows("month", lag=86400 * 2 + 3600 * 5), "0 5 3 * *"),
+        (_windows("month", lag=86400 * 30), "0 0 * * *"),
+        (_windows("year", lag=86400 * 10), "0 0 11 1 *"),
+        (_windows("0 6 * * 1-5", lag=3600 * 20), "0 2 * * *"),
         (_windows("10min", lag=1200), "*/10 * * * *"),
     ],
 )
@@ -129,6 +138,13 @@ def test_a_backlog_drains_from_either_end_and_says_what_waits(project: Path, ins
         assert asked_text(orders, [request]) == said
 
 
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_windows_with_many_gaps_between_them_are_asked_for_in_several_ticks(order: str) -> None:
+    every_other = list(_windows("hour").cadence.between(BEGIN, datetime(2024, 4, 1, tzinfo=UTC)))[::2]
+    chosen = first_of(every_other, replace(DAILY, order=order))
+    assert chosen == (every_other[:MOST_RUNS] if order == "oldest" else every_other[-MOST_RUNS:])
+
+
 def test_a_pipeline_without_windows_is_asked_for_whole(project: Path) -> None:
     plan, loaded = shop.planned(project)
     asked = asked_for(plan.by_name["report"], DAILY, loaded, now=BEGIN)
@@ -145,7 +161,10 @@ def test_a_tick_waits_for_the_run_before_it(project: Path, instance: dg.DagsterI
     job = definitions.resolve_job_def("orders")
     when = datetime(2024, 3, 4, tzinfo=UTC)
     assert len(_tick(orders, loaded, instance, when)[0]) == 1
-    run = instance.create_run_for_job(job, tags={"dataflow/pipeline": "orders", "dagster/partition": DAYS[0]})
+    tags = {"dataflow/pipeline": "orders", "dagster/partition": DAYS[0]}
+    instance.create_run_for_job(job, tags=tags)
+    assert len(_tick(orders, loaded, instance, when)[0]) == 1, "what a dying daemon has made and not queued is asked for again"
+    run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
     requests, message = _tick(orders, loaded, instance, when)
     assert not requests
     assert run.run_id in message

@@ -16,6 +16,7 @@ import dagster as dg
 import pytest
 
 from dataflow_assets.assets.names import BATCH_TAG, DRIVER_TAG, STALE_RETRY_TAG
+from dataflow_assets.errors import ReadFailed
 from dataflow_assets.execution.drive import FAILED, RUNNING, SUCCESS, DriveRow, open_drive
 from dataflow_assets.execution.heartbeat import Heartbeat
 from dataflow_assets.execution.liveness import look
@@ -24,6 +25,7 @@ from dataflow_assets.operations.load import load_project
 from dataflow_assets.operations.stale_runs import NAME, find_stale
 from dataflow_assets.spec.load import load
 from dataflow_assets.spec.stale_runs import StaleRunOptions
+from dataflow_assets.tables import utc_now
 from dataflow_assets_tests.assets import shop
 
 NOW = datetime(2024, 3, 9, 12, tzinfo=UTC)
@@ -79,10 +81,16 @@ def test_silence_is_measured_by_the_clock_of_who_looks():
     assert look(moved, late.sightings, now=LATER + timedelta(seconds=25), after=25).dead == tuple(moved)
 
 
+def test_a_clock_that_was_set_back_counts_from_now():
+    ahead = look([row("a", NOW)], {}, now=NOW + timedelta(hours=1), after=25)
+    back = look([row("a", NOW)], ahead.sightings, now=NOW, after=25)
+    assert [item.pipeline_id for item in look([row("a", NOW)], back.sightings, now=LATER, after=25).dead] == ["a"]
+
+
 def test_heartbeats_are_noted_while_an_attempt_goes_on(project):
     with closing(open_drive(load(project))) as drive:
         drive.begin(row("a", NOW))
-        with Heartbeat(drive, lambda: ["a"], every=0.01):
+        with Heartbeat(lambda: drive.beat(["a"], at=utc_now()), every=0.01):
             deadline = time.monotonic() + 60
             while (found := drive.rows()[0].heartbeat_at) == NOW:
                 assert time.monotonic() < deadline, "no heartbeat was noted"
@@ -179,6 +187,47 @@ def test_what_is_asked_for_when_the_launcher_has_ended_the_run(project, instance
     instance.report_run_failed(run)
     requests = seen(project, instance, first.sightings, now=LATER).requests
     assert [request.tags["dagster/asset_partition_range_start"] for request in requests] == shop.DAYS[:1] * asked
+
+
+def test_a_re_execution_of_a_run_from_a_terminal_is_asked_for_again(project, instance):
+    job, tags = shop.definitions(project).resolve_job_def("orders"), {**shop.RANGE, DRIVER_TAG: "here:1:1"}
+    first = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=tags)
+    again = {"parent_run_id": first.run_id, "root_run_id": first.run_id}
+    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=tags, **again)
+    with closing(open_drive(load(project))) as drive:
+        drive.begin(replace(row("a", NOW), run_id=run.run_id, unit_key=shop.DAYS[0]))
+    (request,) = seen(project, instance, seen(project, instance, now=NOW).sightings, now=LATER).requests
+    assert request.tags[BATCH_TAG] == first.run_id
+    assert DRIVER_TAG not in request.tags
+
+
+def test_the_windows_of_the_dead_are_asked_for_when_that_failed_at_first(project, instance, monkeypatch):
+    job = shop.definitions(project).resolve_job_def("orders")
+    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=shop.RANGE)
+    with closing(open_drive(load(project))) as drive:
+        drive.begin(replace(row("a", NOW), run_id=run.run_id, unit_key=shop.DAYS[0]))
+    first = seen(project, instance, now=NOW)
+
+    def broken(*_):
+        raise ReadFailed("the drive went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dataflow_assets.operations.stale_runs._again", broken)
+        with pytest.raises(ReadFailed):
+            seen(project, instance, first.sightings, now=LATER)
+    assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
+    assert len(seen(project, instance, first.sightings, now=LATER).requests) == 1
+
+
+def test_a_drive_that_cannot_be_read_makes_nobody_silent(project, instance):
+    definitions = load_project(project)
+    sensor = definitions.get_repository_def().get_sensor_def(NAME)
+    (project / ".dataflow" / "drive.sqlite").mkdir(parents=True)
+    cursor = json.dumps({"a": [NOW.isoformat(), NOW.isoformat()]})
+    context = dg.build_sensor_context(instance=instance, repository_def=definitions.get_repository_def(), cursor=cursor)
+    tick = sensor.evaluate_tick(context)
+    assert "cannot be read" in tick.skip_message
+    assert json.loads(tick.cursor) == {}
 
 
 def test_the_sensor_remembers_in_its_cursor_and_runs_by_itself(project, instance):

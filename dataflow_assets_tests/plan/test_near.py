@@ -86,6 +86,49 @@ def test_what_comes_before_is_there_and_what_is_far_is_not(tmp_path, no_project_
     assert not load_near(folder, ["unknown"]).partial
 
 
+TEXT = (
+    "pipeline_name: {name}\n{more}steps:\n  - id: read\n    type: source\n    source_type: csv\n    config: {{file_path: {source}}}\n"
+    "  - id: write\n    type: endpoint\n    endpoint_type: csv\n    depends_on: [read]\n{key}"
+    "    config: {{file_path: {target}, mode: replace}}\n"
+)
+
+
+def text_of(name, *, source=None, target=None, more="", key=""):
+    return TEXT.format(name=name, source=source or f"landing/{name}.csv", target=target or f"out/{name}.csv", more=more, key=key)
+
+
+def told_of(folder, name):
+    """What the whole project tells of a pipeline and what a part of it does; None for a plan that is refused."""
+    found = []
+    for project in (load(folder), load_near(folder, [name])):
+        plan, wrong = build_plan_tolerant(project, external=False)
+        assert (name in wrong) == (name not in plan.by_name)
+        found.append(plan.by_name.get(name))
+    return found
+
+
+NEEDED = {
+    "a name made of a variable": (
+        text_of("first", target="'{{ var(\"what\") }}s.csv'", more="variables: {what: order}\n"),
+        text_of("last", source="orders.csv"),
+    ),
+    "a pipeline that a sensor waits for": (
+        text_of("first"),
+        text_of("last", more="sensors:\n  - {type: upstream, pipelines: [first]}\n"),
+    ),
+    "an asset key with a slash": (text_of("first", key="    asset_key: last/write\n"), text_of("last")),
+}
+
+
+@pytest.mark.parametrize("texts", NEEDED.values(), ids=NEEDED)
+def test_what_no_plain_word_tells_is_found_too(tmp_path, monkeypatch, texts):
+    monkeypatch.setattr(near, "FEW", 1)
+    folder = write_project(tmp_path / "p", [*texts, text_of("far")])
+    whole, part = told_of(folder, "last")
+    assert part == whole
+    assert {item.name for item in load_near(folder, ["last"]).pipelines} == {"first", "last"}
+
+
 def test_a_broken_file_that_has_nothing_to_do_with_it_is_not_even_read(tmp_path, no_project_is_small):
     chance = random.Random(1)
     good = pipeline(0, chance).replace("p-0", "alone").replace("t0", "alone_rows")

@@ -7,11 +7,15 @@ what is then asked for is decided in `execution.sensing`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
 
 import dagster as dg
 
 from dataflow_assets.assets.names import job_name
 from dataflow_assets.errors import DataflowError
+from dataflow_assets.execution.sensing import Memory
 from dataflow_assets.operations.alerts.due import due_is_told
 from dataflow_assets.operations.sensors.tick import Evaluation, evaluate
 from dataflow_assets.operations.waiting import reason_to_wait
@@ -21,6 +25,8 @@ from dataflow_assets.tables import utc_now
 from dataflow_assets.windows import parse_duration
 
 _LOGGED = 20
+_PATIENCE = timedelta(minutes=15)
+"""A system that has been away for longer fails the tick."""
 
 __all__ = ["build_sensor", "build_sensors"]
 
@@ -66,22 +72,32 @@ class _Tick:
         self.plan, self.project, self.pipeline, self.sensor = plan, project, pipeline, sensor
 
     def __call__(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        """One tick. An error that may pass by itself is a skip that says so, and leaves the cursor; any other fails it and is told."""
-        name = self.sensor.name
-        with due_is_told(context.instance, self.project, self.pipeline, cause=f"sensor {name}", what=f"the sensor {name} cannot look"):
-            return self._look(context)
-
-    def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        now = utc_now()
+        """One tick. An error that may pass by itself is a skip that says so; any other, and one that lasts, fails it and is told."""
+        now, name = utc_now(), self.sensor.name
         if reason := reason_to_wait(context.instance, self.project, self.pipeline, now=now):
             return dg.SensorResult(skip_reason=reason, cursor=context.cursor)
-        asked = Evaluation(self.plan, self.project, self.pipeline, self.sensor, context.instance, now)
+        what, cause = f"the sensor {name} cannot look", f"sensor {name}"
+        may_pass = partial(self._may_pass, cursor=context.cursor, now=now)
         try:
-            decision = evaluate(asked, context.cursor)
+            with due_is_told(context.instance, self.project, self.pipeline, cause=cause, what=what, unless=may_pass):
+                return self._look(context, now)
         except DataflowError as error:
-            if not error.transient:
+            if not may_pass(error):
                 raise
-            return dg.SensorResult(skip_reason=f"{error} (nothing is lost: the next tick looks again)", cursor=context.cursor)
+            memory = Memory.read(context.cursor, sensor=name)
+            kept = replace(memory, away_since=memory.away_since or now)
+            return dg.SensorResult(skip_reason=f"{error} (nothing is lost: the next tick looks again)", cursor=kept.text())
+
+    def _may_pass(self, error: Exception, *, cursor: str | None, now: datetime) -> bool:
+        """Whether an error may pass by itself, and has not gone on for so long that somebody should know."""
+        if not (isinstance(error, DataflowError) and error.transient):
+            return False
+        since = Memory.read(cursor, sensor=self.sensor.name).away_since
+        return since is None or now - since < _PATIENCE
+
+    def _look(self, context: dg.SensorEvaluationContext, now: datetime) -> dg.SensorResult:
+        asked = Evaluation(self.plan, self.project, self.pipeline, self.sensor, context.instance, now)
+        decision = evaluate(asked, context.cursor)
         if not decision.asked:
             return dg.SensorResult(skip_reason=decision.reason, cursor=decision.memory.text())
         context.log.info(f"asks for {', '.join(decision.asked[:_LOGGED])}: {decision.reason}")

@@ -44,8 +44,8 @@ def look(evaluation: Evaluation, memory: Memory) -> Found:
     said = sorting.said(len(files), listed.where)
     if not evaluation.sensor.exact:
         return Found(position_of(seen, sorting.notes), said, sorting.units)
-    renamed = _renamed(evaluation, connector, memory, files)
-    return Found(position_of(seen, sorting.notes), said, _batch(evaluation, sorting.new), renamed)
+    renamed, gone = _renamed(evaluation, connector, memory, files)
+    return Found(position_of(seen, [*sorting.notes, *gone]), said, _batch(evaluation, sorting.new), renamed)
 
 
 class _Listing:
@@ -126,8 +126,11 @@ class _Sorting:
                 self._take(listed, window)
 
     def note(self, file: SourceFile) -> Note:
-        """What is remembered of a file; its content as far as that is cheap to tell."""
-        return Note(file.name, file.mark, self._with_digest(file).digest)
+        """What is remembered of a file; its content as far as that is cheap to tell, and can be."""
+        try:
+            return Note(file.name, file.mark, self._with_digest(file).digest)
+        except ReadFailed:
+            return Note(file.name, file.mark)
 
     def _with_digest(self, file: SourceFile) -> SourceFile:
         if not self.by_file or self.hashed >= _HASHED_BYTES:
@@ -136,6 +139,7 @@ class _Sorting:
         return replace(file, digest=self.connector.content_digest(file))
 
     def _take(self, listed: SourceFile, window: Window | None) -> None:
+        read = self.read
         try:
             file = self._with_digest(listed)
             note = Note(file.name, file.mark, file.digest)
@@ -146,6 +150,7 @@ class _Sorting:
         except (ReadFailed, ValueRefused) as error:
             if error.transient:
                 raise
+            self.read = read  # it is tried at each tick: were it counted, those after it would never have their turn
             self.broken.append(f"{listed.name} cannot be read ({error.message})")
         else:
             self.notes.append(note)
@@ -190,10 +195,16 @@ def _batch(evaluation: Evaluation, new: Sequence[SourceFile]) -> dict[str, str]:
     return {f"{FILES}{keep_files(evaluation.kept, evaluation.step.id, new)}": "files"} if new else {}
 
 
-def _renamed(evaluation: Evaluation, connector: Any, memory: Memory, files: Sequence[tuple[SourceFile, Window | None]]) -> dict[str, str]:
-    """Units that an earlier tick asked for and that hold files which are gone, or were written anew: what is left of them, if anything."""
+def _renamed(
+    evaluation: Evaluation, connector: Any, memory: Memory, files: Sequence[tuple[SourceFile, Window | None]]
+) -> tuple[dict[str, str], list[Note]]:
+    """Units that an earlier tick asked for and that hold files which are gone, or were written anew: what is left of them, if anything.
+
+    A file that is gone before any endpoint has published it is noted in a state that it cannot have, so that it is new when it is back.
+    """
     there = {file.name: file for file, _ in files}
     renamed: dict[str, str] = {}
+    gone: list[Note] = []
     for unit in memory.waiting:
         kept = kept_files(evaluation.kept, unit.removeprefix(FILES)) if unit.startswith(FILES) else None
         if kept is None:
@@ -201,7 +212,9 @@ def _renamed(evaluation: Evaluation, connector: Any, memory: Memory, files: Sequ
         left = [file for file in kept[1] if file.name in there and _is_same(file, there[file.name], connector)]
         if len(left) < len(kept[1]):
             renamed[unit] = next(iter(_batch(evaluation, left)), "")
-    return renamed
+            if not any(evaluation.marks(unit)):
+                gone += [Note(file.name, "") for file in kept[1] if file.name not in there]
+    return renamed, gone
 
 
 def _is_same(file: SourceFile, now: SourceFile, connector: Any) -> bool:

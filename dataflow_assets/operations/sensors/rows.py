@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_assets.errors import DataflowError, ReadFailed
 from dataflow_assets.execution.sensing import Found, Memory
 from dataflow_assets.execution.staging import read_request
-from dataflow_assets.execution.touching import touched_windows
+from dataflow_assets.execution.touching import Edges
 from dataflow_assets.operations.sensors.freshness import in_words
 from dataflow_assets.operations.sensors.tick import Evaluation
 from dataflow_assets.protocols import TellsHorizon
@@ -137,8 +137,10 @@ def _begin(evaluation: Evaluation, source: _Source) -> Found:
 
 
 def _first(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
-    said = f"the first tick: what {_name(evaluation)} holds already is asked for where it is due"
-    return said, evaluation.due_or_whole("first tick")
+    """What is due, and the windows that are not over: rows that are in them already are below the cursor from now on."""
+    said, what = f"the first tick: what {_name(evaluation)} holds already is asked for where it is due", "first tick"
+    open_windows = evaluation.unfinished()
+    return said, {**evaluation.due_or_whole(what), **(evaluation.units_of(open_windows, what) if open_windows else {})}
 
 
 def _kind(newest: Any, source: _Source) -> str:
@@ -176,7 +178,7 @@ def _look_by_id(evaluation: Evaluation, source: _Source, position: dict[str, Any
         newest = source.newest()
         horizon = _horizon(evaluation, source)
         if newest is None or (after is not None and newest <= after):
-            return Found(position, _why_none(evaluation, horizon))
+            return Found(position, _why_none(evaluation, horizon) + _counted_anew(newest, after))
         seen = [int(newest), horizon.now.isoformat()]
     else:
         horizon = _horizon(evaluation, source)
@@ -189,6 +191,13 @@ def _look_by_id(evaluation: Evaluation, source: _Source, position: dict[str, Any
     with source.asked(query, source.columns) as reader:
         rows = _Rows.of(evaluation, source, reader)
     return _found(evaluation, horizon, {"kind": "id", "upto": upto}, rows)
+
+
+def _counted_anew(newest: Any, after: Any) -> str:
+    """A word on ids that have gone back: nobody knows whether the newest rows were deleted, or ids begin anew."""
+    if newest is None or newest >= after:
+        return ""
+    return f"; its largest id, {newest}, lies below {after}, which was seen: if ids are counted anew, reset the cursor of the sensor"
 
 
 def _all_ended(evaluation: Evaluation, horizon: Horizon, moment: datetime) -> bool:
@@ -213,14 +222,15 @@ class _Rows:
 
         count, newest, windows = 0, None, set[Window]()
         plan = evaluation.pipeline.windows
+        edges = Edges(plan, evaluation.now) if plan is not None else None
         for batch in reader:
             if not batch.num_rows:
                 continue
             count += batch.num_rows
             largest = pc.max(batch.column(source.cursor)).as_py()
             newest = largest if newest is None else max(newest, largest)
-            if plan is not None and source.event is not None:
-                windows |= touched_windows(plan, [batch.column(source.event)], now=evaluation.now)
+            if edges is not None and source.event is not None:
+                windows |= edges.windows_of(batch.column(source.event))
         return cls(count, str(newest), sorted(windows))
 
 

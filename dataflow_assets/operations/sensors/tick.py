@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
 import dagster as dg
 
 from dataflow_assets.assets.names import FILES_TAG, WHY_TAG
+from dataflow_assets.assets.partitions import pieces
 from dataflow_assets.assets.values import Values
+from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.ledgers import ledger_entries
-from dataflow_assets.execution.sensing import DUE, FILES, Decision, Found, Marks, Memory, decide, ledger_marks
+from dataflow_assets.execution.sensing import DUE, FILES, Decision, Found, Marks, Memory, Waiting, decide, digest, ledger_marks
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.execution.status import window_status
-from dataflow_assets.operations.run_requests import run_requests
+from dataflow_assets.operations.run_requests import MOST_RUNS, run_requests
 from dataflow_assets.operations.sensors.seen import Seen
+from dataflow_assets.plan.gaps import reach_edge
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, SensorPlan, StepPlan
+from dataflow_assets.plan.retention import horizon
 from dataflow_assets.plan.windows import WHOLE
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import LedgerEntry, WriteMode
@@ -79,6 +83,15 @@ class Evaluation:
         """The unit for what cannot be told by windows: the due ones, or the whole."""
         return {WHOLE if self.pipeline.windows is None else DUE: what}
 
+    def unfinished(self) -> list[Window]:
+        """The windows that have begun, and are not over or within their lag."""
+        plan = self.pipeline.windows
+        if plan is None:
+            return []
+        over, until = self.now - timedelta(seconds=plan.lag_seconds), self.now + timedelta(microseconds=1)
+        found = plan.cadence.between(max(over, plan.begin), until)
+        return [window for window in found if plan.end is None or window.start < plan.end]
+
     def due(self) -> list[str]:
         """The keys of the windows that are due."""
         return [todo.key for todo in window_status(self.project, self.pipeline, now=self.now) if todo.run and todo.window]
@@ -91,12 +104,54 @@ class Evaluation:
     def _marks(self) -> Callable[[str], Marks]:
         return ledger_marks(self.pipeline, self.ledgers)
 
+    def window(self, unit: str) -> Window | None:
+        """The window of a unit; None for what is none, of this cadence."""
+        if unit not in self._windows:
+            plan = self.pipeline.windows
+            try:
+                self._windows[unit] = plan.cadence.window(unit) if plan is not None else None
+            except ValueError:
+                self._windows[unit] = None
+        return self._windows[unit]
+
+    @cached_property
+    def _windows(self) -> dict[str, Window | None]:
+        return {}
+
     def is_complete(self, unit: str) -> bool:
         """Whether a unit can be run now: its window is over, and its lag."""
+        plan, window = self.pipeline.windows, self.window(unit)
+        return plan is None or window is None or window.end <= self.now - timedelta(seconds=plan.lag_seconds)
+
+    def why_not(self, unit: str) -> str:
+        """Why a window is not asked for, whatever came for it: its source may have the rest of it no more, or it is not kept."""
+        plan, window = self.pipeline.windows, self.window(unit)
+        if plan is None or window is None:
+            return ""
+        if window.start < plan.begin or (plan.end is not None and window.start >= plan.end):
+            return "outside of begin and end"
+        edge, kept_from = self._edges
+        if edge is not None and window.start < edge:
+            return "out of reach; name it with dataflow run --window to load it all the same"
+        retired = unit in self._retired or (kept_from is not None and window.end <= kept_from)
+        return "older than retention keeps" if retired else ""
+
+    @cached_property
+    def _edges(self) -> tuple[datetime | None, datetime | None]:
+        """From when on windows are in reach, and kept."""
         plan = self.pipeline.windows
-        if plan is None or unit == WHOLE or unit.startswith(FILES):
-            return True
-        return plan.cadence.window(unit).end <= self.now - timedelta(seconds=plan.lag_seconds)
+        return (reach_edge(plan, self.now) if plan is not None else None, horizon(self.pipeline.retention, now=self.now))
+
+    @cached_property
+    def _retired(self) -> set[str]:
+        return {entry.unit.key for entries in self.ledgers.values() for entry in entries if entry.retired}
+
+    def at_once(self, units: Sequence[str]) -> Sequence[str]:
+        """Those of some units that one tick asks for: no more than make `MOST_RUNS` runs."""
+        by_window = {window: unit for unit in units if (window := self.window(unit)) is not None}
+        if not by_window:
+            return units[:MOST_RUNS]
+        return [by_window[window] for piece in pieces(list(by_window))[:MOST_RUNS] for window in piece]
 
     def is_final(self, unit: str) -> bool:
         """Whether a unit that is published stays as it is: an append is never done twice."""
@@ -118,7 +173,7 @@ class Evaluation:
 
 def evaluate(evaluation: Evaluation, cursor: str | None) -> Decision:
     """Look, and decide what is asked for. Raises DataflowError; then nothing is changed."""
-    memory = Memory.read(cursor, sensor=evaluation.sensor.name)
+    memory = as_written_now(evaluation, Memory.read(cursor, sensor=evaluation.sensor.name))
     module = importlib.import_module(f"dataflow_assets.operations.sensors.{evaluation.sensor.options.type}")
     try:
         found: Found = module.look(evaluation, memory)
@@ -130,7 +185,37 @@ def evaluate(evaluation: Evaluation, cursor: str | None) -> Decision:
             marks=evaluation.marks,
             due=evaluation.due,
             is_final=evaluation.is_final,
+            why_not=evaluation.why_not,
+            at_once=evaluation.at_once,
         )
     finally:
         if "session" in evaluation.__dict__:
             evaluation.session.close()
+
+
+def as_written_now(evaluation: Evaluation, memory: Memory) -> Memory:
+    """The memory, where the pipeline was cut otherwise when a unit was found: for that one's sake is asked for what is due.
+
+    Raises DataflowError where each run appends exactly some files, and a unit does not say which.
+    """
+    foreign = [unit for unit in memory.waiting if not _is_unit(evaluation, unit)]
+    if not foreign:
+        return memory
+    name = evaluation.sensor.name
+    if evaluation.sensor.exact:
+        message = f"{name} waits for {foreign[0]!r}, from before the pipeline appended without windows: nobody knows for which files"
+        hint = "load what is missing, then reset the cursor of the sensor in the UI; with existing: ignore it takes only files that come"
+        raise DataflowError(message, hint=hint)
+    waiting = {unit: item for unit, item in memory.waiting.items() if _is_unit(evaluation, unit)}
+    for unit, what in evaluation.due_or_whole(digest(foreign)).items():
+        waiting[unit] = Waiting(what)
+    return replace(memory, waiting=waiting)
+
+
+def _is_unit(evaluation: Evaluation, unit: str) -> bool:
+    """Whether a run of the pipeline as it is now can be asked for a unit."""
+    if evaluation.sensor.exact or unit.startswith(FILES):
+        return evaluation.sensor.exact and unit.startswith(FILES)
+    if evaluation.pipeline.windows is None:
+        return unit == WHOLE
+    return unit == DUE or evaluation.window(unit) is not None

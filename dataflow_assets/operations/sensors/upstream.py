@@ -156,13 +156,22 @@ def _window_states(evaluation: Evaluation, plan: WindowPlan, upstreams: Sequence
     for window in expected_windows(plan, evaluation.now):
         states = list(_states_below(cut, window, now=evaluation.now))
         if states and None not in states:
-            known = [state for state in states if state is not None]
+            known = [state for state in states if state is not None] + _states_before(cut, plan, window, now=evaluation.now)
             yield plan.cadence.key(window), (digest(text for text, _ in known), max(at for _, at in known))
 
 
 def _states_below(upstreams: Iterable[_Upstream], window: Window, *, now: datetime) -> Iterator[tuple[str, datetime] | None]:
     for upstream in upstreams:
         yield from (upstream.states.get(item) for item in upstream.below(window, now=now))
+
+
+def _states_before(upstreams: Iterable[_Upstream], plan: WindowPlan, window: Window, *, now: datetime) -> list[tuple[str, datetime]]:
+    """What is published of the time before a window that it reads as well (`reads_back`); nothing is waited for there."""
+    read = plan.reads(window)
+    if read.start == window.start:
+        return []
+    before = Window(read.start, window.start)
+    return [item.states[found] for item in upstreams if item.plan for found in item.below(before, now=now) if found in item.states]
 
 
 def _whole_state(evaluation: Evaluation, upstreams: Sequence[_Upstream]) -> dict[str, tuple[str, datetime]] | str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dataflow_assets.operations.alerts.incidents import reported
 from dataflow_assets.operations.alerts.sweep import sweep
 from dataflow_assets.operations.load import load_project
 from dataflow_assets.tables import utc_now
@@ -34,6 +35,10 @@ def test_a_schedule_whose_target_cannot_be_asked(project: Path, instance: dg.Dag
         sweep(*shop.planned(project), instance, now=utc_now())
         (post,) = [asked.json["text"].replace("\u200b", "") for asked in slack.log]
         assert "failed: orders: what is due cannot be found out: " in post
+        before = reported(instance, "shop", cursor=None)[0]
+        with pytest.raises(Exception, match="lake"):
+            tick()
+        assert reported(instance, "shop", cursor=None)[0] == before, "noted a moment ago"
         ledger.unlink()
         for _ in range(2):
             tick()

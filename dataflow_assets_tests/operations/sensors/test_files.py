@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
+from dataflow_assets.errors import DataflowError, ReadFailed
 from dataflow_assets_tests.operations.sensors.post import Post, windows_of
 
 SENSOR = "orders_files_sensor"
@@ -95,6 +97,26 @@ def test_a_failed_run_is_asked_for_again_and_without_what_is_gone(post: Post) ->
     assert not post.tick(SENSOR)
 
 
+def test_files_whose_folder_was_away_are_new_when_it_is_back(post: Post) -> None:
+    post.write(orders=APPENDING % {"more": ""})
+    land(post, "a.csv", (1, "2024-03-01"))
+    (request,) = post.tick(SENSOR)
+    (post.folder / "landing").rename(post.folder / "away")
+    post.launch("orders", request, success=False)
+    post.skip(SENSOR)
+    post.skip(SENSOR)
+    (post.folder / "away").rename(post.folder / "landing")
+    assert not post.tick(SENSOR), "the run that failed was asked for by this key"
+    post.now += timedelta(minutes=1)
+    assert len(post.load(SENSOR, "orders")) == 1
+    assert ids(post) == [1]
+
+    (post.folder / "landing").rename(post.folder / "away")
+    post.skip(SENSOR)
+    (post.folder / "away").rename(post.folder / "landing")
+    assert not post.tick(SENSOR), "what was loaded is known for longer than it is there"
+
+
 def test_a_file_that_is_written_anew_before_its_run_is_loaded_once(post: Post) -> None:
     post.write(orders=APPENDING % {"more": ""})
     land(post, "a.csv", (1, "2024-03-01"))
@@ -140,6 +162,19 @@ def test_many_files_come_in_several_ticks_and_old_ones_may_be_left_alone(post: P
     assert ids(post) == list(range(1, 101))
 
 
+def test_a_file_without_a_content_that_can_be_told_is_left_alone_like_the_others(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    post.write(orders=APPENDING % {"more": ", existing: ignore"})
+    land(post, "old.csv", (0, "2024-03-01"))
+
+    def refuse(path: object, file: object) -> str:
+        raise ReadFailed("permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dataflow_assets.connectors._file_states.content_digest", refuse)
+        assert "leaves alone what is there already: 1 file" in post.skip(SENSOR)
+    assert not post.tick(SENSOR)
+
+
 def test_files_are_asked_for_by_the_windows_of_their_rows(post: Post) -> None:
     post.write(orders=WINDOWED % {"path": "landing/*.csv", "more": ""})
     land(post, "a.csv", (1, "2024-03-01T08:00:00"), (2, "2024-03-03T08:00:00"), (9, "2023-12-31T00:00:00"))
@@ -171,6 +206,57 @@ def test_a_file_that_cannot_be_read_keeps_no_other_one_back(post: Post) -> None:
     land(post, "a.csv", (1, "2024-03-01T08:00:00"))
     (request,) = post.tick(SENSOR)
     assert windows_of(request) == ["2024-03-01"]
+
+
+def test_large_files_that_cannot_be_read_keep_no_other_one_back(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataflow_assets.operations.sensors.files._READ_BYTES", 10)
+    post.write(orders=WINDOWED % {"path": "landing/*.csv", "more": ""})
+    (post.folder / "landing").mkdir()
+    (post.folder / "landing" / "a.csv").write_text("id,when\n1,2024-03-01\n")
+    land(post, "b.csv", (2, "2024-03-02T08:00:00"))
+    assert windows_of(*post.tick(SENSOR)) == ["2024-03-02"]
+
+
+def test_a_file_about_a_window_to_come_waits_for_it(post: Post) -> None:
+    post.write(orders=WINDOWED % {"path": "landing/*.csv", "more": ""})
+    day = post.now.date() + timedelta(days=3)
+    land(post, "early.csv", (1, f"{day}T08:00:00"))
+    assert "waits for a window to end" in post.skip(SENSOR)
+    post.now += timedelta(days=4)
+    assert windows_of(*post.tick(SENSOR)) == [day.isoformat()]
+
+
+def test_a_window_out_of_reach_or_not_kept_is_left_whatever_comes_for_it(post: Post) -> None:
+    text = WINDOWED % {"path": "landing/*.csv", "more": ""}
+    post.write(orders=text.replace("begin: 2024-03-01}", "begin: 2024-03-01, x_days_back: 7d}"))
+    near = post.now.date() - timedelta(days=3)
+    land(post, "late.csv", (1, "2024-03-01T08:00:00"), (2, f"{near}T08:00:00"))
+    (request,) = post.tick(SENSOR)
+    assert windows_of(request) == [near.isoformat()]
+    assert "left alone: 2024-03-01 (out of reach" in request.tags["dataflow/why"]
+    post.write(orders=f"{text}retention: {{target: 30d}}\n")
+    land(post, "later.csv", (3, "2024-03-02T08:00:00"))
+    assert "left alone: 2024-03-02 (older than retention keeps)" in post.skip(SENSOR)
+
+
+def test_what_waits_from_before_windows_were_cut_otherwise_becomes_what_is_due(post: Post) -> None:
+    daily = (WINDOWED % {"path": "landing/*.csv", "more": ""}).replace("begin: 2024-03-01", "begin: 2024-03-01, end: 2024-03-02")
+    post.write(orders=daily)
+    land(post, "a.csv", (1, "2024-03-01T08:00:00"))
+    assert windows_of(*post.tick(SENSOR)) == ["2024-03-01"], "and its run fails"
+    post.write(orders=daily.replace("every: day", "every: hour"))
+    ends = windows_of(*post.load(SENSOR, "orders"))
+    assert ends == ["2024-03-01T00:00+0000", "2024-03-01T23:00+0000"]
+    assert not post.tick(SENSOR)
+    post.cursors[SENSOR] = str(post.cursors[SENSOR]).replace('"waiting":{}', '"waiting":{"2024-03-01":["x",1,0,[0]]}')
+    whole = daily.replace("windows: {every: day, begin: 2024-03-01, end: 2024-03-02}\n", "")
+    post.write(orders=whole)
+    with pytest.raises(DataflowError, match="from before the pipeline appended without windows"):
+        post.tick(SENSOR)
+    post.write(orders=whole.replace("lake/orders/", "lake/whole.parquet, mode: replace"))
+    assert len(post.load(SENSOR, "orders")) == 1, "the whole, once"
+    post.now += timedelta(days=1)
+    assert not post.tick(SENSOR)
 
 
 def test_a_path_that_names_the_window_tells_it(post: Post) -> None:

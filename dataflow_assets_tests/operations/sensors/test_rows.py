@@ -16,6 +16,7 @@ import pytest
 
 from dataflow_assets.errors import DataflowError, ReadFailed
 from dataflow_assets.execution.sensing import Memory
+from dataflow_assets.operations.alerts.incidents import reported
 from dataflow_assets.operations.sensors import rows
 from dataflow_assets.operations.sensors.tick import Evaluation
 from dataflow_assets.plan.build import build_plan
@@ -184,7 +185,13 @@ def test_what_cannot_be_a_cursor_fails_and_a_server_that_is_away_is_a_skip(
     post.cursors[SENSOR] = '{"v":1,"position":{"column":"at","kind":"time","upto":"2024-03-01T00:00:00+00:00"},"waiting":{}}'
     kept = post.cursors[SENSOR]
     assert "the next tick looks again" in post.skip(SENSOR)
-    assert post.cursors[SENSOR] == kept
+    assert Memory.read(post.cursors[SENSOR], sensor=SENSOR).position == Memory.read(kept, sensor=SENSOR).position
+    post.now += timedelta(minutes=15)
+    with pytest.raises(DataflowError):
+        post.tick(SENSOR)
+    told = reported(post.instance, "watched", cursor=None)[0]
+    assert len(told) == 4, "three columns that are none, and a server that does not come back"
+    assert told[-1].summary.startswith(f"the sensor {SENSOR} cannot look")
 
 
 def test_mysql_knows_its_open_transactions(post: Post, mysql_dsn: str) -> None:
@@ -247,7 +254,7 @@ def test_a_file_with_one_writer_waits_for_it(post: Post, kind: str) -> None:
     else:
         writer.close()
     first = look(post, Memory())
-    assert first.units
+    assert set(first.units) == {"due", str(at.date())}, "what is there of today is below the cursor from now on"
     position = {**first.position, "upto": (datetime.now(UTC) - timedelta(days=3)).isoformat()}
     found = look(post, Memory(position))
     assert counted(found.said) == 1

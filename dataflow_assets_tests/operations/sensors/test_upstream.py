@@ -40,6 +40,7 @@ steps:
   - {id: write, type: endpoint, endpoint_type: parquet, depends_on: [read], config: {file_path: lake/report.parquet, mode: replace}}
 """
 SENSOR = "days_upstream_sensor"
+STARTED = dg.DagsterRunStatus.STARTED
 
 
 @pytest.fixture
@@ -84,6 +85,18 @@ def test_a_window_is_asked_for_when_it_is_complete_in_all_upstreams_and_again_wh
     assert not post.tick(SENSOR), "a first tick asks for nothing that was published after its upstreams"
 
 
+def test_a_window_that_reads_back_is_asked_for_again_when_what_it_reads_is_published_anew(clicks: Post) -> None:
+    post = clicks
+    post.write(days=(DAILY % {"more": ""}).replace("end: 2024-03-04}", "end: 2024-03-04, reads_back: 24h}"))
+    for name in ("clicks", "views"):
+        publish(post, name, "2024-03-02", "2024-03-03")
+    assert windows_of(*post.load(SENSOR, "days")) == ["2024-03-02"], "the day before is not waited for"
+    assert "nothing new" in post.skip(SENSOR)
+    publish(post, "clicks", "2024-03-01T07:00:00", "2024-03-01T08:00:00")
+    assert windows_of(*post.load(SENSOR, "days")) == ["2024-03-02"]
+    assert "nothing new" in post.skip(SENSOR)
+
+
 def test_other_assets_of_dagster_and_named_pipelines_count(clicks: Post) -> None:
     post = clicks
     post.write(days=DAILY % {"more": ", pipelines: views, assets: raw/events"})
@@ -107,7 +120,7 @@ def test_a_pipeline_without_windows_is_asked_for_once_for_each_publication(click
     assert len(post.load(name, "report")) == 1
     assert len(post.load(name, "report")) == 0
     publish(post, "days", "2024-03-02", "2024-03-03")
-    run = post.instance.create_run_for_job(dg.job(name="other")(lambda: None), tags={"dataflow/pipeline": "days"})
+    run = post.instance.create_run_for_job(dg.job(name="other")(lambda: None), tags={"dataflow/pipeline": "days"}, status=STARTED)
     assert f"run {run.run_id} of days has not ended" in post.skip(name)
     post.instance.report_run_canceled(run)
     assert len(post.load(name, "report")) == 1
@@ -123,7 +136,7 @@ def test_what_has_grown_too_old_is_asked_for_and_only_then(clicks: Post) -> None
     (request,) = post.tick(name)
     assert "3 h old, older than 2 h" in request.tags["dataflow/why"]
     assert not post.tick(name), "it was asked for, and is not once more before its time"
-    unfinished = post.instance.create_run_for_job(dg.job(name="other")(lambda: None), tags={"dataflow/pipeline": "report"})
+    unfinished = post.instance.create_run_for_job(dg.job(name="other")(lambda: None), tags={"dataflow/pipeline": "report"}, status=STARTED)
     assert f"run {unfinished.run_id} of report has not ended" in post.skip(name)
 
 
