@@ -1,7 +1,7 @@
 """What every model of the spec is built from: the strict base class, and the field types that several of them use.
 
-Here: `Model`, names, lists, shares, SQL text that binds its values. Not here: any section that a user writes (`spec.models` and the
-files beside it).
+Here: `Model`, names, lists, shares, durations, SQL text that binds its values. Not here: any section that a user writes (`spec.models`
+and the files beside it).
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import re
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+from dataflow_assets.windows import parse_duration
 
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*\Z")
 
@@ -57,3 +59,12 @@ def _as_share(value: Any) -> Any:
 
 
 Share = Annotated[float, BeforeValidator(_as_share, json_schema_input_type=float | str), Field(ge=0, le=1)]
+
+
+def _duration(value: str) -> str:
+    parse_duration(value)
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+"""A length of time as written, such as `90s` or `2h`."""

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field
 
-from dataflow_assets.spec.base import Model
-from dataflow_assets.windows import parse_duration
+from dataflow_assets.spec.base import Duration, Model
 
 PhaseName = Literal[
     "stale_pipeline_handling",
@@ -38,12 +37,6 @@ class DriveOptions(Model):
 class PhaseOptions(Model):
     """What is expected of a phase."""
 
-    expected_run_duration: str = Field(
+    expected_run_duration: Duration = Field(
         description="how long it should take, such as 10m; default: the median of earlier successful attempts"
     )
-
-    @field_validator("expected_run_duration")
-    @classmethod
-    def _expected_run_duration_is_a_duration(cls, value: str) -> str:
-        parse_duration(value)
-        return value

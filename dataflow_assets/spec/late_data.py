@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from dataflow_assets.spec.base import Model, Names
+from dataflow_assets.spec.base import Duration, Model, Names
 from dataflow_assets.windows import parse_duration
 
 DEFAULT_WINDOWS = 7
@@ -21,8 +21,8 @@ class LateDataOptions(Model):
     """How published windows are held against their sources again, and what follows when these have changed."""
 
     windows: int | None = Field(None, ge=1, description="how many of the newest published windows are looked at; default: 7")
-    max_age: str | None = Field(None, description="in place of windows: those that ended at most so long ago, such as 30d")
-    every: str = Field("1h", description="how often the sensor looks at the source; at least 30s")
+    max_age: Duration | None = Field(None, description="in place of windows: those that ended at most so long ago, such as 30d")
+    every: Duration = Field("1h", description="how often the sensor looks at the source; at least 30s")
     compare: Literal["checksum", "count"] = Field(
         "checksum", description="checksum finds every change; count finds only that there are more or fewer rows, and costs less"
     )
@@ -35,13 +35,6 @@ class LateDataOptions(Model):
     ignore: Names = Field(default_factory=list, description="columns whose changes do not count")
     sources: Names = Field(default_factory=list, description="the source steps to look at; default: those that read a window's rows alone")
     status: Literal["running", "stopped"] = Field("stopped", description="whether its sensor runs without being started by somebody")
-
-    @field_validator("max_age", "every")
-    @classmethod
-    def _is_a_duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_duration(value)
-        return value
 
     @field_validator("every")
     @classmethod

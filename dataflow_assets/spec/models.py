@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 
 from dataflow_assets.spec.alerts import AlertsOptions, PipelineAlerts
 from dataflow_assets.spec.automation import Automation
-from dataflow_assets.spec.base import NAME, Model, Names, Share, SqlText
+from dataflow_assets.spec.base import NAME, Duration, Model, Names, Share, SqlText
 from dataflow_assets.spec.celery import CeleryOptions
 from dataflow_assets.spec.drive import DriveOptions, PhaseName, PhaseOptions
 from dataflow_assets.spec.late_data import LateData
@@ -24,7 +24,6 @@ from dataflow_assets.spec.schedules import Calendar, Schedule, known_timezone
 from dataflow_assets.spec.sensors import SensorOptions
 from dataflow_assets.spec.stale_runs import StaleRunOptions
 from dataflow_assets.tables import SchemaPolicy, WriteMode
-from dataflow_assets.windows import parse_duration
 
 
 class QuarantineOptions(Model):
@@ -183,15 +182,10 @@ class StageOptions(Model):
     """Where stages live and how long those of failed windows are kept."""
 
     dir: str = Field(".dataflow/stages", description="where stages lie, relative to the project")
-    keep_failed: str = Field("7d", description="how long the stages of a failed window are kept")
-    max_age: str | None = Field(None, description="how old a stage may be to be resumed from, e.g. 12h; default: as long as it is kept")
-
-    @field_validator("keep_failed", "max_age")
-    @classmethod
-    def _is_a_duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_duration(value)
-        return value
+    keep_failed: Duration = Field("7d", description="how long the stages of a failed window are kept")
+    max_age: Duration | None = Field(
+        None, description="how old a stage may be to be resumed from, e.g. 12h; default: as long as it is kept"
+    )
 
 
 class ProjectModel(Model):

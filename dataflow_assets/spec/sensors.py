@@ -10,8 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from dataflow_assets.spec.base import NAME, Model, Names
-from dataflow_assets.windows import parse_duration
+from dataflow_assets.spec.base import NAME, Duration, Model, Names
 
 SensorType = Literal["files", "rows", "upstream", "freshness"]
 
@@ -36,10 +35,10 @@ class SensorOptions(Model):
 
     type: SensorType = Field(description="what it looks for: new files, new rows, upstream publications, or a dataset that is too old")
     name: str | None = Field(None, description="its name after the pipeline's; default: its type, and its step where several have one type")
-    every: str = Field("30s", description="least time between two ticks")
+    every: Duration = Field("30s", description="least time between two ticks")
     status: Literal["running", "stopped"] = Field("stopped", description="running starts it with the daemon; stopped waits for somebody")
     step: str | None = Field(None, description="files, rows: the source step; default: the only one that it can be about")
-    settle: str = Field("10s", description="files: how long a local file must have been left alone before it is taken")
+    settle: Duration = Field("10s", description="files: how long a local file must have been left alone before it is taken")
     marker: str | None = Field(
         None,
         min_length=1,
@@ -51,17 +50,10 @@ class SensorOptions(Model):
     cursor: str | None = Field(
         None, description="rows: a column that grows with each new row: a time, or an id; default: the source's event_time_column"
     )
-    delay: str = Field("1s", description="rows: how far behind the clock, or the oldest open transaction, rows are taken")
+    delay: Duration = Field("1s", description="rows: how far behind the clock, or the oldest open transaction, rows are taken")
     pipelines: Names = Field(default_factory=list, description="upstream: pipelines of the project; default: all that come before it")
     assets: Names = Field(default_factory=list, description="upstream: further Dagster assets, as key/with/slashes")
-    max_age: str | None = Field(None, description="freshness: how old the newest publication may get; default: freshness.fail_after")
-
-    @field_validator("every", "settle", "delay", "max_age")
-    @classmethod
-    def _is_a_duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_duration(value)
-        return value
+    max_age: Duration | None = Field(None, description="freshness: how old the newest publication may get; default: freshness.fail_after")
 
     @field_validator("name")
     @classmethod

@@ -8,28 +8,22 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from dataflow_assets.spec.base import Model
+from dataflow_assets.spec.base import Duration, Model
 from dataflow_assets.windows import parse_duration
 
 
 class StaleRunOptions(Model):
     """How often a worker says that it is alive, and what becomes of its runs when it does not."""
 
-    heartbeat: str = Field("10s", description="how often a worker notes in the drive table that it is alive; at least 1s")
-    after: str = Field("25s", description="a worker that was not heard of for so long is taken for dead; at least twice the heartbeat")
+    heartbeat: Duration = Field("10s", description="how often a worker notes in the drive table that it is alive; at least 1s")
+    after: Duration = Field("25s", description="a worker that was not heard of for so long is taken for dead; at least twice the heartbeat")
     retry: bool = Field(True, description="whether the windows of a run that Dagster launched are asked for again")
     max_retries: int = Field(2, ge=0, description="how often in a row a run whose worker died is asked for again")
     status: Literal["running", "stopped"] = Field(
         "running", description="whether the sensor that looks after runs works without being started by somebody"
     )
-
-    @field_validator("heartbeat", "after")
-    @classmethod
-    def _is_a_duration(cls, value: str) -> str:
-        parse_duration(value)
-        return value
 
     @model_validator(mode="after")
     def _two_beats_may_be_missed(self) -> Self:

@@ -116,16 +116,13 @@ GROUP BY pipeline_name, phase_failed
 ORDER BY failures DESC""",
         "actual_vs_expected": f"""\
 SELECT pipeline_name, query_window_start,
-  {text(transfer, "actual_run_duration")} AS actual,
-  {text(transfer, "expected_run_duration")} AS expected
+  {text(transfer, "actual_run_duration")} AS actual, {text(transfer, "expected_run_duration")} AS expected
 FROM {table}
 WHERE pipeline_status = 'SUCCESS'
 ORDER BY created_at DESC""",
         "audit_trail": f"""\
 SELECT pipeline_name, query_window_start, {text("audit", "status")} AS audit_status,
-  {source} AS source_count,
-  {staged} AS stage_count,
-  {target} AS target_count
+  {source} AS source_count, {staged} AS stage_count, {target} AS target_count
 FROM {table}
 WHERE pipeline_status = 'SUCCESS'
 ORDER BY query_window_start""",
