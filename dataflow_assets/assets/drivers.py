@@ -16,6 +16,7 @@ from pathlib import Path
 import dagster as dg
 
 from dataflow_assets.assets.names import DRIVER_TAG
+from dataflow_assets.execution.liveness import process_exists
 
 SILENCE = timedelta(minutes=5)
 """A process of another host that has not been heard of for so long is taken for dead."""
@@ -73,14 +74,4 @@ def _process_started(process_id: int) -> str:
     try:
         return Path(f"/proc/{process_id}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[_STARTED]
     except (OSError, IndexError):
-        return _exists(process_id)
-
-
-def _exists(process_id: int) -> str:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return ""
-    except OSError:
-        return "unknown"
-    return "unknown"
+        return "unknown" if process_exists(process_id) else ""

@@ -82,12 +82,15 @@ def worker_name(row: DriveRow) -> str:
 
 def is_gone(row: DriveRow) -> bool:
     """Whether the attempt's process is known not to exist: only of this host's processes can that be said."""
-    if row.host != socket.gethostname() or not row.process_id:
-        return False
+    return row.host == socket.gethostname() and bool(row.process_id) and not process_exists(row.process_id or 0)
+
+
+def process_exists(process_id: int) -> bool:
+    """Whether this host has a process of this number, also one of somebody else's."""
     try:
-        os.kill(row.process_id, 0)
+        os.kill(process_id, 0)
     except ProcessLookupError:
-        return True
-    except OSError:
         return False
-    return False
+    except OSError:
+        return True
+    return True
