@@ -208,11 +208,11 @@ class _Head:
 
     @property
     def _zero(self) -> Mask:
-        return self._first == ord("0")
+        return np.asarray(self._first == ord("0"))
 
     @property
     def _minus_zero(self) -> Mask:
-        return (self._first == ord("-")) & (self._second == ord("0"))
+        return np.asarray((self._first == ord("-")) & (self._second == ord("0")))
 
     @property
     def hexadecimal(self) -> Mask:

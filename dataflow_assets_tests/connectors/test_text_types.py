@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from dataflow_assets.connectors._text_types import Unfit, parse
 
-_SHORT = st.sampled_from(["0", "-0", "00", "-05", "+5", "0x1F", "-0X1f", "-0x1f", "0.50", "00.5", "-00.5", "+0.5", "1e999", "1e-999", "0e0", "-7"])
+_SHORT = st.sampled_from(
+    ["0", "-0", "00", "-05", "+5", "0x1F", "-0X1f", "-0x1f", "0.50", "00.5", "-00.5", "+0.5", "1e999", "1e-999", "0e0", "-7"]
+)
 _FLOATS = st.floats(allow_nan=False, allow_infinity=False).map(repr)
 _LONG = st.one_of(
     st.floats(min_value=0, max_value=1).map(repr),
@@ -38,7 +40,6 @@ def first_refused(texts: Sequence[str | None], kind: pa.DataType, *, before: str
     try:
         parse(column, kind, strict=True)
     except Unfit as error:
-        assert error.text == texts[error.index]
         return error.index
     return None
 
