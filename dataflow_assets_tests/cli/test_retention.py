@@ -179,3 +179,22 @@ def test_what_breaks_of_one_pipeline_is_told_and_the_others_go_on(
     assert [str(old.error) for old in done if old.error] == ["the disk of first is away"]
     assert looks == [["second", "third"]], "runs are looked for once"
     assert len(_rows(loaded)) == 4
+
+
+@pytest.mark.parametrize("broken", ["pipeline_name: second\nsteps: [", "facts"])
+def test_windows_stay_while_nobody_can_tell_who_else_writes_their_table(loaded: ProjectFolder, call: Call, broken: str) -> None:
+    second = loaded.root / "pipelines/second.yml"
+    second.write_text(windowed("second", table="facts").replace("table: facts", "tabel: facts") if broken == "facts" else broken)
+    done = call("retention", "first", "--yes", "--json", "--project", loaded.root)
+    assert done.code == 1
+    (stays,) = [item for item in done.json["items"] if item["what"] == "target"]
+    assert "second" in stays["error"]["message"], stays
+    assert len(_rows(loaded)) == 4
+    assert call("plan", "-s", "first", "--json", "--project", loaded.root).json["pipelines"][0]["to_run"] == 0, "nor are they loaded anew"
+    definitions = load_project(loaded.root)
+    with open_instance(load(loaded.root)) as instance:
+        assert not definitions.resolve_job_def(JOB).execute_in_process(instance=instance, raise_on_error=False).success
+    assert len(_rows(loaded)) == 4
+    second.unlink()
+    assert call("retention", "first", "--yes", "--project", loaded.root).code == 0
+    assert _rows(loaded) == []
