@@ -27,6 +27,7 @@ class Wish:
     full_refresh: bool = False
     max_windows: int | None = None
     even_if_paused: bool = False
+    even_if_retired: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datet
     except Exception as error:  # noqa: BLE001 - whatever a system answers stops this pipeline only
         return Due(pipeline, error=error)
     chosen = [todo for todo in todos if todo.run]
+    if (wish.full_refresh or start or end) and not keys and not wish.even_if_retired:
+        from dataflow_assets.plan.retention import refusal_of_losses
+
+        if error := refusal_of_losses(pipeline, chosen, now=now):
+            return Due(pipeline, tuple(todos), error=error)
     if paused:
         return Due(pipeline, tuple(todos), (), len(chosen), paused=paused)
     kept = chosen[: wish.max_windows] if wish.max_windows is not None else chosen

@@ -102,9 +102,7 @@ def _keeping(draft: PipelineDraft, everybody: _Writers) -> PipelineDraft:
     if own is not None and own.target is not None:
         for reason in kept.values():
             draft.findings.add(_TARGET, f"retention: {reason}", hint="leave target: out, or write to tables of their own")
-    return replace(
-        draft, retention=replace(draft.retention, kept={**kept, **draft.retention.kept}, doubts=everybody.doubts(draft.name))
-    )
+    return replace(draft, retention=replace(draft.retention, kept={**kept, **draft.retention.kept}, doubts=everybody.doubts(draft.name)))
 
 
 def _shared(draft: PipelineDraft, everybody: _Writers) -> Iterator[tuple[str, str]]:
@@ -151,7 +149,9 @@ def _archives(draft: PipelineDraft, root: Path) -> Iterator[tuple[str, TableRef]
     except KeyError:
         return  # said where the connection is written
     for step in leaving:
-        name = plan.table_of(draft.name, step) if plan.table is not None else _folder(connector, block, plan.folder_of(draft.name, step), root)
+        name = (
+            plan.table_of(draft.name, step) if plan.table is not None else _folder(connector, block, plan.folder_of(draft.name, step), root)
+        )
         if name is not None:
             yield step, table_of(connector, plan.connection or "archive", block, name, root)
 
