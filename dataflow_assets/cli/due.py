@@ -5,10 +5,10 @@ Here: applying `--start/--end`, `--window`, `--full-refresh`, `--max-windows`. N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from dataflow_assets.cli.failures import UsageFailed, describe
 from dataflow_assets.cli.ranges import bounds, collapse, window_of
@@ -28,6 +28,11 @@ class Wish:
     max_windows: int | None = None
     even_if_paused: bool = False
     even_if_retired: bool = False
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """What the options of a verb say."""
+        return cls(**{item.name: given[item.name] for item in fields(cls)})
 
 
 @dataclass(frozen=True)

@@ -149,11 +149,10 @@ def _archives(draft: PipelineDraft, root: Path) -> Iterator[tuple[str, TableRef]
     except KeyError:
         return  # said where the connection is written
     for step in leaving:
-        name = (
-            plan.table_of(draft.name, step) if plan.table is not None else _folder(connector, block, plan.folder_of(draft.name, step), root)
-        )
-        if name is not None:
-            yield step, table_of(connector, plan.connection or "archive", block, name, root)
+        if plan.table is not None:
+            yield step, table_of(connector, plan.connection or "", block, plan.table_of(draft.name, step), root)
+        elif (folder := _folder(connector, block, plan.folder_of(draft.name, step), root)) is not None:
+            yield step, table_of(connector, plan.connection or "archive", block, folder, root)
 
 
 def _folder(connector: Any, block: Mapping[str, Any], folder: str, root: Path) -> TableName | None:
