@@ -98,8 +98,8 @@ def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datet
     if (wish.full_refresh or start or end) and not keys and not wish.even_if_retired:
         from dataflow_assets.plan.retention import refusal_of_losses
 
-        if error := refusal_of_losses(pipeline, chosen, now=now):
-            return Due(pipeline, tuple(todos), error=error)
+        if refusal := refusal_of_losses(pipeline, chosen, now=now):
+            return Due(pipeline, tuple(todos), error=refusal)
     if paused:
         return Due(pipeline, tuple(todos), (), len(chosen), paused=paused)
     kept = chosen[: wish.max_windows] if wish.max_windows is not None else chosen
