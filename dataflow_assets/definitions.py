@@ -13,7 +13,7 @@ from pathlib import Path
 import dagster as dg
 
 from dataflow_assets.errors import SpecError
-from dataflow_assets.operations.load import load_project
+from dataflow_assets.footprint import start_lean
 from dataflow_assets.spec.load import find_project_file
 
 _EXAMPLE = Path(__file__).parent.parent / "examples" / "nyc_flights"
@@ -22,6 +22,9 @@ _EXAMPLE = Path(__file__).parent.parent / "examples" / "nyc_flights"
 @dg.definitions
 def defs() -> dg.Definitions:
     """The code location."""
+    start_lean()  # before Arrow is imported
+    from dataflow_assets.operations.load import load_project
+
     definitions = load_project(_project_file())
     gc.freeze()  # what a code server holds for good is not looked through for garbage again
     return definitions

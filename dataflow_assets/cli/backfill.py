@@ -17,7 +17,7 @@ from dataflow_assets.cli.backfill_list import cancel, list_backfills, show
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed
 from dataflow_assets.cli.interrupts import watching_interrupts
-from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
+from dataflow_assets.cli.lean import collecting_garbage
 from dataflow_assets.cli.ranges import bounds, check_bound, retired_option, window_of
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
@@ -99,7 +99,6 @@ def start(session: Session, /, **given: Any) -> int:
     from dataflow_assets.assets.instance import open_instance
     from dataflow_assets.cli.logs import log_to_file
 
-    defer_pandas()
     given["variables"] = read_variables(given["several"], given["single"])
     with ExitStack() as stack:
         if given["resume"]:

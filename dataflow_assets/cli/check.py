@@ -22,7 +22,7 @@ from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.due import Wish, refuse_unknown_keys
 from dataflow_assets.cli.failures import UsageFailed
 from dataflow_assets.cli.interrupts import watching_interrupts
-from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
+from dataflow_assets.cli.lean import collecting_garbage
 from dataflow_assets.cli.ranges import bounds, window_of, window_options
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
@@ -74,7 +74,6 @@ class Look:
 
     def at_all(self) -> list[PipelineVerdicts]:
         """The verdicts on every selected pipeline with checks. Raises UsageFailed when none has any."""
-        defer_pandas()
         pipelines = [pipeline for pipeline in self.chosen.pipelines if self._checks(pipeline)]
         if not pipelines:
             raise UsageFailed("none of the selected steps has a check", hint="add `checks:` to a step; see docs/checks.md")

@@ -17,7 +17,7 @@ import click
 
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.failures import FAILED, INTERRUPTED, OK, UsageFailed, describe, explain
-from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
+from dataflow_assets.cli.lean import collecting_garbage
 from dataflow_assets.cli.terminal import Session, plural, table
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
@@ -132,7 +132,6 @@ def _data(window: LateWindow) -> dict[str, Any]:
 def _report(chosen: Chosen, found: Sequence[LateWindow]) -> None:
     """Put what is new into the history of the assets, and before the alerts."""
     if any(window.is_news and window.finding != "baseline" for window in found):
-        defer_pandas()
         from dataflow_assets.assets.instance import open_instance
         from dataflow_assets.operations.late_data import report
 
@@ -141,7 +140,6 @@ def _report(chosen: Chosen, found: Sequence[LateWindow]) -> None:
 
 
 def _rerun(session: Session, chosen: Chosen, looks: Sequence[_Look]) -> list[PipelineResult]:
-    defer_pandas()
     from dataflow_assets.operations.late_data import rerun_reopened
 
     results = []

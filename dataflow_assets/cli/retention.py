@@ -16,7 +16,7 @@ import click
 
 from dataflow_assets.cli.choosing import Chosen, choose, find_pipeline, selection_options
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed, describe, explain
-from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
+from dataflow_assets.cli.lean import collecting_garbage
 from dataflow_assets.cli.terminal import Session, plural, table
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand, VerbGroup
@@ -73,7 +73,6 @@ def clean(session: Session, /, selectors: tuple[str, ...], **given: Any) -> int:
     plan` shows them as retired, and no run loads them again. Where nobody can be asked, nothing is removed without --yes. Other verbs:
     `dataflow retention list PIPELINE`, `dataflow retention restore PIPELINE --window KEY`.
     """
-    defer_pandas()
     chosen = choose(session, (*selectors, *given["select"]), given["exclude"], read_variables(given["several"], given["single"]))
     now = utc_now()
     found = _find(chosen, now=now)

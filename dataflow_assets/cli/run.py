@@ -20,7 +20,7 @@ from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.closing import close
 from dataflow_assets.cli.due import Due, Wish, find_due, paused_of, refuse_unknown_keys
 from dataflow_assets.cli.interrupts import watching_interrupts
-from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
+from dataflow_assets.cli.lean import collecting_garbage
 from dataflow_assets.cli.outcome import PipelineOutcome
 from dataflow_assets.cli.ranges import pause_option, range_options, retired_option
 from dataflow_assets.cli.report import report_for
@@ -94,7 +94,6 @@ class Run:
         """Run every selected pipeline and return the exit code."""
         from dataflow_assets.cli.logs import log_to_file
 
-        defer_pandas()
         project, started = self.chosen.project, time.perf_counter()
         self._open.enter_context(log_to_file(project.root, project.model.logging))
         self.session.say(f"Running {plural(len(self.chosen.pipelines), 'pipeline')} of {project.model.project_name} ({project.root})\n")

@@ -17,7 +17,7 @@ import click
 from dataflow_assets.cli import junit
 from dataflow_assets.cli.choosing import selected, selection_options, survey
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed
-from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
+from dataflow_assets.cli.lean import collecting_garbage
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
@@ -46,7 +46,6 @@ def command(session: Session, /, wanted: tuple[str, ...], **given: Any) -> int:
     is opened: sources give the rows of the test, endpoints publish into a database of its own. Exits with 1 when one does not pass, with
     2 when a test is not well written.
     """
-    defer_pandas()
     project = session.load(read_variables(given["several"], given["single"]))
     seed = random.randrange(2**32) if given["seed"] is None else given["seed"]
     cases = _chosen(project, wanted, given["select"], given["exclude"], given["part"] or "", seed)

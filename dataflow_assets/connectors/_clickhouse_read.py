@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dataflow_assets.batches import resize, trimmed
+from dataflow_assets.batches import release, resize, trimmed
 from dataflow_assets.connectors._clickhouse_session import CLICKHOUSE, Server, bound, driver_errors, translated
 from dataflow_assets.connectors._clickhouse_types import ReadColumn, read_column
 from dataflow_assets.connectors._sql import Wanted, chosen
@@ -47,7 +47,7 @@ def stream(server: Server, source: TableName | Query, doing: str, wanted: Wanted
     finally:
         with suppress(Exception):
             raw.close()  # not given back to the pool: what the server still wants to send would be read as the next answer
-    pa.default_memory_pool().release_unused()
+    release()
 
 
 def select(server: Server, source: TableName | Query, doing: str, wanted: Wanted, *, final: bool) -> tuple[Sequence[ReadColumn], Statement]:

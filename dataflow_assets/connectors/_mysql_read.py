@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dataflow_assets.batches import resize, trimmed
+from dataflow_assets.batches import release, resize, trimmed
 from dataflow_assets.connectors import _mysql_wire as wire
 from dataflow_assets.connectors._mysql_session import MYSQL, Sessions, fetch, translated, with_literals
 from dataflow_assets.connectors._mysql_types import ReadColumn, read_column
@@ -47,7 +47,7 @@ def stream(
         schema = pa.schema([pa.field(column.name, column.kind) for column in selected])
         with read_ahead(_restored(blocks, selected, schema, doing, wanted.batch_rows), cancel=lambda: sessions.end(connection)) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
-    pa.default_memory_pool().release_unused()
+    release()
 
 
 def select_in_snapshot(

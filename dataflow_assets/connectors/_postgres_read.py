@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dataflow_assets.batches import cut
+from dataflow_assets.batches import cut, release
 from dataflow_assets.connectors._postgres_session import POSTGRES, Sessions, fetch, literal, literals, run, stream_failure, translated
 from dataflow_assets.connectors._postgres_types import ReadColumn, read_column
 from dataflow_assets.connectors._sql import Wanted, chosen
@@ -53,7 +53,7 @@ def stream(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wa
         with read_ahead(_restored(bulk, raw, selected, schema, doing, wanted.batch_rows), cancel=cursor.adbc_cancel) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
     # Arrow's pool keeps what was freed: 30 to 60 MB that whoever comes next would add to.
-    pa.default_memory_pool().release_unused()
+    release()
 
 
 def select(
