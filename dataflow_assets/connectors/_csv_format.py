@@ -21,8 +21,8 @@ from dataflow_assets.connectors._csv_reading import Dialect, Plan, header, read_
 from dataflow_assets.connectors._files import snapshot
 from dataflow_assets.errors import ValueRefused
 from dataflow_assets.storage.file_ledger import FileRecord
+from dataflow_assets.storage.file_writing import Entries
 from dataflow_assets.storage.places import FilePath
-from dataflow_assets.tables import LedgerEntry
 
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
 _ROWS_AT_ONCE = 8_192
@@ -59,7 +59,7 @@ class CsvFormat:
         with snapshot([path]) as files:
             yield from read_rows(files[0], plan if columns is None else plan.only(columns))
 
-    def create(self, file: BinaryIO, schema: pa.Schema, entries: Sequence[LedgerEntry]) -> CsvWriter:
+    def create(self, file: BinaryIO, schema: pa.Schema, entries: Entries) -> CsvWriter:
         writer = self._writer(file, schema)
         writer.write_header(schema.names)
         return writer
