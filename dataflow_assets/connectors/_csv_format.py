@@ -22,8 +22,8 @@ from dataflow_assets.connectors._files import snapshot
 from dataflow_assets.connectors._iso_text import moments_as_text
 from dataflow_assets.errors import ValueRefused
 from dataflow_assets.storage.file_ledger import FileRecord
+from dataflow_assets.storage.file_writing import Entries
 from dataflow_assets.storage.places import FilePath
-from dataflow_assets.tables import LedgerEntry
 
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
 _ROWS_AT_ONCE, _ROWS_OF_A_TASK = 8_192, 4_096  # measured: polars' own 1,024 rows cost a tenth more
@@ -60,7 +60,7 @@ class CsvFormat:
         with snapshot([path]) as files:
             yield from read_rows(files[0], plan if columns is None else plan.only(columns))
 
-    def create(self, file: BinaryIO, schema: pa.Schema, entries: Sequence[LedgerEntry]) -> CsvWriter:
+    def create(self, file: BinaryIO, schema: pa.Schema, entries: Entries) -> CsvWriter:
         writer = self._writer(file, schema)
         writer.write_header(schema.names)
         return writer
