@@ -57,8 +57,8 @@ def _completed(work: Work, step: StepPlan, entries: tuple[LedgerEntry, ...]) -> 
         return newest
     others = [f"{work.pipeline.name}.{item.id}" for item in work.pipeline.endpoints if item.id in work.chosen and item.id != step.id]
     raise BatchUnclear(
-        f"{work.pipeline.name}.{step.id} has {newest.rows:,} rows of batch {newest.unit.key} that {', '.join(others)} did not get, and they "
-        f"cannot be told from newer ones any more: {receipt.rows:,} rows are there since the last batch that all have",
+        f"{work.pipeline.name}.{step.id} has {newest.rows:,} rows of batch {newest.unit.key} that {', '.join(others)} did not get, and "
+        f"they cannot be told from newer ones any more: {receipt.rows:,} rows are there since the last batch that all have",
         hint=f"nothing was published; let each catch up alone: dataflow run --select {others[0]}, then --select "
         f"{work.pipeline.name}.{step.id}; or load everything anew with --full-refresh",
     )

@@ -59,7 +59,7 @@ def batch_of(entry: LedgerEntry) -> str:
 
 
 def _batches(ledgers: Mapping[str, Sequence[LedgerEntry]]) -> dict[str, dict[str, LedgerEntry]]:
-    """Endpoint -> batch -> entry. One that replaces its target keeps only the last; of an older version's it is not known which that was."""
+    """Endpoint -> batch -> entry. One that replaces its target keeps only the last; an older version did not note which that was."""
     found = {step: {batch_of(entry): entry for entry in entries if REPLAY_OF not in entry.state} for step, entries in ledgers.items()}
     told = {step: batches for step, batches in found.items() if batches.keys() != {WHOLE}}
     return told or found

@@ -40,7 +40,9 @@ def test_those_that_were_run_alone_go_on_together_where_they_came_equally_far() 
     first = [entry("1", 1)]
     assert found(a=[*first, entry("2", 2, reached="x")], b=[*first, entry("3", 3, reached="x")]) == ("x", {})
     assert found(a=[*first, entry("2", 2)], b=[*first, entry("3", 3)]) == ("2024-01-01", {"a": ["2"], "b": ["3"]})
-    assert found(a=[*first, entry("2", 2, reached="2024-01-01")], b=first) == ("2024-01-01", {"a": ["2"]}), "equal, and yet a batch is lacking"
+    assert found(a=[*first, entry("2", 2, reached="2024-01-01")], b=first) == ("2024-01-01", {"a": ["2"]}), (
+        "equal, and yet a batch is lacking"
+    )
 
 
 def test_a_replay_is_no_batch() -> None:
