@@ -66,7 +66,7 @@ def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
             failpoint("publish.ready")
             # what staging has freed goes back to the system before the target's driver asks for more
             pa.default_memory_pool().release_unused()
-            published = work.session.connector(step).publish(request)
+            published = _begun_early(work, step, request) or work.session.connector(step).publish(request)
             failpoint("publish.done")
         else:
             published, aside = done
@@ -79,6 +79,12 @@ def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
     held, where = int(aside.get(HELD, 0)), aside.get(TABLE, "")
     yield replace(report, published=published, metrics=dict(work.metrics), quarantined=held, quarantine=where)
     yield from work.phases.follow(AUDIT, reconcile_target(work, step, stage, published))
+
+
+def _begun_early(work: Work, step: StepPlan, request: PublishRequest) -> Published | None:
+    """What a publish that followed the staging has made of it, None when there was none or it failed."""
+    early = work.early.pop(step.id, None)
+    return early.conclude(request) if early else None
 
 
 def _published_before(work: Work, step: StepPlan, stage: Stage, claim: Claim) -> tuple[Published, dict[str, str]] | None:

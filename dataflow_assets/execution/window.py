@@ -53,10 +53,12 @@ def run_window(session: Session, window: Window | None, *, key: str, name: str =
         refuse_broken(work)
         failpoint("window.before_sweep")
     except Exception as error:  # noqa: BLE001 -- the boundary: whatever stops a window is reported as its failure
+        _abandon(work)
         _leave(work, current, error)
         yield WindowFailed(key, window, current, error, phases=ended(work, failed=True))
         return
     except BaseException:
+        _abandon(work)
         _leave(work, current, None)
         raise
     with work.phases.during(SWEEP):
@@ -64,6 +66,12 @@ def run_window(session: Session, window: Window | None, *, key: str, name: str =
         if not request.checks_only:
             sweep_dead(unit)
     yield WindowFinished(key, window, time.perf_counter() - started, ended(work))
+
+
+def _abandon(work: Work) -> None:
+    """A publish that has begun early must not go on when its window has ended."""
+    while work.early:
+        work.early.popitem()[1].abandon()
 
 
 def _leave(work: Work, step: str, error: Exception | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt
@@ -20,6 +20,9 @@ from dataflow_assets.spec.templates import TemplateContext
 from dataflow_assets.storage.stages import Stage
 from dataflow_assets.tables import Claim, LedgerEntry, Published, Target
 from dataflow_assets.windows import Window
+
+if TYPE_CHECKING:
+    from dataflow_assets.execution.early import EarlyPublish
 
 
 def producer_of(pipeline: PipelinePlan, step: StepPlan) -> StepPlan:
@@ -91,6 +94,8 @@ class Work:
     """Endpoints whose sources were compared with their stages."""
     published: dict[str, Published] = field(default_factory=dict)
     """What each endpoint's connector said of its publish."""
+    early: dict[str, EarlyPublish] = field(default_factory=dict)
+    """The publish of an endpoint that has begun before its checks have passed."""
     phases: Phases = field(default_factory=Phases)
     fingerprints: dict[str, Any] = field(default_factory=dict)
     """What each source held, as far as it was asked for."""

@@ -111,7 +111,7 @@ class Feed:
                 for batch in batches:
                     yield batch
                     self.rows += batch.num_rows
-                    if not halfway and self.rows * 2 >= self._request.rows:
+                    if not halfway and self.rows * 2 >= (self._request.known_rows or 0):
                         halfway = True
                         failpoint("publish.mid_copy")
         except GeneratorExit:
