@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dataflow_assets.byte_hashes import Hashes, Mask, hash_bytes, mix
 from dataflow_assets.errors import StageCorrupt, ValueRefused
 
 BATCH_ROWS = 32_768
@@ -24,13 +25,12 @@ CHECKSUM_VERSION = 1
 HASH_ROWS = 16_384
 """Rows hashed at a time: their intermediate results stay in the processor's cache."""
 READ_BUFFER = 1 << 18
-_PADDED_BYTES = 256
-"""Text up to this length is hashed in one width."""
 
-Hashes = NDArray[np.uint64]
-_K1, _K2, _K3 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
+_K3 = np.uint64(0x9E3779B97F4A7C15)
 _NULL = np.uint64(0x6E756C6C6E756C6C)
-_S27, _S29, _S30, _S31 = np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
+_BOOLEANS = mix(np.arange(2, dtype=np.uint64))
+_DIGITS = 18
+"""Decimals of so many digits fit 64 bits without their scale."""
 
 
 def resize(batches: Iterable[pa.RecordBatch], *, rows: int = BATCH_ROWS, bytes_: int = BATCH_BYTES) -> Iterator[pa.RecordBatch]:
@@ -125,16 +125,17 @@ class Checksum:
 
 def hash_rows(batch: pa.RecordBatch) -> Hashes:
     """A 64-bit hash of each row, shape (rows,); depends on column names and values, not on column order or physical width."""
-    with np.errstate(over="ignore"):
-        total = np.zeros(batch.num_rows, dtype=np.uint64)
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            total += hash_column(column) * _salt(name)
-        return _mix(total)
+    total = np.zeros(batch.num_rows, dtype=np.uint64)
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        hashes = hash_column(column)
+        hashes *= _salt(name)
+        total += hashes
+    return mix(total)
 
 
 @lru_cache(maxsize=4096)
 def _salt(name: str) -> np.uint64:
-    return np.uint64(int(_hash_bytes([name.encode()])[0]) | 1)  # odd: multiplying by it loses nothing
+    return np.uint64(int(_hash_each([name.encode()])[0]) | 1)  # odd: multiplying by it loses nothing
 
 
 def hash_column(column: pa.Array) -> Hashes:
@@ -142,192 +143,146 @@ def hash_column(column: pa.Array) -> Hashes:
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     if isinstance(column.type, pa.DictionaryType):
-        column = column.dictionary_decode()
-    with np.errstate(over="ignore"):
-        hashes = _hash_values(column)
-    if column.null_count:
-        hashes = np.where(_is_null(column), _NULL, hashes)
+        return _hash_dictionary(column)
+    if not len(column):  # its buffers may be missing
+        return np.zeros(0, dtype=np.uint64)
+    nulls = null_mask(column) if column.null_count else None
+    hashes = _hash_values(column, nulls)
+    if nulls is not None:
+        hashes[nulls] = _NULL
     return hashes
 
 
-def _is_null(column: pa.Array) -> NDArray[np.bool_]:
-    nulls: NDArray[np.bool_] = column.is_null().to_numpy(zero_copy_only=False)
-    return nulls
+def _hash_dictionary(column: pa.DictionaryArray) -> Hashes:
+    """Each value of the dictionary hashed once, unless it holds more than the rows do."""
+    if not 0 < len(column.dictionary) <= len(column):
+        return hash_column(column.dictionary_decode())
+    places = column.indices
+    hashes: Hashes = hash_column(column.dictionary)[places.fill_null(0).to_numpy()]
+    if places.null_count:
+        hashes[null_mask(places)] = _NULL
+    return hashes
 
 
-def _hash_values(column: pa.Array) -> Hashes:
+def null_mask(column: pa.Array) -> Mask:
+    """Which values are null, read from the bits that say which are not, where the type has them."""
+    bits = column.buffers()[0]
+    if bits is None:
+        nulls: Mask = column.is_null().to_numpy(zero_copy_only=False)
+        return nulls
+    return _bits(~np.frombuffer(bits, dtype=np.uint8), column)
+
+
+def _bits(packed: NDArray[np.uint8], column: pa.Array) -> Mask:
+    """The bits that belong to the rows of `column`."""
+    first, start = divmod(column.offset, 8)
+    bits = np.unpackbits(packed[first : -(-(column.offset + len(column)) // 8)], bitorder="little")
+    return bits[start : start + len(column)].view(np.bool_)
+
+
+def _hash_values(column: pa.Array, nulls: Mask | None) -> Hashes:
+    """The hash of each value; what it is for a null does not matter."""
     kind = column.type
     if pa.types.is_null(kind):
         return np.full(len(column), _NULL, dtype=np.uint64)
-    if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
-        wide = pa.uint64() if kind == pa.uint64() else pa.int64()
-        return _mix(_fixed(column.cast(wide)))
+    if pa.types.is_boolean(kind):
+        return _BOOLEANS.take(_bits(np.frombuffer(column.buffers()[1], dtype=np.uint8), column).view(np.uint8))
+    if pa.types.is_integer(kind):
+        return mix(_integers(column))
     if pa.types.is_floating(kind):
-        values = column.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
-        return _mix(np.where(np.isnan(values), np.nan, values).view(np.uint64))
+        return _hash_floats(column)
     if pa.types.is_decimal(kind):
-        return _hash_decimal(column)
+        return _hash_decimal(column, nulls)
     if pa.types.is_temporal(kind):
         return _hash_temporal(column)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return _hash_variable(column)
+        return hash_bytes(column, nulls)
     if pa.types.is_fixed_size_binary(kind):
-        return _hash_variable(column.cast(pa.binary()))
+        return hash_bytes(column.cast(pa.binary()), nulls)
     if str(kind) in {"string_view", "binary_view"}:
-        return _hash_variable(column.cast(pa.large_binary() if str(kind) == "binary_view" else pa.large_string()))
+        return hash_bytes(column.cast(pa.large_binary() if str(kind) == "binary_view" else pa.large_string()), nulls)
     if pa.types.is_nested(kind):
-        return _hash_bytes([repr(value).encode() for value in column.to_pylist()])
+        return _hash_each([repr(value).encode() for value in column.to_pylist()])
     raise ValueRefused(f"rows with a column of type {kind} have no checksum", hint="cast the column in the query")
 
 
-def _fixed(column: pa.Array) -> Hashes:
-    """The 8-byte values of a fixed-width column as they lie in memory; what stands under a null is arbitrary."""
-    buffer = column.buffers()[1]
-    return np.frombuffer(buffer, dtype=np.uint64)[column.offset : column.offset + len(column)]
+def _fixed(column: pa.Array, kind: str) -> NDArray[Any]:
+    """The values of a fixed-width column as they lie in memory, as the numpy type `kind`; what stands under a null is arbitrary."""
+    return np.frombuffer(column.buffers()[1], dtype=kind)[column.offset : column.offset + len(column)]
+
+
+def _integers(column: pa.Array) -> Hashes:
+    """The integers behind a column of integers or of moments, sign-extended to 64 bits."""
+    sign = "u" if pa.types.is_unsigned_integer(column.type) else "i"
+    return _fixed(column, f"{sign}{column.type.bit_width // 8}").astype(np.int64, copy=False).view(np.uint64)
+
+
+def _hash_floats(column: pa.Array) -> Hashes:
+    """By value as a double: one zero, one NaN."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN, of which one may stand under a null
+        values = _fixed(column, f"f{column.type.bit_width // 8}").astype(np.float64, copy=False) + 0.0
+    strange = np.isnan(values)
+    if strange.any():
+        values[strange] = np.nan
+    return mix(values.view(np.uint64))
 
 
 def _hash_temporal(column: pa.Array) -> Hashes:
     kind = column.type
-    if pa.types.is_timestamp(kind):
-        return _mix(_as_nanoseconds(column.cast(pa.timestamp(kind.unit)).cast(pa.int64()), kind.unit))
     if pa.types.is_date(kind):
-        return _mix(_fixed(column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())))
-    if pa.types.is_time(kind):
-        integers = column.cast(pa.int32() if kind.bit_width == 32 else pa.int64()).cast(pa.int64())
-        return _mix(_as_nanoseconds(integers, kind.unit))
-    if pa.types.is_duration(kind):
-        return _mix(_as_nanoseconds(column.cast(pa.int64()), kind.unit))
-    return _hash_bytes([repr(value).encode() for value in column.to_pylist()])
+        return mix(_integers(column if kind == pa.date32() else column.cast(pa.date32())))
+    if pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind):
+        # wraps around for far dates, equally on both sides
+        return mix(_integers(column) * np.uint64({"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[kind.unit]))
+    return _hash_each([repr(value).encode() for value in column.to_pylist()])
 
 
-def _as_nanoseconds(integers: pa.Array, unit: str) -> Hashes:
-    factor = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[unit]
-    return _fixed(integers) * np.uint64(factor)  # wraps around for far dates, equally on both sides
-
-
-def _hash_decimal(column: pa.Array) -> Hashes:
-    """Hash by value: 1.5 and 1.500 are equal. Fast where every value fits 64 bits unscaled, text otherwise."""
+def _hash_decimal(column: pa.Array, nulls: Mask | None) -> Hashes:
+    """Hash by value: 1.5 and 1.500 are equal. Fast where every value fits 64 bits unscaled, one by one otherwise."""
     kind = column.type
-    if kind.bit_width == 128 and kind.precision <= 18:
-        pairs = np.frombuffer(column.buffers()[1], dtype=np.int64)
-        low = pairs[2 * column.offset : 2 * (column.offset + len(column)) : 2].copy()
-        scale = np.full(len(column), kind.scale, dtype=np.int64)
-        low[_is_null(column)] = 0
-        _strip_zeros(low, scale)
-        return _hash_scaled(low.view(np.uint64), scale.view(np.uint64))
-    values = column.to_pylist()
-    low_scale = [(0, 0) if value is None else _unscaled(value) for value in values]
-    if all(-(2**63) <= low < 2**63 for low, _ in low_scale):
-        low = np.array([pair[0] for pair in low_scale], dtype=np.int64)
-        scale = np.array([pair[1] for pair in low_scale], dtype=np.int64)
-        return _hash_scaled(low.view(np.uint64), scale.view(np.uint64))
-    return np.array([_hash_unscaled(*pair) for pair in low_scale], dtype=np.uint64)
+    if kind.bit_width == 128 and (kind.precision <= _DIGITS or kind.scale >= 0):
+        pairs = np.frombuffer(column.buffers()[1], dtype=np.int64)[2 * column.offset : 2 * (column.offset + len(column))]
+        low = pairs[::2].copy()
+        if kind.precision <= _DIGITS or _fits(low, pairs[1::2], nulls):
+            return _hash_unscaled(low, kind.scale)
+    return np.array([_NULL if value is None else _hash_one(*_unscaled(value)) for value in column.to_pylist()], dtype=np.uint64)
 
 
-def _strip_zeros(low: NDArray[np.int64], scale: NDArray[np.int64]) -> None:
-    """Take trailing zeros away while there is a scale, in place; numpy's // by a constant is four times as fast as its %."""
+def _fits(low: NDArray[np.int64], high: NDArray[np.int64], nulls: Mask | None) -> bool:
+    """Whether the upper half of each 128-bit value, unless it is null, says no more than its sign."""
+    beyond = high != low >> 63
+    return not (beyond if nulls is None else beyond & ~nulls).any()
+
+
+def _hash_unscaled(low: NDArray[np.int64], scale: int) -> Hashes:
+    """Values `low / 10^scale`. A whole number hashes as the integer it equals, so that a bigint kept as numeric compares equal.
+
+    Trailing zeros are taken away one in a call; numpy's // by a constant is four times as fast as its %.
+    """
+    hashes = mix(low.view(np.uint64))
+    if not scale:
+        return hashes
+    hashes += np.uint64(scale * int(_K3) % 2**64)
+    hashes = mix(hashes)
     tenth = low // 10
-    live = np.flatnonzero((tenth * 10 == low) & (scale > 0))
-    while len(live):
-        low[live], scale[live] = tenth[live], scale[live] - 1
-        tenth[live] = low[live] // 10
-        live = live[(tenth[live] * 10 == low[live]) & (scale[live] > 0)]
+    shorter = np.flatnonzero(tenth * 10 == low)
+    if scale > 0 and len(shorter):
+        hashes[shorter] = _hash_unscaled(tenth[shorter], scale - 1)
+    return hashes
 
 
-def _hash_scaled(low: Hashes, scale: Hashes) -> Hashes:
-    """A whole number hashes as the integer it equals, so that a bigint kept as numeric compares equal."""
-    return np.where(scale == 0, _mix(low), _mix(_mix(low) + scale * _K3))
-
-
-def _unscaled(value: object) -> tuple[int, int]:
-    sign, digits, exponent = value.normalize().as_tuple()  # type: ignore[attr-defined]
+def _unscaled(value: Any) -> tuple[int, int]:
+    sign, digits, exponent = value.normalize().as_tuple()
     number = int("".join(map(str, digits))) * (-1 if sign else 1)
     return (number * 10**exponent, 0) if exponent > 0 else (number, -exponent)
 
 
-def _hash_unscaled(low: int, scale: int) -> int:
+def _hash_one(low: int, scale: int) -> int:
+    """The same for one value without trailing zeros, of any size."""
     if -(2**63) <= low < (2**64 if scale == 0 else 2**63):
-        return int(_hash_scaled(np.array([low % 2**64], dtype=np.uint64), np.array([scale], dtype=np.uint64))[0])
-    return int(_hash_bytes([f"{low}e-{scale}".encode()])[0])
+        return int(_hash_unscaled(np.array([low % 2**64], dtype=np.uint64).view(np.int64), scale)[0])
+    return int(_hash_each([f"{low}e-{scale}".encode()])[0])
 
 
-def _hash_bytes(values: list[bytes]) -> Hashes:
-    return _hash_variable(pa.array(values, type=pa.large_binary()))
-
-
-def _hash_variable(column: pa.Array) -> Hashes:
-    """Hash variable-length values eight bytes at a time, all rows of a round together."""
-    width = np.int64 if pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type) else np.int32
-    raw = column.buffers()[1]
-    if len(column) == 0 or raw is None:
-        return np.zeros(len(column), dtype=np.uint64)
-    offsets = np.frombuffer(raw, dtype=width)[column.offset : column.offset + len(column) + 1].astype(np.int64, copy=False)
-    lengths = np.diff(offsets)
-    longest = int(lengths.max())
-    empty = _mix(lengths.astype(np.uint64) + _K3)
-    if int(lengths.min()) == longest:
-        return _mix(_hash_even(empty, _words(column, int(offsets[0]), int(offsets[-1]), beyond=longest), length=longest))
-    if longest <= _PADDED_BYTES:
-        return _mix(_hash_padded(empty, column, lengths, longest=longest))
-    return _mix(_hash_long(empty, column, offsets, lengths))
-
-
-def _hash_padded(hashes: Hashes, column: pa.Array, lengths: NDArray[np.int64], *, longest: int) -> Hashes:
-    """Short values: padded with zeros to one width, so that their words lie at even distances and need no index."""
-    width = -(-longest // 8) * 8
-    text = pa.large_string() if pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type) else pa.string()
-    # without its nulls, whose bytes do not matter: padding would leave them out
-    bare = pa.Array.from_buffers(text, len(column), [None, *column.buffers()[1:]], offset=column.offset)
-    padded = pc.ascii_rpad(bare, width, "\0").buffers()[2]
-    words = np.frombuffer(padded, dtype=np.uint64, count=len(column) * width // 8).reshape(len(column), width // 8)
-    shortest = int(lengths.min())
-    for number in range(width // 8):
-        mixed = _round(hashes, words[:, number])
-        hashes = mixed if shortest > 8 * number else np.where(lengths > 8 * number, mixed, hashes)
-    return hashes
-
-
-def _hash_long(hashes: Hashes, column: pa.Array, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> Hashes:
-    """Values of any length; in each round only those that are long enough."""
-    starts = offsets[:-1] - offsets[0]
-    words = _words(column, int(offsets[0]), int(offsets[-1]), beyond=0)
-    position, live = 0, np.flatnonzero(lengths)
-    while len(live):
-        shift = ((8 - np.minimum(lengths[live] - position, 8)) * 8).astype(np.uint64)
-        hashes[live] = _round(hashes[live], (words[starts[live] + position] << shift) >> shift)
-        position += 8
-        live = live[lengths[live] > position]
-    return hashes
-
-
-def _hash_even(hashes: Hashes, words: Hashes, *, length: int) -> Hashes:
-    """The same for values of one length, as uuids have: their words lie at even distances and need no index."""
-    for position in range(0, length, 8):
-        column = np.lib.stride_tricks.as_strided(words[position:], shape=hashes.shape, strides=(length,))
-        shift = np.uint64(max(position + 8 - length, 0) * 8)
-        hashes = _round(hashes, (column << shift) >> shift if shift else column)
-    return hashes
-
-
-def _words(column: pa.Array, first: int, last: int, *, beyond: int) -> Hashes:
-    """The bytes from `first` to `last` as overlapping little-endian words, one beginning at each byte and at `beyond` zeros after."""
-    padded = np.zeros(last - first + beyond + 8, dtype=np.uint8)
-    if last > first:
-        padded[: last - first] = np.frombuffer(column.buffers()[2], dtype=np.uint8)[first:last]
-    return np.lib.stride_tricks.as_strided(padded[:8].view(np.uint64), shape=(len(padded) - 7,), strides=(1,))
-
-
-def _round(hashes: Hashes, words: Hashes) -> Hashes:
-    mixed = hashes ^ words
-    mixed *= _K1
-    mixed ^= mixed >> _S29
-    return mixed
-
-
-def _mix(values: Hashes) -> Hashes:
-    mixed = values ^ (values >> _S30)
-    mixed *= _K1
-    mixed ^= mixed >> _S27
-    mixed *= _K2
-    mixed ^= mixed >> _S31
-    return mixed
+def _hash_each(values: list[bytes]) -> Hashes:
+    return hash_bytes(pa.array(values, type=pa.large_binary()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
@@ -274,6 +274,21 @@ class PublishRequest:
     """What the ledger is to say of when it was published, where that is not now: rows that leave, or come back, are no news."""
     replaces: int | None = None
     """How many rows of the window must leave the target for it; with any other number nothing is changed. None: whatever is there."""
+
+    @property
+    def known_rows(self) -> int | None:
+        """The rows of the stage; None while they are still being staged: `rows`, `checksum`, `metrics`, `state` then wait for the end."""
+        return self.rows
+
+    def require_checked(self) -> None:
+        """Return when every check has passed, which is at once unless the rows are still being staged.
+
+        To be called before a change that others would see or wait for, such as DDL on a table that they use.
+        """
+
+    def with_schema(self, schema: pa.Schema) -> PublishRequest:
+        """The request for the columns that go in; its stage still has all of them."""
+        return replace(self, schema=schema)
 
 
 SchemaAction = Literal["added", "widened", "discarded", "absent", "waiting"]

@@ -204,6 +204,53 @@ def test_values_of_one_kind_spread_over_all_bits() -> None:
     assert (abs(ones - 0.5) < 0.05).all()
 
 
+LASTING: dict[str, tuple[int, pa.Array]] = {
+    "integers": (0x6DD15C187B18F7DA, pa.array([0, -1, 2**40, None], pa.int64())),
+    "unsigned": (0xE1E68A4B423474F0, pa.array([0, 2**64 - 1, None], pa.uint64())),
+    "booleans": (0xBC06B130B75010D5, pa.array([True, False, None])),
+    "floats": (0x6CD386720BD63FF6, pa.array([0.1, -0.0, float("nan"), float("-inf"), None])),
+    "texts": (0x6EBFA2D5D96030AD, pa.array(["", "view", "https://shop.example/1", "x" * 300, None])),
+    "codes": (0x1CC7E44EDE8F703A, pa.array(["DE", "FR", "IT"])),
+    "uuids": (0xFDE41BFF63194707, pa.array(["0e5cda01-93e5-4bd5-a5b5-1e1bb3a0a1f0", "1e5cda01-93e5-4bd5-a5b5-1e1bb3a0a1f0"])),
+    "decimals": (0x3AE22AB094591C0A, pa.array([Decimal("12.30"), Decimal("-5.00"), Decimal("0.01"), None], pa.decimal128(12, 2))),
+    "wide decimals": (0x65DF18889AE93EC3, pa.array([Decimal("12.3"), Decimal(10**25), None], pa.decimal128(38, 6))),
+    "hundreds": (0x373BBC051E1D81C3, pa.array([Decimal(300), Decimal(-1200)], pa.decimal128(5, -2))),
+    "moments": (0xDAE9A18D2C04D9CC, pa.array([datetime(2024, 1, 1, 0, 0, 0, 500), None], pa.timestamp("us", "UTC"))),
+    "days": (0x1CDC4F4A18248E50, pa.array([date(2024, 1, 1), date(1969, 1, 1), None])),
+    "times": (0x9350D9263C7C3497, pa.array([time(1, 2, 3), None], pa.time64("us"))),
+    "durations": (0x29159E5C98D77F30, pa.array([timedelta(seconds=-5), None], pa.duration("ms"))),
+    "lists": (0x085D3E0BFF81B71D, pa.array([[1, None], None], pa.list_(pa.int8()))),
+}
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_a_checksum_in_a_receipt_stays_true(name: str) -> None:
+    value, column = LASTING[name]
+    assert checksum(one(column)) == Checksum(len(column), value)
+
+
+@settings(deadline=None)
+@given(st.lists(st.none() | st.integers(-(10**20), 10**20) | st.integers(-(10**6), 10**6), min_size=1, max_size=8), st.integers(0, 18))
+def test_wide_decimals_hash_the_same_one_by_one(values: list[int | None], scale: int) -> None:
+    decimals = [None if value is None else Decimal(value).scaleb(-scale) for value in values]
+    narrow, wide = pa.array(decimals, pa.decimal128(38, scale)), pa.array(decimals, pa.decimal256(38, scale))
+    assert hash_column(narrow).tolist() == hash_column(wide).tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.none() | st.sampled_from(WORDS), min_size=1, max_size=20))
+def test_a_dictionary_hashes_like_its_values(words: list[str | None]) -> None:
+    column = pa.array(words, pa.string())
+    encoded = column.dictionary_encode()
+    for taken in (encoded, encoded.slice(len(words) // 2), pa.concat_arrays([encoded, encoded]).slice(1)):
+        assert hash_column(taken).tolist() == hash_column(taken.dictionary_decode()).tolist()
+
+
+def test_a_signalling_nan_is_a_nan() -> None:
+    signalling = pa.Array.from_buffers(pa.float64(), 1, [None, pa.py_buffer((0x7FF0000000000001).to_bytes(8, "little"))])
+    assert hash_column(signalling).tolist() == hash_column(pa.array([float("nan")])).tolist()
+
+
 def test_an_empty_batch_adds_nothing() -> None:
     for kind, _ in VALUES.values():
         assert checksum(one(pa.array([], kind))) == Checksum()

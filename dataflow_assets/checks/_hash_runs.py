@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from dataflow_assets.batches import Hashes
+from dataflow_assets.byte_hashes import Hashes
 
 Counts = NDArray[np.uint64]
 RUN_HASHES = 1 << 20

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from dataflow_assets.batches import Hashes
+from dataflow_assets.byte_hashes import Hashes
 from dataflow_assets.checks._conditions import Conditions
 from dataflow_assets.checks._dataset import missing_columns
 from dataflow_assets.checks._facts import Facts, plain, plain_type

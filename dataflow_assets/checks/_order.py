@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dataflow_assets.batches import Hashes, hash_column, hash_rows
+from dataflow_assets.batches import hash_column, hash_rows
+from dataflow_assets.byte_hashes import Hashes
 from dataflow_assets.checks._facts import Facts, plain_type
 from dataflow_assets.checks._literals import Unfit, key_type
 from dataflow_assets.checks._row_tests import Stateless

@@ -18,7 +18,7 @@ from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.failures import FAILED, OK, UsageFailed
 from dataflow_assets.cli.interrupts import watching_interrupts
 from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
-from dataflow_assets.cli.ranges import bounds, check_bound, window_of
+from dataflow_assets.cli.ranges import bounds, check_bound, retired_option, window_of
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand, VerbGroup
@@ -83,6 +83,7 @@ for verb in (list_backfills, show, cancel):
 @click.option("--upstream", is_flag=True, help="With everything that the selected pipelines need.")
 @click.option("--downstream", is_flag=True, help="With everything that needs the selected pipelines.")
 @click.option("--fail-fast", is_flag=True, help="Begin nothing more once a window has failed.")
+@retired_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--new", is_flag=True, help="Begin anew, also where the same backfill was interrupted.")
@@ -209,6 +210,7 @@ class _Begun(_Working):
                     last=request.last,
                     history=history,
                     now=self.now,
+                    even_if_retired=self.given["even_if_retired"],
                 )
                 for pipeline in self.chosen.pipelines
             ]

@@ -5,10 +5,10 @@ Here: applying `--start/--end`, `--window`, `--full-refresh`, `--max-windows`. N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from dataflow_assets.cli.failures import UsageFailed, describe
 from dataflow_assets.cli.ranges import bounds, collapse, window_of
@@ -27,6 +27,12 @@ class Wish:
     full_refresh: bool = False
     max_windows: int | None = None
     even_if_paused: bool = False
+    even_if_retired: bool = False
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """What the options of a verb say."""
+        return cls(**{item.name: given[item.name] for item in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,11 @@ def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datet
     except Exception as error:  # noqa: BLE001 - whatever a system answers stops this pipeline only
         return Due(pipeline, error=error)
     chosen = [todo for todo in todos if todo.run]
+    if (wish.full_refresh or start or end) and not keys and not wish.even_if_retired:
+        from dataflow_assets.plan.retention import refusal_of_losses
+
+        if refusal := refusal_of_losses(pipeline, chosen, now=now):
+            return Due(pipeline, tuple(todos), error=refusal)
     if paused:
         return Due(pipeline, tuple(todos), (), len(chosen), paused=paused)
     kept = chosen[: wish.max_windows] if wish.max_windows is not None else chosen

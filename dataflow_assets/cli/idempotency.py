@@ -39,6 +39,8 @@ def run_once(
     from dataflow_assets.assets.instance import dagster_home
 
     asked = {name: given.get(name) for name in _OF_THE_REQUEST} | {"variables": dict(project.overrides)}
+    if given.get("even_if_retired"):
+        asked["even_if_retired"] = True  # only where it is said: keys of calls before there was such an option stay good
 
     def waiting() -> None:
         session.say(f"Another call with the idempotency key {key} is under way: waiting for its outcome")

@@ -13,7 +13,7 @@ import click
 from dataflow_assets.cli.choosing import Chosen, choose, selection_options
 from dataflow_assets.cli.due import Due, Wish, find_due, paused_of, refuse_unknown_keys
 from dataflow_assets.cli.failures import FAILED, OK, explain
-from dataflow_assets.cli.ranges import collapse, pause_option, range_options
+from dataflow_assets.cli.ranges import collapse, pause_option, range_options, retired_option
 from dataflow_assets.cli.terminal import Session, plural, table
 from dataflow_assets.cli.variables import read_variables, variable_options
 from dataflow_assets.cli.verb import VerbCommand
@@ -37,6 +37,7 @@ _COLORS = {
 @variable_options
 @range_options
 @pause_option
+@retired_option
 @click.option("--max-windows", type=click.IntRange(min=1), help="At most this many windows per pipeline, the oldest ones.")
 @click.pass_obj
 def command(session: Session, /, **given: Any) -> int:
@@ -45,7 +46,9 @@ def command(session: Session, /, **given: Any) -> int:
     For each pipeline: its windows that are missing, stale, failed or published, the write mode and the target. --json has every window.
     """
     chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]), near=True)
-    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"], given["even_if_paused"])
+    wish = Wish(
+        **{name: given[name] for name in ("start", "end", "keys", "full_refresh", "max_windows", "even_if_paused", "even_if_retired")}
+    )
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)
     return print_plan(session, chosen, wish, now=now)

@@ -62,6 +62,12 @@ def pause_option(function: F) -> F:
     return click.option("--even-if-paused", is_flag=True, help="Run pipelines that are paused, too.")(function)
 
 
+def retired_option(function: F) -> F:
+    """Add `--even-if-retired`."""
+    told = "Run published windows again, too, that were made of rows which retention has taken away: they lose them."
+    return click.option("--even-if-retired", is_flag=True, help=told)(function)
+
+
 def window_options(function: F) -> F:
     """Add `--start`, `--end` and `--window`."""
     for option in (

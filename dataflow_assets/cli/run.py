@@ -22,7 +22,7 @@ from dataflow_assets.cli.due import Due, Wish, find_due, paused_of, refuse_unkno
 from dataflow_assets.cli.interrupts import watching_interrupts
 from dataflow_assets.cli.lean import collecting_garbage, defer_pandas
 from dataflow_assets.cli.outcome import PipelineOutcome
-from dataflow_assets.cli.ranges import pause_option, range_options
+from dataflow_assets.cli.ranges import pause_option, range_options, retired_option
 from dataflow_assets.cli.report import report_for
 from dataflow_assets.cli.terminal import Session, plural
 from dataflow_assets.cli.variables import read_variables, variable_options
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @variable_options
 @range_options
 @pause_option
+@retired_option
 @click.option("--max-windows", type=click.IntRange(min=1), help="At most this many windows per pipeline, the oldest ones.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; same as `dataflow plan`.")
 @click.option(
@@ -64,7 +65,9 @@ def command(session: Session, /, **given: Any) -> int:
     session.json = session.json or given["json_lines"]
     variables = read_variables(given["several"], given["single"])
     chosen = choose(session, given["select"], given["exclude"], variables, near=True)
-    wish = Wish(given["start"], given["end"], given["keys"], given["full_refresh"], given["max_windows"], given["even_if_paused"])
+    wish = Wish(
+        **{name: given[name] for name in ("start", "end", "keys", "full_refresh", "max_windows", "even_if_paused", "even_if_retired")}
+    )
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)
     if given["dry_run"]:

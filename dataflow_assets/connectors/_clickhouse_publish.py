@@ -153,6 +153,7 @@ class _Publication:
             require_engine(self.table, self._name)
             self._agree(self.table)
             if LOAD not in self.table.columns:
+                self.request.require_checked()
                 add_load_column(self.server, self._name)
                 self.table = describe(self.server, self._name)
         self._make("in")
@@ -169,6 +170,7 @@ class _Publication:
         self.request = self.agreement.request(self.request)
         if not self.agreement.alters:
             return
+        self.request.require_checked()
         claim = self.request.claim
         turn = self.log.take_turn(claim.unit, generation=claim.generation, load=secrets.randbits(62) + 1)
         with self.log.alive(turn):

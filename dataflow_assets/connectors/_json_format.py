@@ -20,8 +20,8 @@ from dataflow_assets.connectors._files import snapshot
 from dataflow_assets.connectors._json_reading import Layout, Plan, read_rows
 from dataflow_assets.errors import ValueRefused
 from dataflow_assets.storage.file_ledger import FileRecord
+from dataflow_assets.storage.file_writing import Entries
 from dataflow_assets.storage.places import FilePath
-from dataflow_assets.tables import LedgerEntry
 
 _CONTROL = "[\\x00-\\x1f]"
 
@@ -55,7 +55,7 @@ class JsonFormat:
         with snapshot([path]) as files:
             yield from read_rows(files[0], plan if columns is None else plan.only(columns))
 
-    def create(self, file: BinaryIO, schema: pa.Schema, entries: Sequence[LedgerEntry]) -> JsonWriter:
+    def create(self, file: BinaryIO, schema: pa.Schema, entries: Entries) -> JsonWriter:
         _refuse(schema)
         return JsonWriter(file, lines=self.lines)
 

@@ -144,6 +144,8 @@ class _Publication:
             return found
         if not self._target.options.auto_create:
             raise WriteFailed(f"table {self._table} does not exist and auto_create is off", hint=f"{self._create_table().text};")
+        if self._target.mode is WriteMode.REPLACE_WINDOW:
+            self.request.require_checked()
         # Taken after table and unit, and only while the table is missing: neighbours then wait for its creator to commit.
         run(self.connection, Statement(f"SELECT pg_advisory_xact_lock({lock_key('create', str(self._table))})::text"))
         if found := self._columns():
@@ -170,6 +172,7 @@ class _Publication:
         self.request = agreement.request(self.request)
         if not agreement.alters:
             return columns, agreement
+        self.request.require_checked()  # an ALTER TABLE keeps readers out until the commit
         for statement in agreement.statements(self.request, POSTGRES):
             run(self.connection, statement)
         failpoint("publish.after_alter")

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dataflow_assets.storage.casts import text_to_decimal
+
 _TRIAL_ROWS = 50
 _EXACT_LENGTH = 15
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
@@ -73,7 +75,7 @@ def _decimal_for(column: pa.Array) -> pa.DataType | None:
     """The decimal type that holds numbers with more digits than a float keeps."""
     if not _matches(column.slice(0, _TRIAL_ROWS), _DECIMAL) or not _matches(column, _DECIMAL):
         return None
-    whole = pc.max(pc.binary_length(pc.replace_substring_regex(column, r"[-.].*$|^-", ""))).as_py()
+    whole = pc.max(pc.binary_length(pc.replace_substring_regex(column, r"^-|[.].*$", ""))).as_py()
     point = pc.find_substring(column, ".")
     fraction = pc.if_else(pc.equal(point, -1), 0, pc.subtract(pc.subtract(pc.binary_length(column), point), 1))
     scale = pc.max(fraction).as_py()
@@ -142,88 +144,149 @@ def _instant(column: pa.Array, kind: pa.DataType) -> pa.Array:
 _CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, pa.DataType], pa.Array]], ...] = (
     (pa.types.is_null, _null),
     (pa.types.is_time, _time),
+    (pa.types.is_decimal, text_to_decimal),
     (lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None, _instant),
 )
 
 
 def _suspects(column: pa.Array, values: pa.Array, kind: pa.DataType, *, strict: bool) -> Mask | None:
-    """Which texts were parsed to a value that says less than they do."""
+    """Which texts were parsed to a value that says less than they do; None when none."""
     if pa.types.is_integer(kind):
         head = _Head(column)
-        hexadecimal = (head.second | 0x20 == ord("x")) | (head.third | 0x20 == ord("x"))
-        return np.asarray(hexadecimal | head.padded | head.minus_zero if strict else hexadecimal)
+        return head.hexadecimal | head.padded | head.minus_zero if strict else head.hexadecimal
     if not strict:
         return None
     if pa.types.is_decimal(kind):
         head = _Head(column)
         return head.padded | head.plus
     if pa.types.is_floating(kind):
-        head = _Head(column)
-        return head.padded | head.plus | _inexact(column, values, head)
-    if pa.types.is_boolean(kind):
-        return _Head(column).shorter_than(4)
-    if pa.types.is_timestamp(kind):
-        return _Head(column).shorter_than(14)
-    return _Head(column).shorter_than(8) if pa.types.is_time(kind) else None
+        return _changed_floats(column, values)
+    shortest = next((length for test, length in _SHORTEST if test(kind)), 0)
+    return _shorter_than(_lengths(column), shortest) if shortest else None
+
+
+_SHORTEST: tuple[tuple[Callable[[pa.DataType], bool], int], ...] = (
+    (pa.types.is_boolean, 4),
+    (pa.types.is_timestamp, 14),
+    (pa.types.is_time, 8),
+)
+"""Arrow takes shorter text too, such as 1 for true and a date for a moment."""
+
+
+def _offsets(column: pa.Array) -> NDArray[np.int32]:
+    return np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column) + 1]
+
+
+def _lengths(column: pa.Array) -> NDArray[np.int32]:
+    """The bytes of each text; zero where there is none."""
+    offsets = _offsets(column)
+    return offsets[1:] - offsets[:-1]
+
+
+def _shorter_than(lengths: NDArray[np.int32], length: int) -> Mask:
+    """Whether there is text, but less than `length` bytes of it; no text at all becomes the largest number."""
+    return np.asarray((lengths - 1).view(np.uint32) < length - 1)
 
 
 class _Head:
-    """The lengths and first three bytes of each text; zero where there is none."""
+    """How numbers begin: signs, leading zeros, hexadecimal. Few begin so, and only theirs are looked at beyond the first byte."""
 
     def __init__(self, column: pa.Array) -> None:
-        offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column) + 1]
-        data = column.buffers()[2]
-        bytes_ = np.frombuffer(data, dtype=np.uint8) if data is not None and data.size else np.zeros(1, dtype=np.uint8)
-        self.lengths = np.diff(offsets)
-        self.present = self.lengths > 0
+        self._rows, offsets, data = len(column), _offsets(column), column.buffers()[2]
+        self._bytes = np.frombuffer(data, dtype=np.uint8) if data is not None and data.size else np.zeros(1, dtype=np.uint8)
         starts = offsets[:-1]
-        last = len(bytes_) - 1
+        marked = _AFTER_MARK[self._bytes.take(starts, mode="clip")]  # where there is no text, the byte is another's
+        self._where = np.flatnonzero(marked)
+        self._starts, self._lengths = starts[self._where], offsets[1:][self._where] - starts[self._where]
+        self._first, self._second, self._third = self._byte(0), self._byte(1), self._byte(2)
 
-        def byte(position: int) -> NDArray[np.uint8]:
-            return np.where(self.lengths > position, bytes_[np.minimum(starts + position, last)], 0).astype(np.uint8)
+    def _byte(self, position: int) -> NDArray[np.uint8]:
+        found = self._bytes.take(self._starts + position, mode="clip")
+        return np.where(self._lengths > position, found, np.uint8(0))
 
-        self.first, self.second, self.third = byte(0), byte(1), byte(2)
+    def _rows_where(self, marked: Mask) -> Mask:
+        mask = np.zeros(self._rows, dtype=np.bool_)
+        mask[self._where[marked]] = True
+        return mask
 
-    def shorter_than(self, length: int) -> Mask:
-        """Whether there is text, but less than `length` bytes of it."""
-        return np.asarray(self.present & (self.lengths < length))
+    @property
+    def _zero(self) -> Mask:
+        return np.asarray(self._first == ord("0"))
+
+    @property
+    def _minus_zero(self) -> Mask:
+        return np.asarray((self._first == ord("-")) & (self._second == ord("0")))
+
+    @property
+    def hexadecimal(self) -> Mask:
+        """Whether it is one of the numbers that are written 0x1F."""
+        return self._rows_where((self._second | 0x20 == ord("x")) | (self._third | 0x20 == ord("x")))
 
     @property
     def padded(self) -> Mask:
         """Whether a digit follows a leading zero."""
-        zero = ord("0")
-        after = ((self.first == zero) & _is_digit(self.second)) | ((self.first == ord("-")) & (self.second == zero) & _is_digit(self.third))
-        return np.asarray(after)
+        return self._rows_where((self._zero & _is_digit(self._second)) | (self._minus_zero & _is_digit(self._third)))
 
     @property
     def plus(self) -> Mask:
         """Whether there is a plus sign."""
-        return np.asarray(self.first == ord("+"))
+        return self._rows_where(self._first == ord("+"))
 
     @property
     def minus_zero(self) -> Mask:
         """Whether it begins like -0, which no integer keeps."""
-        return np.asarray((self.first == ord("-")) & (self.second == ord("0")))
+        return self._rows_where(self._minus_zero)
+
+
+_AFTER_MARK = np.isin(np.arange(256), [ord(sign) for sign in "+-0"])
 
 
 def _is_digit(bytes_: NDArray[np.uint8]) -> Mask:
     return np.asarray((bytes_ >= ord("0")) & (bytes_ <= ord("9")))
 
 
-def _inexact(column: pa.Array, values: pa.Array, head: _Head) -> Mask:
+def _changed_floats(column: pa.Array, values: pa.Array) -> Mask | None:
+    """Which floats do not give their text back: it is padded, has a plus sign, or says another number.
+
+    Where most texts are long, all floats are written out and compared first: measured, that costs a third of choosing the long ones.
+    """
+    lengths = _lengths(column)
+    if np.count_nonzero(lengths > _EXACT_LENGTH) * 2 <= len(column):
+        return _changed(column, values, lengths)
+    unlike = np.flatnonzero(_unlike(column, values))
+    if not len(unlike):
+        return None
+    changed = np.zeros(len(column), dtype=np.bool_)
+    some = pa.Array.from_buffers(pa.int64(), len(unlike), [None, pa.py_buffer(unlike)])
+    texts = column.take(some)
+    changed[unlike] = _changed(texts, values.take(some), _lengths(texts))
+    return changed
+
+
+def _changed(column: pa.Array, values: pa.Array, lengths: NDArray[np.int32]) -> Mask:
+    head = _Head(column)
+    return head.padded | head.plus | _inexact(column, values, lengths)
+
+
+def _inexact(column: pa.Array, values: pa.Array, lengths: NDArray[np.int32]) -> Mask:
     """Where the float's own shortest text is another number than the text; up to 15 characters it never is, but for overflow."""
     numbers = values.to_numpy(zero_copy_only=False)
-    suspects: Mask = head.present & ((head.lengths > _EXACT_LENGTH) | np.isinf(numbers) | ((numbers == 0) & (head.lengths > 4)))
+    suspects: Mask = (lengths > 0) & ((lengths > _EXACT_LENGTH) | np.isinf(numbers) | ((numbers == 0) & (lengths > 4)))
     if not suspects.any():
         return suspects
     where = np.flatnonzero(suspects)
     texts = column.take(pa.array(where))
-    shown = values.take(pa.array(where)).cast(pa.string())
-    unlike = pc.fill_null(pc.not_equal(texts, shown), False).to_numpy(zero_copy_only=False)
+    unlike = _unlike(texts, values.take(pa.array(where)))
     for position in np.flatnonzero(unlike):
         suspects[where[position]] = not _same_number(texts[int(position)].as_py(), float(numbers[where[position]]))
     suspects[where[~unlike]] = False
     return suspects
+
+
+def _unlike(texts: pa.Array, values: pa.Array) -> Mask:
+    """Where Arrow writes a value differently."""
+    unlike: Mask = pc.fill_null(pc.not_equal(texts, values.cast(pa.string())), False).to_numpy(zero_copy_only=False)
+    return unlike
 
 
 def _same_number(text: str, value: Any) -> bool:

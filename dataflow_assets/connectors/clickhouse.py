@@ -128,7 +128,7 @@ class Connector(ComparingConnector):
     """Reads with one streamed query; publishes by swapping partitions or tables."""
 
     kind: ClassVar[str] = "clickhouse"
-    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="clickhouse")
+    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="clickhouse", publishes_early=True)
     error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[ClickHouseConnection]] = ClickHouseConnection
     Source: ClassVar[type[ClickHouseSource]] = ClickHouseSource

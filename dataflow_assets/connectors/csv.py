@@ -70,7 +70,9 @@ class Connector(FileConnector):
 
     kind: ClassVar[str] = "csv"
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".txt", ".csv.gz", ".csv.zst", ".csv.bz2", ".tsv.gz")
-    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), single_file=True, exact_types=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        modes=frozenset(WriteMode), single_file=True, exact_types=False, publishes_early=True
+    )
     Source: ClassVar[type[CsvSource]] = CsvSource
     Endpoint: ClassVar[type[CsvEndpoint]] = CsvEndpoint
     example: ClassVar[str] = """

@@ -53,7 +53,9 @@ class Connector(FileConnector):
 
     kind: ClassVar[str] = "json"
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".ndjson", ".jsonl", ".json.gz", ".ndjson.gz", ".jsonl.gz")
-    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), single_file=True, exact_types=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        modes=frozenset(WriteMode), single_file=True, exact_types=False, publishes_early=True
+    )
     Source: ClassVar[type[JsonSource]] = JsonSource
     Endpoint: ClassVar[type[JsonEndpoint]] = JsonEndpoint
     example: ClassVar[str] = """

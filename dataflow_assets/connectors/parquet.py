@@ -22,9 +22,9 @@ from dataflow_assets.protocols import Capabilities, ConnectionContext
 from dataflow_assets.spec.models import EndpointOptions, SourceOptions
 from dataflow_assets.storage.file_ledger import FileRecord, entry_from, entry_to
 from dataflow_assets.storage.file_rows import combined, conform, meet, plain_schema
-from dataflow_assets.storage.file_writing import Writer
+from dataflow_assets.storage.file_writing import Entries, Writer
 from dataflow_assets.storage.places import FilePath, Identity, Mark
-from dataflow_assets.tables import LedgerEntry, ReadRequest, WindowFilter, WriteMode
+from dataflow_assets.tables import ReadRequest, WindowFilter, WriteMode
 
 _FOOTER = b"dataflow"
 _ROW_GROUP_ROWS = 1_048_576
@@ -50,7 +50,7 @@ class Connector(FileConnector):
 
     kind: ClassVar[str] = "parquet"
     suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
-    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), single_file=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), single_file=True, publishes_early=True)
     Source: ClassVar[type[ParquetSource]] = ParquetSource
     Endpoint: ClassVar[type[ParquetEndpoint]] = ParquetEndpoint
     example: ClassVar[str] = """
@@ -185,7 +185,7 @@ class ParquetFormat:
             meet(_schema_of(files, [footer]), schema, where=str(path))
             yield from _rows(files[0], footer, wanted, window=None, rows=65_536)
 
-    def create(self, file: BinaryIO, schema: pa.Schema, entries: Sequence[LedgerEntry]) -> ParquetWriter:
+    def create(self, file: BinaryIO, schema: pa.Schema, entries: Entries) -> ParquetWriter:
         return ParquetWriter(file, schema, entries)
 
     def extend(self, file: BinaryIO, schema: pa.Schema) -> Writer:
@@ -206,12 +206,12 @@ class ParquetFormat:
 class ParquetWriter:
     """Writes row groups of at most a million rows."""
 
-    def __init__(self, file: BinaryIO, schema: pa.Schema, entries: Sequence[LedgerEntry]) -> None:
+    def __init__(self, file: BinaryIO, schema: pa.Schema, entries: Entries) -> None:
         import pyarrow.parquet as pq
 
         self._writer = pq.ParquetWriter(file, schema, compression="zstd")
         self._held: list[pa.RecordBatch] = []
-        self._footer = json.dumps([entry_to(entry) for entry in entries])
+        self._entries = entries
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._held.append(batch)
@@ -225,7 +225,7 @@ class ParquetWriter:
 
     def close(self) -> None:
         self._flush()
-        self._writer.add_key_value_metadata({_FOOTER.decode(): self._footer})
+        self._writer.add_key_value_metadata({_FOOTER.decode(): json.dumps([entry_to(entry) for entry in self._entries()])})
         self._writer.close()
 
     def abandon(self) -> None:

@@ -124,7 +124,7 @@ class Connector(ComparingConnector):
     """Reads with COPY inside one read-only snapshot; publishes in one transaction with the ledger."""
 
     kind: ClassVar[str] = "postgres"
-    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="postgres")
+    capabilities: ClassVar[Capabilities] = Capabilities(modes=frozenset(WriteMode), dialect="postgres", publishes_early=True)
     error_codes: ClassVar[Codes] = ERROR_CODES
     Connection: ClassVar[type[PostgresConnection]] = PostgresConnection
     Source: ClassVar[type[PostgresSource]] = PostgresSource

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.held import HeldUnit, held_units
 from dataflow_assets.execution.ledgers import endpoint_entries
 from dataflow_assets.execution.quarantine import DISCARDED, PUBLISHED_WITH, START, ledger_step
@@ -28,7 +29,10 @@ WHY = "older than retention keeps quarantined rows"
 
 
 def old_windows(session: Session, step: StepPlan, *, now: datetime) -> list[Doomed]:
-    """The published windows of an endpoint that are not kept any longer, oldest first; those brought back lately are left alone."""
+    """The published windows of an endpoint that are not kept any longer, oldest first; those brought back lately are left alone.
+
+    Raises DataflowError where there are some, and rows of other pipelines may be among theirs.
+    """
     edge = horizon(session.pipeline.retention, now=now)
     if edge is None:
         return []
@@ -37,6 +41,13 @@ def old_windows(session: Session, step: StepPlan, *, now: datetime) -> list[Doom
         window = entry.unit.window
         if window is not None and window.end <= edge and not entry.retired and not _brought_back(session, entry, now):
             found.append(Doomed(step, session.target(step, window), entry.unit, entry))
+    if found and (doubts := session.pipeline.retention.doubts):
+        raise DataflowError(
+            f"{session.pipeline.name}.{step.id}: its {len(found)} old windows stay: nobody can tell whether {', '.join(doubts)} writes the "
+            "same table, and its rows would go as well",
+            hint="mend it first: `dataflow validate` shows what is wrong",
+            kind="configuration",
+        )
     return found
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from dataflow_assets.errors import StageCorrupt
 from dataflow_assets.execution.attempts import adopt_stage
 from dataflow_assets.execution.checking import begin_checks, finish_checks
+from dataflow_assets.execution.early import early_publish
 from dataflow_assets.execution.events import Event, Progress, StageJudged
 from dataflow_assets.execution.fingerprints import short_version
 from dataflow_assets.execution.origins import MadeFrom, fingerprint_of, made_from, version_of
@@ -27,7 +28,7 @@ from dataflow_assets.execution.work import Work, step_context
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.spec.project import Project
-from dataflow_assets.storage.stages import Stage, load_stage, verify_stage, write_stage
+from dataflow_assets.storage.stages import Observer, Stage, load_stage, verify_stage, write_stage
 from dataflow_assets.tables import ReadRequest, WindowFilter, utc_now
 from dataflow_assets.windows import Window, parse_duration
 
@@ -138,13 +139,17 @@ def _write(
     phase = "extract" if step.role == "source" else "transform"
     shown = time.monotonic()
     told = {"step": step.id, "fingerprint": fingerprint_of(made), "batch": _batch(work, step), **of_source}
-    for rows, size in write_stage(folder, reader, made_from=made, observers=running.observers, **told):
+    early = early_publish(work, step, running)
+    observers: list[Observer] = [*running.observers, *([early] if early else [])]
+    for rows, size in write_stage(folder, reader, made_from=made, observers=observers, **told):
         if time.monotonic() - shown > PROGRESS_SECONDS:
             shown = time.monotonic()
             yield Progress(work.key, step.id, phase, rows, size)
     stage = load_stage(folder)
     if stage is None:
         raise StageCorrupt(f"the stage {folder} vanished while it was being used", hint="is another process deleting files there?")
+    if early:
+        early.complete()
     finish_checks(work, running, stage)
     if owner is None:
         set_aside(work, step, running, stage)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from dataflow_assets.errors import CheckFailed
+from dataflow_assets.errors import BatchUnclear, CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.execution.following import note_upstream
@@ -53,10 +53,12 @@ def run_window(session: Session, window: Window | None, *, key: str, name: str =
         refuse_broken(work)
         failpoint("window.before_sweep")
     except Exception as error:  # noqa: BLE001 -- the boundary: whatever stops a window is reported as its failure
+        _abandon(work)
         _leave(work, current, error)
         yield WindowFailed(key, window, current, error, phases=ended(work, failed=True))
         return
     except BaseException:
+        _abandon(work)
         _leave(work, current, None)
         raise
     with work.phases.during(SWEEP):
@@ -66,12 +68,18 @@ def run_window(session: Session, window: Window | None, *, key: str, name: str =
     yield WindowFinished(key, window, time.perf_counter() - started, ended(work))
 
 
+def _abandon(work: Work) -> None:
+    """A publish that has begun early must not go on when its window has ended."""
+    while work.early:
+        work.early.popitem()[1].abandon()
+
+
 def _leave(work: Work, step: str, error: Exception | None) -> None:
     """Note for the next attempt how this one ended; checks that ran alone leave nothing, whatever they found."""
     if work.session.request.checks_only:
         work.attempt.succeed()
     else:
-        work.attempt.fail(step, mask(str(error)) if error else "interrupted", refused=isinstance(error, CheckFailed))
+        work.attempt.fail(step, mask(str(error)) if error else "interrupted", refused=isinstance(error, CheckFailed | BatchUnclear))
 
 
 def _needed(session: Session, chosen: frozenset[str]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow_assets.errors import CheckFailed
 from dataflow_assets.execution.attempts import Attempt
@@ -18,8 +18,11 @@ from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.protocols import CheckResult, StepContext
 from dataflow_assets.spec.templates import TemplateContext
 from dataflow_assets.storage.stages import Stage
-from dataflow_assets.tables import Claim, Published, Target
+from dataflow_assets.tables import Claim, LedgerEntry, Published, Target
 from dataflow_assets.windows import Window
+
+if TYPE_CHECKING:
+    from dataflow_assets.execution.early import EarlyPublish
 
 
 def producer_of(pipeline: PipelinePlan, step: StepPlan) -> StepPlan:
@@ -91,9 +94,13 @@ class Work:
     """Endpoints whose sources were compared with their stages."""
     published: dict[str, Published] = field(default_factory=dict)
     """What each endpoint's connector said of its publish."""
+    early: dict[str, EarlyPublish] = field(default_factory=dict)
+    """The publish of an endpoint that has begun before its checks have passed."""
     phases: Phases = field(default_factory=Phases)
     fingerprints: dict[str, Any] = field(default_factory=dict)
     """What each source held, as far as it was asked for."""
+    ahead: Mapping[str, tuple[LedgerEntry, ...]] | None = None
+    """What endpoints have published that others lack, once that was asked."""
     upstream: Mapping[str, str] | None = None
     """What was rewritten of the pipelines that this one follows, before its rows were read; None where that was not asked."""
 

@@ -138,7 +138,9 @@ def _drafts(project: Project) -> list[PipelineDraft]:
             drafts[-1].findings.add(("enabled",), f"enabled: {error.message}", hint=error.hint)
     if all(draft.retention.target is None for draft in drafts):
         return drafts
-    return keep_what_is_shared(drafts, beside=[draft_pipeline(project, loaded) for loaded in resting])
+    unread = [failure.file for failure in project.failures if not Path(failure.file).is_relative_to(project.contracts_dir)]
+    beside = [draft_pipeline(project, loaded) for loaded in resting]
+    return keep_what_is_shared(drafts, root=project.root, beside=beside, unread=unread)
 
 
 def _resolve_together(project: Project, drafts: Sequence[PipelineDraft], *, external: bool) -> _Edges:

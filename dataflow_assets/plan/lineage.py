@@ -96,15 +96,35 @@ def written_by(draft: Draft, root: Path) -> TableRef | None:
     return _table(draft, draft.link, root, "target_table") if draft.options is not None and draft.link is not None else None
 
 
+def partly_written_by(draft: Draft, root: Path) -> TableRef | None:
+    """The same with `PLACEHOLDER` in place of each template: what is known of the name before rendering."""
+    name = _name(draft, draft.link, root, "target_table") if draft.options is not None and draft.link is not None else None
+    if name is None or draft.link is None:
+        return None
+    return table_ref(draft, draft.link, TableName(_masked(name.name), _masked(name.schema) if name.schema else None), root)
+
+
+def _masked(name: str) -> str:
+    return PLACEHOLDER if "{%" in name else without_templates(name)
+
+
 def _table(draft: Draft, link: Link, root: Path, method: str) -> TableRef | None:
+    name = _name(draft, link, root, method)
+    return None if name is None or has_template(str(name)) else table_ref(draft, link, name, root)
+
+
+def _name(draft: Draft, link: Link, root: Path, method: str) -> TableName | None:
+    """What the connector calls it; None where its options are too broken to ask."""
     implementation = draft.plugin.implementation
     if link.model is None:
         return None
     try:
-        name = getattr(implementation(link.model, ConnectionContext(link.name or draft.plugin.kind, root)), method)(draft.options)
+        name: TableName | None = getattr(implementation(link.model, ConnectionContext(link.name or draft.plugin.kind, root)), method)(
+            draft.options
+        )
     except (DataflowError, ValueError, TypeError, AttributeError):
         return None
-    return None if name is None or has_template(str(name)) else table_ref(draft, link, name, root)
+    return name
 
 
 def table_ref(draft: Draft, link: Link, name: TableName, root: Path) -> TableRef:

@@ -214,6 +214,8 @@ class RetentionPlan:
     archive: ArchivePlan | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     """Endpoint -> why it cannot let windows go; then the target's windows of the pipeline stay."""
+    doubts: tuple[str, ...] = ()
+    """What hides whether other pipelines have rows in its tables: until it is mended none of its windows is taken out."""
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ Here: ages as seconds, the archive, which endpoints can let windows go. Not here
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from dataflow_assets import discovery
+from dataflow_assets.errors import DataflowError
 from dataflow_assets.plan.findings import Findings
-from dataflow_assets.plan.model import ArchivePlan, PipelinePlan, RetentionPlan, WindowPlan
+from dataflow_assets.plan.model import ArchivePlan, PipelinePlan, RetentionPlan, WindowPlan, WindowTodo
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.steps import Draft
 from dataflow_assets.plan.writes import Writing
@@ -24,6 +25,7 @@ from dataflow_assets.tables import WriteMode
 from dataflow_assets.windows import Window, parse_duration
 
 _SECTION = "retention"
+_PUBLISHED = {"published", "stale", "reopened"}
 
 
 def retention_plan(
@@ -151,6 +153,21 @@ def reads_what_left(pipeline: PipelinePlan, window: Window | None, *, now: datet
         return False
     time = pipeline.windows.reads(window)
     return any(_has_left(other, time, now) for other in pipeline.loses)
+
+
+def refusal_of_losses(pipeline: PipelinePlan, todos: Sequence[WindowTodo], *, now: datetime) -> DataflowError | None:
+    """Why these windows should not run only because a range or all of them were asked for: published ones would come back without rows."""
+    losing = [todo for todo in todos if todo.state in _PUBLISHED and reads_what_left(pipeline, todo.window, now=now)]
+    if not losing:
+        return None
+    span = losing[0].key if len(losing) == 1 else f"{losing[0].key} to {losing[-1].key}"
+    names = ", ".join(other.name for other in pipeline.loses)
+    return DataflowError(
+        f"{pipeline.name}: {len(losing)} published windows ({span}) were made of rows of {names} that retention has taken away; run again, "
+        "they would be published without them",
+        hint="name later windows with --start, or publish them without these rows: --even-if-retired",
+        kind="configuration",
+    )
 
 
 def _has_left(upstream: PipelinePlan, time: Window, now: datetime) -> bool:

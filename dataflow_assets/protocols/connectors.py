@@ -51,6 +51,8 @@ class Capabilities:
     """Whether Arrow types survive a round trip (a CSV keeps text only)."""
     costly_reads: bool = False
     """Whether reading costs a service that others use: then nothing reads again and again to compare content, unless somebody says so."""
+    publishes_early: bool = False
+    """Whether `publish` may begin while rows are still being staged: it reads them once, in order, and nobody waits for it meanwhile."""
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,11 @@ class StageOptions(Model):
     max_age: Duration | None = Field(
         None, description="how old a stage may be to be resumed from, e.g. 12h; default: as long as it is kept"
     )
+    publish_early: Literal["auto", "never", "always"] = Field(
+        "auto",
+        description="whether rows go into the target's open transaction while others are still being read: auto does so with large "
+        "windows of fast sources; it is committed when every check has passed",
+    )
 
 
 class ProjectModel(Model):

@@ -69,7 +69,7 @@ class Agreement:
 
     def request(self, request: PublishRequest) -> PublishRequest:
         """The request for the columns that go in; its stage still has all of them."""
-        return request if self.schema is request.schema else replace(request, schema=self.schema)
+        return request if self.schema is request.schema else request.with_schema(self.schema)
 
     def statements(self, request: PublishRequest, dialect: Dialect) -> list[Statement]:
         """The statements that make the table agree; running them twice does no harm where the dialect can say so."""

@@ -6,9 +6,9 @@ Here: what a file format offers, and the order in which rows go into the new fil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from dataflow_assets.storage.places import FilePath, Mark
 from dataflow_assets.tables import LedgerEntry, PublishRequest, WindowFilter, WriteMode
 
 _COPY_BYTES = 1024 * 1024
+Entries = Callable[[], Sequence[LedgerEntry]]
 
 
 class Writer(Protocol):
@@ -62,8 +63,8 @@ class Format(Protocol):
         """The rows of a file as `schema`, streaming. Raises ReadFailed or ValueRefused."""
         ...
 
-    def create(self, file: BinaryIO, schema: pa.Schema, entries: Sequence[LedgerEntry]) -> Writer:
-        """Begin a file."""
+    def create(self, file: BinaryIO, schema: pa.Schema, entries: Entries) -> Writer:
+        """Begin a file; `entries` are known when its rows are."""
         ...
 
     def extend(self, file: BinaryIO, schema: pa.Schema) -> Writer:
@@ -107,12 +108,10 @@ def schema_for(request: PublishRequest, format: Format, slot: Slot, *, declared:
     if slot.exists and (slot.record is None or slot.record.edited) and request.target.mode is not WriteMode.REPLACE:
         columns = format.schema(slot.path, columns or (declared if declared is not None else new))
     whole = request.target.mode is WriteMode.REPLACE
-    return agreed_schema(replace(request, schema=new), columns, declared=declared, whole=whole)
+    return agreed_schema(request.with_schema(new), columns, declared=declared, whole=whole)
 
 
-def write_file(
-    file: BinaryIO, request: PublishRequest, format: Format, slot: Slot, schema: pa.Schema, entries: Sequence[LedgerEntry]
-) -> Counts:
+def write_file(file: BinaryIO, request: PublishRequest, format: Format, slot: Slot, schema: pa.Schema, entries: Entries) -> Counts:
     """Write the whole new file. Raises ValueRefused for rows that may not come in."""
     counts, window = Counts(), window_of(request, schema)
     old = _old_schema(format, slot, schema)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache, partial
 
 import pyarrow as pa
 
@@ -192,16 +193,18 @@ def _attempt(
     site: Site, request: PublishRequest, format: Format, journal: Journal, slot: Slot, declared: pa.Schema | None
 ) -> Published | None:
     """Write the new file and commit it; None when the site changed meanwhile."""
-    entry = _entry(request)
+    entry = cache(partial(_entry, request))
+    others = _others(slot.record, request.claim.unit)
     schema, agreement = schema_for(request, format, slot, declared=declared)
     with site.place.new_file(site.prefix) as new:
-        counts = write_file(new.file, request, format, slot, schema, [*_others(slot.record, entry), entry])
+        counts = write_file(new.file, request, format, slot, schema, lambda: [*others, entry()])
         identity = site.place.seal(new)
         require_replaced(_deleted(request, slot, counts), request)
         if counts.staged != request.rows:
-            raise WriteFailed(f"the stage of {entry.unit} holds {counts.staged} rows instead of {request.rows}", hint="run it again")
+            found = f"{counts.staged} rows instead of {request.rows}"
+            raise WriteFailed(f"the stage of {request.claim.unit} holds {found}", hint="run it again")
         base = str(slot.mark[1]) if slot.mark else ""
-        pending = Pending(slot.path.name, identity, schema, entry, counts.cut, new.name, base)
+        pending = Pending(slot.path.name, identity, schema, entry(), counts.cut, new.name, base)
         if not _commit(site, request, journal, slot, pending, new):
             return None
     edited = slot.merges and slot.record is not None and slot.record.edited
@@ -218,8 +221,8 @@ def _deleted(request: PublishRequest, slot: Slot, counts: Counts) -> int:
     return sum(entry.rows for entry in entries if key_of(entry.unit) == key_of(request.claim.unit))
 
 
-def _others(record: FileRecord | None, entry: LedgerEntry) -> list[LedgerEntry]:
-    return [item for item in (record.entries if record else ()) if key_of(item.unit) != key_of(entry.unit)]
+def _others(record: FileRecord | None, unit: Unit) -> list[LedgerEntry]:
+    return [item for item in (record.entries if record else ()) if key_of(item.unit) != key_of(unit)]
 
 
 def _entry(request: PublishRequest) -> LedgerEntry:

@@ -109,13 +109,14 @@ steps:
 WINDOWS = "event_time_column: ts\nwindows: {every: day, begin: 2024-01-01, end: 2024-01-04}"
 
 
-def build(folder: Path, *, kind: str, mode: str, target: Target) -> Arena:
-    """A project that loads three days into a target of this kind with this mode."""
+def build(folder: Path, *, kind: str, mode: str, target: Target, early: str = "auto") -> Arena:
+    """A project that loads three days into a target of this kind with this mode; `early`: whether publishing begins while staging."""
     (folder / "pipelines").mkdir(parents=True)
     table = source_table()
     pq.write_table(table, folder / "source.parquet", row_group_size=1000)
     connections = {} if kind in FILES else {"target": {"type": kind, **target.keys}}
-    (folder / "dataflow_project.yml").write_text(json.dumps({"project_name": "chaos", "connections": connections}))
+    project = {"project_name": "chaos", "connections": connections, "stages": {"publish_early": early}}
+    (folder / "dataflow_project.yml").write_text(json.dumps(project))
     place = {"file_path": FILES[kind]} if kind in FILES else {"table": "events"}
     config = {**place, "mode": mode, **({"upsert_keys": ["id"]} if mode == "upsert" else {})}
     endpoint = f"{'endpoint_type' if kind in FILES else 'connection'}: {kind if kind in FILES else 'target'}"

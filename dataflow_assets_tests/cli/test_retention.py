@@ -179,3 +179,63 @@ def test_what_breaks_of_one_pipeline_is_told_and_the_others_go_on(
     assert [str(old.error) for old in done if old.error] == ["the disk of first is away"]
     assert looks == [["second", "third"]], "runs are looked for once"
     assert len(_rows(loaded)) == 4
+
+
+@pytest.mark.parametrize("broken", ["pipeline_name: second\nsteps: [", "facts"])
+def test_windows_stay_while_nobody_can_tell_who_else_writes_their_table(loaded: ProjectFolder, call: Call, broken: str) -> None:
+    second = loaded.root / "pipelines/second.yml"
+    second.write_text(windowed("second", table="facts").replace("table: facts", "tabel: facts") if broken == "facts" else broken)
+    done = call("retention", "first", "--yes", "--json", "--project", loaded.root)
+    assert done.code == 1
+    (stays,) = [item for item in done.json["items"] if item["what"] == "target"]
+    assert "second" in stays["error"]["message"], stays
+    assert len(_rows(loaded)) == 4
+    assert call("plan", "-s", "first", "--json", "--project", loaded.root).json["pipelines"][0]["to_run"] == 0, "nor are they loaded anew"
+    definitions = load_project(loaded.root)
+    with open_instance(load(loaded.root)) as instance:
+        assert not definitions.resolve_job_def(JOB).execute_in_process(instance=instance, raise_on_error=False).success
+    assert len(_rows(loaded)) == 4
+    second.unlink()
+    assert call("retention", "first", "--yes", "--project", loaded.root).code == 0
+    assert _rows(loaded) == []
+
+
+MADE = """
+pipeline_name: second
+event_time_column: at
+windows: {every: day, begin: 2024-01-01, end: 2024-01-04}
+steps:
+  - {id: read, type: source, source_type: duckdb, connection: db, config: {table: facts}}
+  - {id: publish, type: endpoint, endpoint_type: duckdb, connection: db, depends_on: [read], config: {table: made}}
+"""
+
+
+@pytest.mark.parametrize("again", [("backfill", "--only", "all", "--yes"), ("run", "--full-refresh"), ("run", "--start", "2024-01-01")])
+def test_what_was_made_of_rows_that_have_left_is_not_emptied_unasked(loaded: ProjectFolder, call: Call, again: tuple[str, ...]) -> None:
+    where = ("--select", "second", "--project", loaded.root)
+    loaded.pipeline("second", MADE)
+    assert call("run", *where).code == 0
+    assert call("retention", "first", "--yes", "--project", loaded.root).code == 0
+    assert (_rows(loaded), len(_rows(loaded, "made"))) == ([], 4)
+    refused = call(*again, *where)
+    assert refused.code == 1, refused.out + refused.err
+    assert "3 published windows (2024-01-01 to 2024-01-03) were made of rows of first" in refused.out
+    assert "--even-if-retired" in refused.out
+    assert len(_rows(loaded, "made")) == 4
+    verb = again if again[0] == "run" else (again[0], "--dry-run", *again[1:])
+    assert call(*(("plan", *verb[1:]) if verb[0] == "run" else verb), *where).code == 1
+    assert call("run", *where).code == 0
+    assert len(_rows(loaded, "made")) == 4, "nothing is due"
+    forced = call(*again, "--even-if-retired", *where)
+    assert forced.code == 0, forced.out + forced.err
+    assert _rows(loaded, "made") == []
+
+
+def test_windows_that_are_named_run_again_whatever_has_left(loaded: ProjectFolder, call: Call) -> None:
+    where = ("--select", "second", "--project", loaded.root)
+    loaded.pipeline("second", MADE)
+    assert call("run", *where).code == 0
+    assert call("retention", "first", "--yes", "--project", loaded.root).code == 0
+    assert call("run", "--window", "2024-01-01", *where).code == 0
+    assert call("backfill", "--windows", "2024-01-02", "--only", "all", "--yes", *where).code == 0
+    assert _rows(loaded, "made") == [4]

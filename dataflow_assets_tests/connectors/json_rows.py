@@ -28,7 +28,7 @@ def json_rows(table: pa.Table, *, bytes_as_base64: bool = False) -> list[str]:
             table = table.set_column(number, item.name, pa.array(texts))
     text = io.BytesIO()
     flat = table.drop_columns(list(nested))
-    writer = JsonFormat(lines=True).create(text, flat.schema, [])
+    writer = JsonFormat(lines=True).create(text, flat.schema, list)
     for batch in flat.to_batches():
         writer.write(batch)
     rows = text.getvalue().decode().split("\n")[:-1]

@@ -58,7 +58,7 @@ class GooglePlayHarness(SourceHarness):
         self.types = {item.name: column_type(item.type) for item in table.schema}
         table = pa.table({name: _stored(table[name]) for name in table.column_names})
         text = io.BytesIO()
-        writer = CsvFormat().create(text, table.schema, [])
+        writer = CsvFormat().create(text, table.schema, list)
         for batch in table.to_batches():
             writer.write(batch)
         writer.close()

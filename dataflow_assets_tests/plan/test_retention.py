@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataflow_assets.errors import PlanError, SpecError
-from dataflow_assets.plan.build import build_plan
+from dataflow_assets.plan.build import build_plan, build_plan_tolerant
 from dataflow_assets.plan.model import ArchivePlan, PipelinePlan, RetentionPlan, WindowPlan
 from dataflow_assets.plan.retention import horizon, stage_ages
 from dataflow_assets.plan.windows import windows_to_run
@@ -39,7 +39,7 @@ def planned(
 ) -> tuple[PipelinePlan, tuple[float, Mapping[str, float]]]:
     (folder / "pipelines").mkdir(parents=True, exist_ok=True)
     (folder / "dataflow_project.yml").write_text(
-        f"project_name: shop\nconnections:\n  db: {{type: duckdb, path: a.duckdb}}\n{of_project}\n"
+        f"project_name: shop\nconnections:\n  {{db: {{type: duckdb, path: a.duckdb}}, lake: {{type: parquet, root: lake}}}}\n{of_project}\n"
     )
     (folder / "pipelines/orders.yml").write_text(PIPELINE.format(windows=windows, retention=retention, endpoint=to))
     loaded = load(folder)
@@ -165,6 +165,7 @@ TWICE = "connection: db, config: {table: orders}}\n  - {id: also, type: endpoint
         ("{connection: db, table: old}", TWICE, "the archive of orders.also is db.main.old, which is also the archive of orders.write"),
         ("{connection: db, table: Orders}", DUCKDB, "which is also what orders.write writes"),
         ("{to: lake}", "endpoint_type: parquet, config: {file_path: lake/orders/write/}", "which is also what orders.write writes"),
+        ("{to: old, connection: lake}", "endpoint_type: parquet, config: {file_path: lake/old/orders/write/}", "what orders.write writes"),
     ],
 )
 def test_an_archive_that_would_lose_what_another_keeps_is_refused(tmp_path: Path, archive: str, to: str, message: str) -> None:
@@ -202,3 +203,58 @@ def test_what_is_not_kept_is_retired_and_not_missing() -> None:
     assert "2024-01-01" not in {todo.key for todo in refreshed if todo.run}
     named = windows_to_run(plan, ledger=ledger, now=NOW, horizon=edge, keys=["2024-01-01"])
     assert [(todo.state, todo.run) for todo in named] == [("retired", True)]
+
+
+@pytest.mark.parametrize("name", ["{{ window.start.year }}", "ord{{ window.start.year }}", "{% if window.start %}a{% endif %}_b"])
+def test_windows_stay_where_a_template_may_name_their_table(tmp_path: Path, name: str) -> None:
+    hidden = OTHER.replace("table: orders", f"table: '{name}'")
+    to = hidden.splitlines()[-1].partition("[read], ")[2].removesuffix("}")
+    _beside(tmp_path / "a", hidden)
+    with pytest.raises(PlanError, match=r"orders2024, and so may returns\.write") as caught:
+        planned(tmp_path / "a", "retention: {target: 5d}", to=APPENDS.replace("orders", "orders2024"))
+    assert "orders.yml:4:21" in str(caught.value)
+    _beside(tmp_path / "b", f"{hidden}enabled: false\n")
+    plan, _ = planned(tmp_path / "b", "", of_project="retention: {target: 5d}", to=APPENDS.replace("orders", "orders2024"))
+    assert "a template" in plan.retention.kept["write"]
+    own = planned(tmp_path / "c", "", of_project="retention: {target: 5d}", to=to)[0]
+    assert own.retention.kept == {}, "nobody else writes anything"
+    _beside(tmp_path / "c", OTHER.replace("table: orders", "table: orders2023"))
+    own = planned(tmp_path / "c", "", of_project="retention: {target: 5d}", to=to)[0]
+    assert "and so may returns.write" in own.retention.kept["write"]
+
+
+@pytest.mark.parametrize("name", ["'items_{{ window.start.year }}'", "'{{ window.start.year }}_items'", "items"])
+def test_a_template_that_cannot_name_the_table_holds_nothing_back(tmp_path: Path, name: str) -> None:
+    _beside(tmp_path, OTHER.replace("table: orders", f"table: {name}"))
+    plan, _ = planned(tmp_path, "retention: {target: 5d}", to=APPENDS)
+    assert (plan.retention.kept, plan.retention.doubts) == ({}, ())
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("pipeline_name: returns\nsteps: [", "returns.yml"),
+        (OTHER.replace("mode: append", "mode: apend"), "returns.write"),
+        (OTHER.replace("connection: db", "connection: bd"), "returns.write"),
+        (OTHER.replace("mode: append", "mode: '{{ var(\"how\") }}'"), "returns.write"),
+    ],
+)
+def test_nobody_can_tell_what_a_broken_pipeline_writes(tmp_path: Path, broken: str, said: str) -> None:
+    """Its rows are there; once it is mended the windows leave, and are not loaded anew meanwhile."""
+    _beside(tmp_path, broken)
+    with pytest.raises(PlanError):
+        planned(tmp_path, "retention: {target: 5d}", to=APPENDS)
+    plan = build_plan_tolerant(load(tmp_path))[0].by_name["orders"]
+    assert said in "".join(plan.retention.doubts)
+    assert plan.retention.kept == {}
+    assert horizon(plan.retention, now=NOW) == NOW - timedelta(days=5)
+
+
+def test_a_broken_source_or_contract_casts_no_doubt(tmp_path: Path) -> None:
+    _beside(tmp_path, OTHER.replace("{file_path: other.csv}", "{fiel_path: other.csv}").replace("table: orders", "table: returned"))
+    (tmp_path / "contracts").mkdir()
+    (tmp_path / "contracts/orders.yml").write_text("contract: [")
+    with pytest.raises(PlanError):
+        planned(tmp_path, "retention: {target: 5d}")
+    plan = build_plan_tolerant(load(tmp_path))[0].by_name["orders"]
+    assert plan.retention.doubts == ()

@@ -35,6 +35,7 @@ from dataflow_assets.plan.backfills import CHUNK, Only, Order, Piece, pieces, sp
 from dataflow_assets.plan.estimates import Estimate
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, WindowTodo
 from dataflow_assets.plan.pools import project_pools
+from dataflow_assets.plan.retention import refusal_of_losses
 from dataflow_assets.secrets import looks_secret
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
@@ -84,12 +85,16 @@ def plan_pipeline(
     last: int | None,
     history: History,
     now: datetime,
+    even_if_retired: bool = False,
 ) -> Planned:
-    """The windows of one pipeline that a backfill is about. What a target answers instead stands in `error`."""
+    """The windows of one pipeline that a backfill is about. What a target answers instead stands in `error`, as does what is refused:
+    published windows that would lose rows which retention has taken, where they are not named by key and not `even_if_retired`."""
     try:
         ledgers = list(ledger_entries(project, pipeline, now=now).values())
         todos = [todo for todo in window_status(project, pipeline, now=now) if bounds.covers(todo)]
         chosen = wanted(pipeline, todos, only=only, last=last, named=bounds != Bounds())
+        if bounds.keys is None and not even_if_retired and (refusal := refusal_of_losses(pipeline, chosen, now=now)):
+            return Planned(pipeline, error=refusal)
         return Planned(pipeline, tuple(chosen), history.estimate(pipeline, ledgers, windows=len(chosen)))
     except Exception as error:  # noqa: BLE001 - whatever a system answers is this pipeline's plan
         return Planned(pipeline, error=error)
