@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dataflow_assets.storage.casts import text_to_decimal
+
 _TRIAL_ROWS = 50
 _EXACT_LENGTH = 15
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
@@ -73,7 +75,7 @@ def _decimal_for(column: pa.Array) -> pa.DataType | None:
     """The decimal type that holds numbers with more digits than a float keeps."""
     if not _matches(column.slice(0, _TRIAL_ROWS), _DECIMAL) or not _matches(column, _DECIMAL):
         return None
-    whole = pc.max(pc.binary_length(pc.replace_substring_regex(column, r"[-.].*$|^-", ""))).as_py()
+    whole = pc.max(pc.binary_length(pc.replace_substring_regex(column, r"^-|[.].*$", ""))).as_py()
     point = pc.find_substring(column, ".")
     fraction = pc.if_else(pc.equal(point, -1), 0, pc.subtract(pc.subtract(pc.binary_length(column), point), 1))
     scale = pc.max(fraction).as_py()
@@ -142,6 +144,7 @@ def _instant(column: pa.Array, kind: pa.DataType) -> pa.Array:
 _CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, pa.DataType], pa.Array]], ...] = (
     (pa.types.is_null, _null),
     (pa.types.is_time, _time),
+    (pa.types.is_decimal, text_to_decimal),
     (lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None, _instant),
 )
 
