@@ -164,6 +164,10 @@ class CheckFailed(DataflowError):
     """A blocking check did not pass; nothing was published."""
 
 
+class BatchUnclear(DataflowError):
+    """Rows that one endpoint has appended, and another has not, cannot be told from newer ones; nothing was published."""
+
+
 class StageCorrupt(DataflowError):
     """A stage does not match its receipt (it is discarded and made anew)."""
 

@@ -140,12 +140,22 @@ def outcome_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.Dagst
     """
     if IDEMPOTENCY_TAG not in run.tags or run.parent_run_id:
         return None
+    ended = (await_end(instance, record.dagster_run.run_id) for record in _before(instance, run))
+    return next((found for found in ended if has_outcome(instance, found)), None)
+
+
+def batch_of_key(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """The run with the same key that began first; empty where that is this one. What it had appended when it died counts as done."""
+    first = next(iter(_before(instance, run)), None) if IDEMPOTENCY_TAG in run.tags else None
+    return first.dagster_run.run_id if first is not None else ""
+
+
+def _before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[dg.RunRecord]:
+    """The runs with the same key, about the same pipeline, that began before this one, in that order."""
     shared = {name: run.tags[name] for name in (IDEMPOTENCY_TAG, PIPELINE_TAG) if name in run.tags}
     records = instance.get_run_records(dg.RunsFilter(tags=shared))
     mine = next((record for record in records if record.dagster_run.run_id == run.run_id), None)
-    before = sorted((record for record in records if mine and _is_before(record, mine)), key=_began)
-    ended = (await_end(instance, record.dagster_run.run_id) for record in before)
-    return next((found for found in ended if has_outcome(instance, found)), None)
+    return sorted((record for record in records if mine and _is_before(record, mine)), key=_began)
 
 
 def _is_before(other: dg.RunRecord, mine: dg.RunRecord) -> bool:

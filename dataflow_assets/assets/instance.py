@@ -36,6 +36,8 @@ concurrency:
     tag_concurrency_limits:
       - {{key: dataflow/pipeline, limit: 1, value: {{applyLimitPerUniqueValue: true}}}}
 run_monitoring: {{enabled: true, free_slots_after_run_end_seconds: 60}}
+# a tick whose target is away is tried again every minute, at most for a day
+scheduler: {{module: dagster._core.scheduler, class: DagsterDaemonScheduler, config: {{max_tick_retries: 1440}}}}
 retention:
   schedule: {{purge_after_days: 30}}
   sensor: {{purge_after_days: {{skipped: 7, failure: 30, success: -1}}}}

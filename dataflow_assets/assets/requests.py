@@ -13,6 +13,7 @@ from functools import cached_property
 
 import dagster as dg
 
+from dataflow_assets.assets.idempotency import batch_of_key
 from dataflow_assets.assets.manifests import files_of
 from dataflow_assets.assets.names import BATCH_TAG, CORRELATION_TAG, FILES_TAG, FOLLOWS_TAG, FULL_REFRESH_TAG, OVERRIDES_TAG, REPLAY_TAG
 from dataflow_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG, windows_of_run
@@ -167,7 +168,7 @@ def _request(
         now=utc_now(),
         steps=steps,
         full_refresh=run.tags.get(FULL_REFRESH_TAG) == "true",
-        batch=digest or run.tags.get(BATCH_TAG) or run.root_run_id or run.run_id,
+        batch=digest or run.tags.get(BATCH_TAG) or batch_of_key(context.instance, run) or run.root_run_id or run.run_id,
         run_id=run.run_id,
         correlation=run.tags.get(CORRELATION_TAG, ""),
         replay=run.tags.get(REPLAY_TAG) == "true",

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataflow_assets.checks._bounds import bounds_of, lengths_of
 from dataflow_assets.checks._literals import key_type
 
 
@@ -76,20 +77,13 @@ class Facts:
     def lengths(self, name: str) -> pa.Array:
         """The lengths of a column of text (characters) or bytes."""
         if name not in self._lengths:
-            column = self.column(name)
-            binary = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type) or pa.types.is_fixed_size_binary(column.type)
-            self._lengths[name] = (pc.binary_length if binary else pc.utf8_length)(column)
+            self._lengths[name] = lengths_of(self.column(name))
         return self._lengths[name]
 
     def bounds(self, name: str, *, of_length: bool = False) -> tuple[Any, Any, bool]:
         """Smallest and largest key or length (None without any), and whether there is a NaN."""
         if (name, of_length) not in self._bounds:
-            values = self.lengths(name) if of_length else self.keys(name)
-            ends = pc.min_max(values)
-            nan = pa.types.is_floating(values.type) and bool(pc.any(pc.is_nan(values)).as_py())
-            low, high = ends["min"].as_py(), ends["max"].as_py()
-            empty = low is None or low != low  # only NaNs
-            self._bounds[name, of_length] = (None if empty else low, None if empty else high, nan)
+            self._bounds[name, of_length] = bounds_of(self.lengths(name) if of_length else self.keys(name))
         return self._bounds[name, of_length]
 
     def holds(self, condition: str) -> pa.BooleanArray:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from dataflow_assets.checks._facts import Facts, plain_type
 from dataflow_assets.checks._literals import Unfit, key_type, shown_key, to_key
+from dataflow_assets.checks._patterns import Pattern
 from dataflow_assets.checks._rules import Rule, RuleKind
 
 
@@ -230,12 +231,13 @@ class Regex(Stateless):
 
     def __init__(self, rule: Rule, kind: pa.DataType) -> None:
         self.column, self.pattern, self.rejected = rule.columns[0], rule.pattern, rule.kind is RuleKind.NOT_REGEX
+        self._search = Pattern(rule.pattern)
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise Unfit(f"a pattern needs text, but the column is {kind}: cast it in the query")
 
     def failing(self, facts: Facts) -> pa.BooleanArray | None:
         """See RowTest."""
-        found = pc.match_substring_regex(facts.column(self.column), self.pattern)
+        found = self._search.found(facts.column(self.column))
         if self.rejected:
             return pc.fill_null(found, False) if pc.any(found).as_py() else None
         return None if pc.all(found, min_count=0).as_py() else pc.fill_null(pc.invert(found), False)

@@ -188,6 +188,8 @@ class Database:
                     raise self._busy(settings, str(error)) from error
                 time.sleep(_POLL_SECONDS)
             else:
+                # a stage is read once: keeping its files took a tenth of the insert's processor time, and memory (measured)
+                handle.execute("SET enable_external_file_cache = false")
                 handle.execute(f"SET threads = {settings.threads}")
                 handle.execute("SET memory_limit = $1", [settings.memory_limit])
                 return handle

@@ -319,7 +319,8 @@ def reader_of(
     require(schema, names)
     wanted = pa.schema([schema.field(name) for name in names])
     chosen = (_within(batch, window).select(names) for batch in batches)
-    return pa.RecordBatchReader.from_batches(wanted, (batch.cast(wanted) for batch in cut(chosen, rows=rows)))
+    fit = (batch if batch.schema.equals(wanted, check_metadata=True) else batch.cast(wanted) for batch in cut(chosen, rows=rows))
+    return pa.RecordBatchReader.from_batches(wanted, fit)
 
 
 def _within(batch: pa.RecordBatch, window: WindowFilter | None) -> pa.RecordBatch:

@@ -60,7 +60,9 @@ class ReadColumn:
         if is_bytes(self.kind):
             return column
         try:
-            return _parsed(column.cast(pa.string()), self.kind, self.name)
+            # text is held to UTF-8 by the cast; of numbers and moments, parsing takes nothing but ASCII
+            text = column.cast(pa.string()) if self.kind == pa.string() else column.view(pa.string())
+            return _parsed(text, self.kind, self.name)
         except pa.ArrowInvalid as error:
             raise self._refusal(error) from error
 
@@ -79,7 +81,7 @@ def _parsed(text: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
     if kind == TIME:
         return pc.binary_join_element_wise("1970-01-01T", text, "").cast(NAIVE).cast(TIME)
     if kind == INSTANT:
-        return pc.assume_timezone(text.cast(NAIVE), "UTC")
+        return text.cast(NAIVE).view(INSTANT)
     if pa.types.is_decimal(kind):
         return cast_exactly(text, kind, name=name)
     if kind == pa.float32():

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dataflow_assets.storage.casts import text_to_decimal
+
 _TRIAL_ROWS = 50
 _EXACT_LENGTH = 15
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
@@ -73,7 +75,7 @@ def _decimal_for(column: pa.Array) -> pa.DataType | None:
     """The decimal type that holds numbers with more digits than a float keeps."""
     if not _matches(column.slice(0, _TRIAL_ROWS), _DECIMAL) or not _matches(column, _DECIMAL):
         return None
-    whole = pc.max(pc.binary_length(pc.replace_substring_regex(column, r"[-.].*$|^-", ""))).as_py()
+    whole = pc.max(pc.binary_length(pc.replace_substring_regex(column, r"^-|[.].*$", ""))).as_py()
     point = pc.find_substring(column, ".")
     fraction = pc.if_else(pc.equal(point, -1), 0, pc.subtract(pc.subtract(pc.binary_length(column), point), 1))
     scale = pc.max(fraction).as_py()
@@ -142,6 +144,7 @@ def _instant(column: pa.Array, kind: pa.DataType) -> pa.Array:
 _CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, pa.DataType], pa.Array]], ...] = (
     (pa.types.is_null, _null),
     (pa.types.is_time, _time),
+    (pa.types.is_decimal, text_to_decimal),
     (lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None, _instant),
 )
 
@@ -149,13 +152,15 @@ _CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, pa.D
 def _suspects(column: pa.Array, values: pa.Array, kind: pa.DataType, *, strict: bool) -> Mask | None:
     """Which texts were parsed to a value that says less than they do; None when none."""
     if pa.types.is_integer(kind):
-        head = _Head(column)
+        head = _Head.of(column)
+        if head is None:
+            return None
         return head.hexadecimal | head.padded | head.minus_zero if strict else head.hexadecimal
     if not strict:
         return None
     if pa.types.is_decimal(kind):
-        head = _Head(column)
-        return head.padded | head.plus
+        head = _Head.of(column)
+        return head.padded | head.plus if head is not None else None
     if pa.types.is_floating(kind):
         return _changed_floats(column, values)
     shortest = next((length for test, length in _SHORTEST if test(kind)), 0)
@@ -188,14 +193,22 @@ def _shorter_than(lengths: NDArray[np.int32], length: int) -> Mask:
 class _Head:
     """How numbers begin: signs, leading zeros, hexadecimal. Few begin so, and only theirs are looked at beyond the first byte."""
 
-    def __init__(self, column: pa.Array) -> None:
-        self._rows, offsets, data = len(column), _offsets(column), column.buffers()[2]
-        self._bytes = np.frombuffer(data, dtype=np.uint8) if data is not None and data.size else np.zeros(1, dtype=np.uint8)
-        starts = offsets[:-1]
-        marked = _AFTER_MARK[self._bytes.take(starts, mode="clip")]  # where there is no text, the byte is another's
-        self._where = np.flatnonzero(marked)
-        self._starts, self._lengths = starts[self._where], offsets[1:][self._where] - starts[self._where]
+    def __init__(self, bytes_: NDArray[np.uint8], offsets: NDArray[np.int32], where: NDArray[np.intp]) -> None:
+        self._rows, self._bytes, self._where = len(offsets) - 1, bytes_, where
+        self._starts = offsets[where]
+        self._lengths = offsets[where + 1] - self._starts
         self._first, self._second, self._third = self._byte(0), self._byte(1), self._byte(2)
+
+    @classmethod
+    def of(cls, column: pa.Array) -> _Head | None:
+        """None where no number begins with a sign or a zero."""
+        offsets, data = _offsets(column), column.buffers()[2]
+        if data is None or not data.size:
+            return None
+        bytes_ = np.frombuffer(data, dtype=np.uint8)
+        marked = _MARKS[bytes_.take(offsets[:-1], mode="clip")]  # where there is no text, the byte is another's
+        where = np.flatnonzero(marked)
+        return cls(bytes_, offsets, where) if len(where) else None
 
     def _byte(self, position: int) -> NDArray[np.uint8]:
         found = self._bytes.take(self._starts + position, mode="clip")
@@ -235,7 +248,7 @@ class _Head:
         return self._rows_where(self._minus_zero)
 
 
-_AFTER_MARK = np.isin(np.arange(256), [ord(sign) for sign in "+-0"])
+_MARKS = np.isin(np.arange(256), [ord(sign) for sign in "+-0"])
 
 
 def _is_digit(bytes_: NDArray[np.uint8]) -> Mask:
@@ -261,8 +274,8 @@ def _changed_floats(column: pa.Array, values: pa.Array) -> Mask | None:
 
 
 def _changed(column: pa.Array, values: pa.Array, lengths: NDArray[np.int32]) -> Mask:
-    head = _Head(column)
-    return head.padded | head.plus | _inexact(column, values, lengths)
+    head, inexact = _Head.of(column), _inexact(column, values, lengths)
+    return inexact if head is None else head.padded | head.plus | inexact
 
 
 def _inexact(column: pa.Array, values: pa.Array, lengths: NDArray[np.int32]) -> Mask:

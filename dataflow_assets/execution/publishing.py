@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
 from dataflow_assets.errors import AuditFailed
 from dataflow_assets.execution.attempts import dead_attempts
+from dataflow_assets.execution.catching_up import batch_for
 from dataflow_assets.execution.events import Event
 from dataflow_assets.execution.fingerprints import fingerprint_state
 from dataflow_assets.execution.following import following_state
@@ -22,6 +24,7 @@ from dataflow_assets.execution.phases import AUDIT, PUBLISH
 from dataflow_assets.execution.quarantine import HELD, TABLE, claim_quarantine, publish_quarantine
 from dataflow_assets.execution.reconciling import options_of, reconcile_target
 from dataflow_assets.execution.reporting import finished
+from dataflow_assets.execution.shared_state import BATCH
 from dataflow_assets.execution.work import Work, producer_of
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
@@ -103,7 +106,7 @@ def _published_before(work: Work, step: StepPlan, stage: Stage, claim: Claim) ->
 
 
 def _claim_batch(work: Work, step: StepPlan, stage: Stage, target: Target) -> Claim:
-    unit = Unit(work.pipeline.name, step.id, stage.receipt.batch)
+    unit = Unit(work.pipeline.name, step.id, batch_for(work, stage).name)
     claim_quarantine(work, step, unit.key)
     return work.session.connector(step).claim(target, unit, attempt=work.attempt.record.attempt)
 
@@ -129,16 +132,32 @@ def _request(work: Work, step: StepPlan, stage: Stage, claim: Claim, aside: Mapp
 
 
 def _state(work: Work, stage: Stage) -> dict[str, str]:
-    """What `state.get` gives the next run: it advances only because it commits with the rows."""
+    """What `state.get` gives the next run, and which batch that is: it advances only because it commits with the rows."""
     zone = work.pipeline.windows.cadence.zone if work.pipeline.windows else None
     if work.window is not None:
         last = (work.window.end - timedelta(microseconds=1)).astimezone(zone)
         return {"last_processed_date": last.date().isoformat(), "last_microbatch_timestamp": work.window.end.isoformat()}
-    newest = _newest_event(stage, work.pipeline.event_time_column)
-    if newest is None:
+    batch = batch_for(work, stage)
+    reached = _newest_published(work)
+    if reached is None:
         known = work.session.state.get("last_processed_date")
-        return {"last_processed_date": known} if known and work.pipeline.event_time_column else {"last_processed_date": _yesterday(work)}
-    return {"last_processed_date": newest}
+        reached = known if known and work.pipeline.event_time_column else _yesterday(work)
+    # a name alone would not do: read once more in one run, a batch may hold newer rows
+    return {"last_processed_date": reached, BATCH: batch.label or f"{batch.name} to {reached}"}
+
+
+def _newest_published(work: Work) -> str | None:
+    """Of the rows of all endpoints: what one of them filters out, another has published, and must not get again."""
+    stages = {work.stage_of(step).folder: work.stage_of(step) for step in work.steps if step.role == "endpoint" and _is_staged(work, step)}
+    found = [newest for stage in stages.values() if (newest := _newest_event(stage, work.pipeline.event_time_column)) is not None]
+    if not found:
+        return None
+    same = len({type(value) for value in found}) == 1
+    return str(max(found) if same else max(found, key=str))
+
+
+def _is_staged(work: Work, step: StepPlan) -> bool:
+    return step.id in work.chosen and producer_of(work.pipeline, step).id in work.stages
 
 
 def _yesterday(work: Work) -> str:
@@ -146,14 +165,14 @@ def _yesterday(work: Work) -> str:
     return (now.date() - timedelta(days=1)).isoformat()
 
 
-def _newest_event(stage: Stage, column: str | None) -> str | None:
+def _newest_event(stage: Stage, column: str | None) -> Any:
     import pyarrow.compute as pc
 
     if column is None or column not in stage.schema.names or not stage.receipt.rows:
         return None
     reader = stage.as_input("stage").open_reader([column])
     newest = [value for batch in reader if (value := pc.max(batch.column(0)).as_py()) is not None]
-    return str(max(newest)) if newest else None
+    return max(newest) if newest else None
 
 
 def _audit(work: Work, step: StepPlan, stage: Stage, published: Published) -> None:

@@ -24,6 +24,7 @@ from dataflow_assets.execution.held import HeldUnit, breaking
 from dataflow_assets.execution.quarantine import HELD, READ, TABLE
 from dataflow_assets.execution.rewriting import MARK, HeldRows, held_for_change, with_marks
 from dataflow_assets.execution.session import Session
+from dataflow_assets.execution.shared_state import REPLAY_OF
 from dataflow_assets.execution.work import Work, with_ancestors
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
@@ -33,8 +34,8 @@ from dataflow_assets.storage.row_text import rows_from_text, schema_from_text
 from dataflow_assets.storage.stages import Stage, load_stage, write_stage
 from dataflow_assets.tables import Claim, PublishRequest, WriteMode
 
-RELEASED, REPLAY_OF = "released", "replay_of"
-"""Keys of the `state` of a unit that was made by a replay: how many rows it took out, and of which unit."""
+RELEASED = "released"
+"""A key of the `state` of a unit that was made by a replay: how many rows it took out; `REPLAY_OF`: of which unit."""
 _OWN_STATE = frozenset({HELD, TABLE, READ, RELEASED, REPLAY_OF})
 
 

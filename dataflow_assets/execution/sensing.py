@@ -137,12 +137,14 @@ def decide(
     is_final: Callable[[str], bool] = lambda unit: unit.startswith(FILES),
     why_not: Callable[[str], str] = lambda unit: "",
     at_once: Callable[[Sequence[str]], Sequence[str]] = lambda units: units,
+    in_order: bool = False,
 ) -> Decision:
     """What is asked for now: what was found, and what waits from earlier ticks for its window to end or after a failed run.
 
     `is_complete` says whether a window is over, `marks` how far the ledgers are with a unit, `due` which windows are due, `is_final`
     whether a unit that is published stays as it is, whatever is asked for: exactly some files, and windows that are appended. `why_not`
-    says why a unit is not to be asked for, whatever came for it; `at_once` which of several go first.
+    says why a unit is not to be asked for, whatever came for it; `at_once` which of several go first. `in_order`: newer rows replace older
+    ones, so that nothing is asked for while something older waits after a failed run.
     """
     waiting = {key: item for key, item in memory.waiting.items() if not _is_done(item, marks(key) if item.tries else (), is_final(key))}
     for key, instead in found.renamed.items():
@@ -165,14 +167,32 @@ def decide(
     for key in refused:
         del waiting[key]
     wanted = [key for key in ready if key not in refused]
+    held = _held(waiting, wanted, is_complete) if in_order else []
+    wanted = [key for key in wanted if key not in held]
     asked = at_once(wanted)
     again = sum(waiting[key].tries > 0 for key in asked)
     for key in asked:
         waiting[key] = replace(waiting[key], tries=waiting[key].tries + 1, asked_at=now, marks=marks(key))
     run_key = digest(f"{key} {waiting[key].what} {waiting[key].tries} {waiting[key].marks}" for key in asked) if asked else ""
     said = [found.said, f"{', '.join(left[:_NAMED])} is published, and is not appended to again" if left else "", _what_is_left(refused)]
-    reason = "; ".join(filter(None, [*said, _what_waits(waiting, asked, again, set(wanted) - set(asked))]))
+    said += [f"{len(held)} newer wait until what is older is published, since their rows may replace one another"] if held else []
+    others = {key: item for key, item in waiting.items() if key not in held}
+    reason = "; ".join(filter(None, [*said, _what_waits(others, asked, again, set(wanted) - set(asked))]))
     return Decision(Memory(found.position, waiting), tuple(asked), reason, run_key)
+
+
+def _held(waiting: Mapping[str, Waiting], wanted: Sequence[str], is_complete: Callable[[str], bool]) -> list[str]:
+    """Those of some units that must not be asked for yet: what is older has failed and waits. Of sets of files only one goes at a time."""
+
+    def age(key: str) -> tuple[bool, str]:
+        item = waiting[key]
+        return (item.asked_at is None, item.what) if key.startswith(FILES) else (False, key)
+
+    failed = [age(key) for key in waiting if key != DUE and key not in wanted and waiting[key].tries and is_complete(key)]
+    first = min(failed, default=None)
+    ahead = sorted((key for key in wanted if first is None or age(key) < first), key=age)
+    ahead = ahead[:1] if ahead and ahead[0].startswith(FILES) else ahead
+    return [key for key in wanted if key not in ahead]
 
 
 def _is_done(item: Waiting, now: Marks, final: bool) -> bool:

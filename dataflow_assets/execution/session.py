@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from dataflow_assets import discovery
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.connections import mark_of, open_connector, validated
+from dataflow_assets.execution.shared_state import Shared, shared
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.protocols import Connector
 from dataflow_assets.spec.base import sql_fields
@@ -64,20 +65,27 @@ class Rendered:
 
 
 class LedgerState(Mapping[str, str]):
-    """`state` of the newest batch that every endpoint has published; the ledgers are read when a template first asks."""
+    """`state` of the newest batch that every endpoint of this run has published; the ledgers are read when a template first asks."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    @property
+    def ahead(self) -> Mapping[str, tuple[LedgerEntry, ...]]:
+        """Endpoint -> what it has published beyond that batch; nothing as long as nobody has asked for the state."""
+        return self._shared.ahead if "_shared" in self.__dict__ else {}
+
     @cached_property
+    def _shared(self) -> Shared:
+        request, endpoints = self._session.request, self._session.pipeline.endpoints
+        if request.full_refresh:
+            return Shared()
+        chosen = [step for step in endpoints if request.steps is None or step.id in request.steps]
+        return shared({step.id: self._session.ledger(step, window=None) for step in chosen or endpoints})
+
+    @property
     def _values(self) -> Mapping[str, str]:
-        if self._session.request.full_refresh:
-            return {}
-        ledgers = [self._session.ledger(step, window=None) for step in self._session.pipeline.endpoints]
-        if not ledgers or not all(ledgers):
-            return {}
-        oldest = min((max(entries, key=lambda entry: entry.published_at) for entries in ledgers), key=lambda entry: entry.published_at)
-        return oldest.state
+        return self._shared.state
 
     def __getitem__(self, key: str) -> str:
         return self._values[key]

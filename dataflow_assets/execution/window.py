@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from dataflow_assets.errors import CheckFailed
+from dataflow_assets.errors import BatchUnclear, CheckFailed
 from dataflow_assets.execution.attempts import Attempt, AttemptRecord, sweep_dead, unit_folder
 from dataflow_assets.execution.events import Event, StepStarted, WindowFailed, WindowFinished, WindowStarted
 from dataflow_assets.execution.following import note_upstream
@@ -79,7 +79,7 @@ def _leave(work: Work, step: str, error: Exception | None) -> None:
     if work.session.request.checks_only:
         work.attempt.succeed()
     else:
-        work.attempt.fail(step, mask(str(error)) if error else "interrupted", refused=isinstance(error, CheckFailed))
+        work.attempt.fail(step, mask(str(error)) if error else "interrupted", refused=isinstance(error, CheckFailed | BatchUnclear))
 
 
 def _needed(session: Session, chosen: frozenset[str]) -> frozenset[str]:

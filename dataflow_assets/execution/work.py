@@ -18,7 +18,7 @@ from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.protocols import CheckResult, StepContext
 from dataflow_assets.spec.templates import TemplateContext
 from dataflow_assets.storage.stages import Stage
-from dataflow_assets.tables import Claim, Published, Target
+from dataflow_assets.tables import Claim, LedgerEntry, Published, Target
 from dataflow_assets.windows import Window
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class Work:
     phases: Phases = field(default_factory=Phases)
     fingerprints: dict[str, Any] = field(default_factory=dict)
     """What each source held, as far as it was asked for."""
+    ahead: Mapping[str, tuple[LedgerEntry, ...]] | None = None
+    """What endpoints have published that others lack, once that was asked."""
     upstream: Mapping[str, str] | None = None
     """What was rewritten of the pipelines that this one follows, before its rows were read; None where that was not asked."""
 

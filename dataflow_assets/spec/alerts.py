@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from dataflow_assets.secrets import register_secret, register_written
-from dataflow_assets.spec.base import NAME, Model, Names
+from dataflow_assets.spec.base import NAME, Duration, Model, Names
 from dataflow_assets.windows import parse_duration
 
 AlertEvent = Literal[
@@ -71,11 +71,6 @@ def _url_is_http(text: str) -> str:
     if not _is_template(text) and (urlsplit(text).scheme not in {"http", "https"} or not urlsplit(text).netloc):
         raise ValueError("this is not a URL: it begins with https:// or http://")
     return text
-
-
-def _duration(value: str) -> str:
-    parse_duration(value)
-    return value
 
 
 Addresses = Annotated[list[str], BeforeValidator(_addresses, json_schema_input_type=list[str] | str)]
@@ -189,16 +184,11 @@ class _Rules(Model):
         validation_alias=AliasChoices("duration_multiplier", "duration_multiplier_threshold"),
         description="a window that takes so many times as long as usual is told; default: 2.0",
     )
-    duration_at_least: str | None = Field(None, description="a window that takes less than this is never too slow; default: 1min")
-    overdue_after: str | None = Field(
+    duration_at_least: Duration | None = Field(None, description="a window that takes less than this is never too slow; default: 1min")
+    overdue_after: Duration | None = Field(
         None, description="a window that is not published so long after it was due is told; default: never, since the schedule may be off"
     )
-    repeat_after: str | None = Field(None, description="what still lasts is told again after so long; default: 24h")
-
-    @field_validator("duration_at_least", "overdue_after", "repeat_after")
-    @classmethod
-    def _is_a_duration(cls, value: str | None) -> str | None:
-        return None if value is None else _duration(value)
+    repeat_after: Duration | None = Field(None, description="what still lasts is told again after so long; default: 24h")
 
 
 class AlertsOptions(_Rules):
@@ -213,14 +203,9 @@ class AlertsOptions(_Rules):
     default: Names | None = Field(None, description="the channels of pipelines that name none; default: all of them")
     ui_url: str | None = Field(None, description="where the Dagster UI is, for links in messages, such as https://dagster.example.org")
     digest_above: int = Field(5, ge=1, description="more messages than this at a time become one, for each channel")
-    check_every: str = Field("30s", description="how often the sensor looks; at least 5s")
-    give_up_after: str = Field("24h", description="how long a message is tried again that a channel does not take")
+    check_every: Duration = Field("30s", description="how often the sensor looks; at least 5s")
+    give_up_after: Duration = Field("24h", description="how long a message is tried again that a channel does not take")
     status: Literal["running", "stopped"] = Field("stopped", description="whether the sensor runs without being started in the UI")
-
-    @field_validator("check_every", "give_up_after")
-    @classmethod
-    def _times_are_durations(cls, value: str) -> str:
-        return _duration(value)
 
     @field_validator("check_every")
     @classmethod

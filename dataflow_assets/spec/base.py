@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from dataflow_assets.windows import parse_duration
 
@@ -61,10 +61,18 @@ def _as_share(value: Any) -> Any:
 Share = Annotated[float, BeforeValidator(_as_share, json_schema_input_type=float | str), Field(ge=0, le=1)]
 
 
-def _duration(value: str) -> str:
-    parse_duration(value)
-    return value
+def duration(section: str = "") -> AfterValidator:
+    """What makes a text field a length of time as written, such as `90s` or `2h`. `section`: what its errors name before the key."""
+
+    def check(value: str, info: ValidationInfo) -> str:
+        try:
+            parse_duration(value)
+        except ValueError as error:
+            raise ValueError(f"{section}.{info.field_name}: {error}" if section else str(error)) from None
+        return value
+
+    return AfterValidator(check)
 
 
-Duration = Annotated[str, AfterValidator(_duration)]
+Duration = Annotated[str, duration()]
 """A length of time as written, such as `90s` or `2h`."""

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
-from dataflow_assets.spec.base import Model
+from dataflow_assets.spec.base import Duration, Model
 from dataflow_assets.spec.schedules import known_timezone
-from dataflow_assets.windows import Cadence, parse_duration
+from dataflow_assets.windows import Cadence
 
 _WORDS = re.compile(r"^\s*(?P<n>\d+(\.\d+)?)?\s*(?P<unit>[a-z]+)\s*\Z")
 _MINUTES = {
@@ -72,7 +72,7 @@ def _no_time_of_day(value: Any) -> Any:
 
 
 Every = Annotated[str, BeforeValidator(_as_cadence, json_schema_input_type=str)]
-DaysBack = Annotated[str | None, BeforeValidator(_as_duration, json_schema_input_type=str | float | None)]
+DaysBack = Annotated[Duration | None, BeforeValidator(_as_duration, json_schema_input_type=str | float | None)]
 Moment = Annotated[datetime | date | None, BeforeValidator(_no_time_of_day, json_schema_input_type=datetime | date | None)]
 
 
@@ -89,8 +89,8 @@ class WindowOptions(Model):
     )
     end: datetime | date | None = Field(None, description="no window starts at or after this moment; default: now")
     lookback: int = Field(0, ge=0, description="how many already published windows to run again, for rows that arrive late")
-    lag: str = Field("0s", description="wait this long after a window's end before it runs, e.g. 2h")
-    reads_back: str = Field(
+    lag: Duration = Field("0s", description="wait this long after a window's end before it runs, e.g. 2h")
+    reads_back: Duration = Field(
         "0s", description="how long before its start a window reads what other pipelines publish, e.g. 6d for sums over a week"
     )
     x_days_back: DaysBack = Field(None, description="windows older than now less this much are out of reach; 7d, 36h, or a number of days")
@@ -104,13 +104,6 @@ class WindowOptions(Model):
         validation_alias=AliasChoices("acceptable_end", "acceptable_data_fetch_end_time"),
         description="no window that ends after this moment is asked for",
     )
-
-    @field_validator("lag", "reads_back", "x_days_back")
-    @classmethod
-    def _is_a_duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_duration(value)
-        return value
 
     @field_validator("every")
     @classmethod

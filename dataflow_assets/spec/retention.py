@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dataflow_assets.cron import parse_cron
-from dataflow_assets.spec.base import Model
-from dataflow_assets.windows import parse_duration
+from dataflow_assets.spec.base import Model, duration
 
+_Duration = Annotated[str, duration("retention")]
 FOLDER = ".dataflow/archive"
 USUAL = "0 3 * * *"
 NICKNAMES = {USUAL: USUAL, "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 1", "@monthly": "0 0 1 * *"}
@@ -57,20 +57,20 @@ Archive = Annotated[
 class RetentionOptions(Model):
     """How long things are kept, and what becomes of rows before they are removed."""
 
-    stages: str | None = Field(None, description="stages of failed windows; default: stages.keep_failed of the project, 7d")
-    quarantine: str | None = Field(None, description="rows set aside by checks, by when they were set aside; default: for ever")
-    target: str | None = Field(
+    stages: _Duration | None = Field(None, description="stages of failed windows; default: stages.keep_failed of the project, 7d")
+    quarantine: _Duration | None = Field(None, description="rows set aside by checks, by when they were set aside; default: for ever")
+    target: _Duration | None = Field(
         None,
         description="windows of the endpoints, by when they ended: the rows go, the ledger keeps them as retired; default: for ever",
     )
-    ledger: str | None = Field(
+    ledger: _Duration | None = Field(
         None, description="what the ledgers say of windows that have left, by when these ended; needs target; default: for ever"
     )
-    history: str | None = Field(None, description="Dagster's runs and the drive table's rows; default: for ever")
+    history: _Duration | None = Field(None, description="Dagster's runs and the drive table's rows; default: for ever")
     archive: Archive = Field(
         None, description="where rows go before they are removed; false: nowhere; default: Parquet files in .dataflow/archive"
     )
-    restored: str = Field("30d", description="how long a window that was brought back from the archive is left alone")
+    restored: _Duration = Field("30d", description="how long a window that was brought back from the archive is left alone")
 
     @model_validator(mode="before")
     @classmethod
@@ -86,16 +86,6 @@ class RetentionOptions(Model):
         elif data.get("archive_location"):
             rest.setdefault("archive", data["archive_location"])
         return rest
-
-    @field_validator("stages", "quarantine", "target", "ledger", "history", "restored")
-    @classmethod
-    def _is_a_duration(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None:
-            try:
-                parse_duration(value)
-            except ValueError as error:
-                raise ValueError(f"retention.{info.field_name}: {error}") from None
-        return value
 
 
 class ProjectRetention(RetentionOptions):

@@ -8,33 +8,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field
 
-from dataflow_assets.spec.base import Model
-from dataflow_assets.windows import parse_duration
+from dataflow_assets.spec.base import Model, duration
+
+_Duration = Annotated[str, duration("retries")]
 
 
 class RetryOptions(Model):
     """How a window is tried again after a transient failure, within the same run."""
 
     max_retries: int = Field(2, ge=0, description="how often a window is tried again after a transient failure; 0 for never")
-    delay: str = Field("5s", description="wait before the first retry; it grows as backoff says, spread by up to a half")
-    max_delay: str = Field("5min", description="longest wait, unless the system asks for a longer one")
-    budget: str = Field("30min", description="the time that a run may spend on trying again, waits included")
+    delay: _Duration = Field("5s", description="wait before the first retry; it grows as backoff says, spread by up to a half")
+    max_delay: _Duration = Field("5min", description="longest wait, unless the system asks for a longer one")
+    budget: _Duration = Field("30min", description="the time that a run may spend on trying again, waits included")
     backoff: Literal["exponential", "linear", "none"] = Field(
         "exponential",
         validation_alias=AliasChoices("backoff", "backoff_strategy"),
         description="exponential doubles the wait each time, linear adds delay each time, none does not wait",
     )
-
-    @field_validator("delay", "max_delay", "budget")
-    @classmethod
-    def _is_a_duration(cls, value: str, info: ValidationInfo) -> str:
-        try:
-            parse_duration(value)
-        except ValueError as error:
-            raise ValueError(f"retries.{info.field_name}: {error}") from None
-        return value
 
 
 def _count_alone(value: Any) -> Any:

@@ -112,13 +112,22 @@ def _rescale(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return _decimals(column.to_pylist(), kind)
 
 
-def _text_to_decimal(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Parsed by Arrow where the product with the scale cannot wrap around, else one by one."""
+def text_to_decimal(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Parsed by Arrow where neither the digits nor their product with the scale can wrap around, else one by one. Raises ArrowInvalid."""
     text = column.cast(pa.string())
     longest = pc.max(pc.binary_length(text)).as_py() or 0
-    if longest + max(kind.scale, 0) <= 38 and not _has_power(text):
+    if longest <= 38 and _longest_whole(text, longest, scale=kind.scale) + max(kind.scale, 0) <= 38 and not _has_power(text):
         return text.cast(kind)
     return _decimals([None if value is None else _parsed(value) for value in text.to_pylist()], kind)
+
+
+def _longest_whole(text: pa.Array, longest: int, *, scale: int) -> int:
+    """The most characters before a point; `longest` where that is few enough to need no look."""
+    if longest + scale <= 38:
+        return longest
+    point = pc.find_substring(text, ".")
+    whole = pc.if_else(pc.equal(point, -1), pc.binary_length(text), point)
+    return pc.max(whole).as_py() or 0
 
 
 def _has_power(text: pa.Array) -> bool:
@@ -153,7 +162,7 @@ def _decimals(values: list[Decimal | None], kind: pa.DataType) -> pa.Array:
 
 def _float_to_decimal(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """By the shortest text that reads back as the same float: 0.1 is 0.1, and not its binary expansion."""
-    return _text_to_decimal(column.cast(pa.string()), kind)
+    return text_to_decimal(column.cast(pa.string()), kind)
 
 
 def _to_bytes(column: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -211,7 +220,7 @@ _CASTS: tuple[tuple[_Test, _Test, Callable[[pa.Array, pa.DataType], pa.Array]], 
     (pa.types.is_date, _is_naive, _safe),
     (_is_naive, pa.types.is_date, _round_trip),
     (pa.types.is_time, pa.types.is_time, _safe),
-    (is_text, pa.types.is_decimal, _text_to_decimal),
+    (is_text, pa.types.is_decimal, text_to_decimal),
     (is_text, _is_parsed, _parse),
     (_is_shown, is_text, _safe),
     (is_list, pa.types.is_list, _list_cast),

@@ -38,7 +38,7 @@ class Route:
     def fit(self, column: pa.Array) -> pa.Array:
         """The column as `wire`. Raises ValueRefused where a value would change."""
         fitted = cast_exactly(column, self.wire, name=self.name)
-        if self.longest is not None and (pc.max(pc.utf8_length(fitted)).as_py() or 0) > self.longest:
+        if self.longest is not None and _is_longer(fitted, self.longest):
             self._refuse(f"holds text longer than the {self.longest} characters of its target column")
         if self.fraction is not None and not _is_whole(fitted, digits=self.fraction):
             self._refuse(f"has finer seconds than the {self.fraction} digits of its target column")
@@ -48,7 +48,14 @@ class Route:
         raise ValueRefused(f"column {self.name!r} {reason}", hint="widen the target column")
 
 
+def _is_longer(column: pa.Array, longest: int) -> bool:
+    """Whether a text has more characters; they are counted only where its bytes, never fewer and a tenth of the work, are more."""
+    return all((pc.max(length(column)).as_py() or 0) > longest for length in (pc.binary_length, pc.utf8_length))
+
+
 def _is_whole(column: pa.Array, *, digits: int) -> bool:
+    if digits == 6:  # every number is a multiple of one
+        return True
     numbers, step = column.cast(pa.int64()), pa.scalar(10 ** (6 - digits), pa.int64())
     return bool(pc.all(pc.equal(pc.multiply(pc.divide(numbers, step), step), numbers), min_count=0).as_py())
 

@@ -58,6 +58,24 @@ def test_a_failed_run_is_the_outcome_too_and_may_be_re_executed(tmp_path: Path, 
     assert shop.published(project) == {DAYS[0]: 2}
 
 
+def test_what_a_run_that_died_has_appended_is_not_appended_by_the_next_one_with_its_key(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appends = "{file_path: lake/orders/, mode: append}"
+    whole = shop.ORDERS.replace("windows: {every: day, begin: 2024-03-01, end: 2024-03-06}\n", "").replace(
+        "{file_path: lake/orders}", appends
+    )
+    project, tags = shop.write_shop(tmp_path / "shop", orders=whole), key_tags("night-1", "orders")
+    assert shop.run(project, instance, tags=tags).success
+    once = shop.published(project)
+    monkeypatch.setattr(idempotency, "has_outcome", lambda *_: False)  # as if its process had died after it had published
+    second = shop.run(project, instance, tags=tags)
+    assert second.success
+    assert shop.published(project) == once
+    assert shop.run(project, instance, tags={**tags, IDEMPOTENCY_TAG: "night-2"}).success
+    assert shop.published(project) == {day: 2 * rows for day, rows in once.items()}
+
+
 def keyed(project: Path, instance: dg.DagsterInstance) -> KeyedCall:
     return KeyedCall(instance, "shop", "night-1", "asked")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,11 +31,18 @@ OK, FAILED, FENCED = 0, 1, 3
 
 
 def work(
-    project_folder: str, *, failpoints: str = "", naive: str = "", attempt: str | None = None, batch: str = "", again: bool = False
+    project_folder: str,
+    *,
+    failpoints: str = "",
+    naive: str = "",
+    attempt: str | None = None,
+    batch: str = "",
+    again: bool = False,
+    steps: Sequence[str] = (),
 ) -> None:
     """Run what is due of the only pipeline; exits 0, 1 when a window failed, 3 when it was fenced off.
 
-    `naive` is the DSN of the target when the naive writer is to be used; `again` runs published windows too.
+    `naive` is the DSN of the target when the naive writer is to be used; `again` runs published windows too; `steps`: only these.
     """
     os.environ[VARIABLE] = failpoints
     if naive:
@@ -43,11 +51,8 @@ def work(
     (pipeline,) = build_plan(project).pipelines
     todo = window_status(project, pipeline, now=NOW)
     windows = tuple(item.window for item in todo if item.run or again)
-    failures = [
-        event
-        for event in run(RunRequest(project, pipeline, windows, attempt or uuid.uuid4().hex, NOW, batch=batch))
-        if isinstance(event, WindowFailed)
-    ]
+    request = RunRequest(project, pipeline, windows, attempt or uuid.uuid4().hex, NOW, steps=frozenset(steps) or None, batch=batch)
+    failures = [event for event in run(request) if isinstance(event, WindowFailed)]
     for failure in failures:
         print(f"{failure.key} {failure.step}: {type(failure.error).__name__}: {failure.error}", flush=True)
     if failures:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from dataflow_assets.connectors import _csv_reading
 from dataflow_assets.connectors._files import FileConnection
-from dataflow_assets.connectors._text_types import infer, parse
+from dataflow_assets.connectors._text_types import Unfit, infer, parse
 from dataflow_assets.connectors.csv import Connector, CsvEndpoint, CsvSource
 from dataflow_assets.errors import ConnectionFailed, DataflowError, ReadFailed, ValueRefused
 from dataflow_assets.protocols import ConnectionContext
@@ -125,6 +125,32 @@ def test_types_that_are_found_keep_the_text(tmp_path: Path, case: str) -> None:
     assert found.schema.field("v").type == kind
     if kind == pa.string():
         assert found["v"].to_pylist() == texts
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("-3334565974020.31360564800763578546370582", pa.decimal128(38, 26)),
+        ("3334565974020.31360564800763578546370582", pa.decimal128(38, 26)),
+        ("9" * 39, pa.decimal128(38, 0)),
+        ("9" * 45, pa.decimal128(38, 0)),
+        ("123e38", pa.decimal128(38, 2)),
+        ("9" * 78, pa.decimal256(76, 0)),
+        ("0." + "1" * 40, pa.decimal128(38, 38)),
+    ],
+)
+def test_a_decimal_with_more_digits_than_its_type_is_refused(text: str, kind: pa.DataType) -> None:
+    """Arrow lets some of them wrap around to another number."""
+    for strict in (False, True):
+        with pytest.raises(Unfit):
+            parse(pa.array(["1", text]), kind, strict=strict)
+    assert infer(pa.array([text])) == (pa.float64() if "e" in text else pa.string())
+
+
+def test_decimals_of_all_their_digits_are_kept() -> None:
+    texts = ["-" + "9" * 12 + "." + "9" * 26, "123456789012.5", "0.5", None]
+    values = parse(pa.array(texts), pa.decimal128(38, 26), strict=True).to_pylist()
+    assert values == [Decimal(text) if text else None for text in texts]
 
 
 @given(

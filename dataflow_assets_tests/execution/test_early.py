@@ -179,6 +179,18 @@ def test_small_windows_and_slow_sources_are_published_after_their_checks(
     assert [row["id"] for row in shop.rows("out.parquet")] == list(range(12))
 
 
+def test_a_source_that_stands_still_does_not_hold_the_targets_locks(
+    tmp_path: Path, request: pytest.FixtureRequest, outcomes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena = arena_of("postgres", tmp_path, request, mode="replace")
+    monkeypatch.setattr(early, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(stages, "resize", partial(cut, rows=1000))
+    monkeypatch.setenv("DATAFLOW_FAILPOINTS", "extract.batch=sleep:1@5")
+    assert failures(workshop_of(arena).run()) == []
+    assert outcomes == ["nothing"]
+    assert arena.look() == arena.expected
+
+
 PIPELINE = """
 pipeline_name: p
 steps:

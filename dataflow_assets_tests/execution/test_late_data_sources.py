@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,8 @@ steps:
 """
 SPRING, AUTUMN = datetime(2024, 3, 31, tzinfo=UTC), datetime(2024, 10, 26, 23, tzinfo=UTC)
 """The hour before the clocks go forward, and two hours before they go back."""
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+")
+"""When rows were read: one in a thousand holds a price of ours, as 12:30:41.507 does."""
 TABLES = {
     "postgres": "CREATE TABLE orders (id int PRIMARY KEY, moment timestamptz, price numeric(9, 2), note text)",
     "mysql": "CREATE TABLE orders (id int PRIMARY KEY, moment datetime(6), price decimal(9, 2), note text) ENGINE=InnoDB",
@@ -147,7 +150,8 @@ def test_rows_that_are_late_at_both_clock_changes(
     assert failures(shop.run()) == []
     assert {window.finding for window in look(shop)} == {"same"}
     assert sorted(row["id"] for row in shop.rows("lake/orders")) == [0, *range(2, 11), 100, 101, 200]
-    assert "1.50" not in json.dumps(shop.ledger()["write"][0].state)
+    kept = _MOMENT.sub("", json.dumps(shop.ledger()["write"][0].state))
+    assert "1.50" not in kept, "a digest of the rows is kept, and none of their values"
 
 
 def _counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow_assets.errors import DataflowError
-from dataflow_assets.execution.sensing import DUE, Decision, Found, Marks, Memory, Waiting, decide
+from dataflow_assets.execution.sensing import DUE, FILES, Decision, Found, Marks, Memory, Waiting, decide
 from dataflow_assets.execution.touching import AHEAD, touched_windows
 from dataflow_assets.plan.model import WindowPlan
 from dataflow_assets.windows import Cadence, Window
@@ -157,3 +157,39 @@ def test_dates_nulls_and_times_beyond_reason() -> None:
     assert [window.start.day for window in sorted(touched_windows(plan, several, now=NOW))] == [2, 4, 5, 9], "column after column"
     aware = pa.array([-(2**62), int(day.start.timestamp()) * 10**6, 2**62], pa.int64()).cast(pa.timestamp("us", "UTC"))
     assert touched_windows(plan, [aware], now=NOW) == {day}
+
+
+def _in_order(memory: Memory, ledger: Ledger, units: dict[str, str], *, minutes: int) -> Decision:
+    found = Found({}, "looked", units)
+    now = NOW + timedelta(minutes=minutes)
+    return decide(memory, found, now=now, is_complete=lambda _: True, marks=ledger.of, due=tuple, in_order=True)
+
+
+def test_rows_that_may_replace_others_wait_for_older_ones_that_failed() -> None:
+    ledger, (one, two, three) = Ledger(), UNITS
+    first = _in_order(Memory(), ledger, {two: "a"}, minutes=0)
+    assert first.asked == (two,)
+    second = _in_order(first.memory, ledger, {one: "a", three: "a"}, minutes=0)
+    assert second.asked == (one,), "what is older may go"
+    assert "1 newer wait until what is older is published" in second.reason
+    ledger.publish(one)
+    third = _in_order(second.memory, ledger, {}, minutes=2)
+    assert third.asked == (two, three), "a run of the later one follows that of the earlier one"
+    ledger.publish(two)
+    fourth = _in_order(third.memory, ledger, {}, minutes=10)
+    assert fourth.asked == (three,)
+    ledger.publish(three)
+    assert _in_order(fourth.memory, ledger, {}, minutes=20).asked == ()
+
+
+def test_sets_of_files_go_one_at_a_time_in_the_order_in_which_they_were_found() -> None:
+    ledger, (older, newer, newest) = Ledger(), (f"{FILES}{name}" for name in ("z", "y", "x"))
+    first = _in_order(Memory(), ledger, {older: "2024-03-10T00:00 files"}, minutes=0)
+    second = _in_order(first.memory, ledger, {newer: "2024-03-10T00:00:30 files"}, minutes=0)
+    third = _in_order(second.memory, ledger, {newest: "2024-03-10T00:05 files"}, minutes=5)
+    assert (first.asked, second.asked, third.asked) == ((older,), (), (older,))
+    ledger.publish(older)
+    fourth = _in_order(third.memory, ledger, {}, minutes=6)
+    assert fourth.asked == (newer,)
+    ledger.publish(newer)
+    assert _in_order(fourth.memory, ledger, {}, minutes=7).asked == (newest,)

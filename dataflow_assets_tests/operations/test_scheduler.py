@@ -12,20 +12,25 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
+from dagster._core.scheduler.scheduler import DagsterDaemonScheduler
 from dagster._core.test_utils import freeze_time
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
+from dataflow_assets.assets.instance import SETTINGS
 from dataflow_assets.assets.pauses import Pause, keep_pause
+from dataflow_assets.errors import ConnectionFailed
 from dataflow_assets_tests.assets import shop
 from dataflow_assets_tests.assets.shop import DAYS
 
 # Dagster's own, where it describes a code location
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster")
+ROOT = Path(__file__).parents[2]
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
@@ -41,14 +46,14 @@ class Scheduler:
         with freeze_time(now):
             self.instance.start_schedule(self.schedule)
 
-    def at(self, now: datetime) -> tuple[list[dict[str, str]], InstigatorTick]:
+    def at(self, now: datetime, *, retries: int = 0, fails: bool = False) -> tuple[list[dict[str, str]], InstigatorTick]:
         """One iteration: the tags of the runs that it added, and the last tick."""
         before = {run.run_id for run in self.instance.get_runs()}
         with freeze_time(now):
-            list(launch_scheduled_runs(self.process, logging.getLogger("scheduler"), now, {}))
+            list(launch_scheduled_runs(self.process, logging.getLogger("scheduler"), now, {}, max_tick_retries=retries))
         new = [dict(run.tags) for run in reversed(self.instance.get_runs()) if run.run_id not in before]
         (tick, *_) = self.instance.get_ticks(self.schedule.get_remote_origin_id(), self.schedule.selector_id, limit=1)
-        assert tick.status in {TickStatus.SUCCESS, TickStatus.SKIPPED}, tick.error
+        assert tick.status in ({TickStatus.FAILURE} if fails else {TickStatus.SUCCESS, TickStatus.SKIPPED}), tick.error
         return new, tick
 
     def finish(self) -> None:
@@ -92,6 +97,35 @@ def test_a_daemon_that_was_down_for_days_makes_up_with_one_ranged_run(tmp_path: 
         none, tick = scheduler.at(datetime(2024, 3, 6, 0, 0, 10, tzinfo=UTC))
         assert none == []
         assert tick.skip_reason == "orders is paused until somebody unpauses it by ann: the shop moves; dataflow unpause orders ends it"
+
+
+def _settings(folder: Path, text: str) -> int:
+    (folder / "dagster.yaml").write_text(text)
+    scheduler = InstanceRef.from_dir(str(folder)).scheduler
+    assert isinstance(scheduler, DagsterDaemonScheduler)
+    return scheduler.max_tick_retries
+
+
+@pytest.mark.parametrize("file", ["", "dagster.yaml", "deploy/dagster.yaml", "deploy/dagster-workers.yaml"])
+def test_a_target_that_is_away_in_the_minute_of_a_tick_is_asked_again_until_it_answers(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    retries = _settings(tmp_path, (ROOT / file).read_text() if file else SETTINGS)
+    assert retries >= 24 * 60
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionFailed("the warehouse does not answer", transient=True)
+
+    with _scheduler(tmp_path, instance, orders=shop.ORDERS + "schedule: windows\n") as scheduler:
+        scheduler.start(datetime(2024, 3, 1, 12, tzinfo=UTC))
+        with monkeypatch.context() as patch:
+            patch.setattr("dataflow_assets.operations.schedules.window_status", away)
+            for minute in range(2):
+                assert scheduler.at(datetime(2024, 3, 2, 0, minute, 5, tzinfo=UTC), retries=retries, fails=True)[0] == []
+        runs, tick = scheduler.at(datetime(2024, 3, 2, 0, 2, 5, tzinfo=UTC), retries=retries)
+        assert [_span(tags) for tags in runs] == [(DAYS[0], DAYS[0])]
+        assert datetime.fromtimestamp(tick.timestamp, UTC) == datetime(2024, 3, 2, tzinfo=UTC)
+        assert scheduler.at(datetime(2024, 3, 2, 0, 3, 5, tzinfo=UTC), retries=retries)[0] == []
 
 
 @pytest.mark.parametrize(

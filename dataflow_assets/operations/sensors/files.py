@@ -191,8 +191,8 @@ def _count(number: int, kind: str = "") -> str:
 
 
 def _batch(evaluation: Evaluation, new: Sequence[SourceFile]) -> dict[str, str]:
-    """The unit of a run that takes exactly the new files."""
-    return {f"{FILES}{keep_files(evaluation.kept, evaluation.step.id, new)}": "files"} if new else {}
+    """The unit of a run that takes exactly the new files, with the moment at which they were found."""
+    return {f"{FILES}{keep_files(evaluation.kept, evaluation.step.id, new)}": f"{evaluation.now.isoformat()} files"} if new else {}
 
 
 def _renamed(

@@ -187,6 +187,7 @@ def evaluate(evaluation: Evaluation, cursor: str | None) -> Decision:
             is_final=evaluation.is_final,
             why_not=evaluation.why_not,
             at_once=evaluation.at_once,
+            in_order=any(step.mode is WriteMode.UPSERT for step in evaluation.pipeline.endpoints),
         )
     finally:
         if "session" in evaluation.__dict__:
