@@ -10,9 +10,9 @@ setup: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	$(BIN)/python -m compileall -q $(VENV)/lib dataflow_assets || true
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib dataflow_assets dataflow_assets_tests || true
 	touch $(STAMP)
 
 demo: setup

@@ -142,6 +142,8 @@ def test_a_run_of_a_killed_worker_ends_on_another_and_publishes_once(
             run_id = yard.launch(**shop.RANGE)
             yard.wait("the first worker to publish", yard.staged)
             os.killpg(first.pid, signal.SIGKILL)
+        # a worker looks for messages past their time when it starts, and on Redis not again for 100 s
+        time.sleep(5)
         with yard.worker("second"):
             assert yard.ended(run_id) is dg.DagsterRunStatus.SUCCESS
         assert shop.published(yard.root) == dict.fromkeys(DAYS, 2)

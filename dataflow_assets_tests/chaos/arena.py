@@ -7,7 +7,6 @@ Here: projects for each target and write mode, starting and killing victims. Not
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,11 +20,10 @@ import pyarrow.parquet as pq
 
 from dataflow_assets_tests.chaos import victim
 from dataflow_assets_tests.chaos.lookers import Rows, Target, rows_of
+from dataflow_assets_tests.forked import context
 
 DAYS, ROWS_A_DAY = 3, 4_000
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["dataflow_assets_tests.chaos.victim"])
 
 
 def source_table(days: int = DAYS) -> pa.Table:
@@ -54,7 +52,7 @@ class Arena:
 
     def start(self, *, failpoints: str = "", **keys: Any) -> BaseProcess:
         """A victim at work."""
-        process = _context.Process(target=victim.work, args=(str(self.folder),), kwargs={"failpoints": failpoints, **keys})
+        process = context.Process(target=victim.work, args=(str(self.folder),), kwargs={"failpoints": failpoints, **keys})
         process.start()
         return process
 
@@ -67,7 +65,7 @@ class Arena:
 
     def replay(self, *, failpoints: str = "") -> int | None:
         """A victim that replays the quarantine, until its end."""
-        process = _context.Process(target=victim.replay, args=(str(self.folder),), kwargs={"failpoints": failpoints})
+        process = context.Process(target=victim.replay, args=(str(self.folder),), kwargs={"failpoints": failpoints})
         process.start()
         process.join(120)
         assert process.exitcode is not None, "the victim hangs"
@@ -75,7 +73,7 @@ class Arena:
 
     def retain(self, *, failpoints: str = "") -> int | None:
         """A victim that removes what is old, until its end."""
-        process = _context.Process(target=victim.retain, args=(str(self.folder),), kwargs={"failpoints": failpoints})
+        process = context.Process(target=victim.retain, args=(str(self.folder),), kwargs={"failpoints": failpoints})
         process.start()
         process.join(120)
         assert process.exitcode is not None, "the victim hangs"

@@ -3,7 +3,6 @@ ends as its source."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from dataflow_assets.plan.build import build_plan
 from dataflow_assets.spec.load import load
 from dataflow_assets_tests.chaos.victim import NOW, work
 from dataflow_assets_tests.execution.workshop import Workshop, failures
+from dataflow_assets_tests.forked import context
 
 PIPELINE = """
 pipeline_name: orders
@@ -33,8 +33,6 @@ steps:
   - {id: write, type: endpoint, endpoint_type: parquet, depends_on: [read], config: {file_path: lake/}}
 """
 FIRST = datetime(2024, 1, 1, 5, tzinfo=UTC)
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["dataflow_assets_tests.chaos.victim"])
 
 
 def look(folder: str, failpoints: str = "") -> list[str]:
@@ -47,7 +45,7 @@ def look(folder: str, failpoints: str = "") -> list[str]:
 
 def victim(action: Callable[..., object], folder: Path, failpoints: str) -> int | None:
     """Do something in a process of its own; its exit code."""
-    process = _context.Process(target=action, args=(str(folder),), kwargs={"failpoints": failpoints})
+    process = context.Process(target=action, args=(str(folder),), kwargs={"failpoints": failpoints})
     process.start()
     process.join(60)
     return process.exitcode

@@ -197,7 +197,7 @@ class SchemaKillPromises:
                 extra="coupon",
                 failpoints=f"publish.{failpoint}=kill",
             )
-            output, _ = child.communicate(timeout=60)
+            output = child.communicate(timeout=60)
             assert child.returncode == -9, output
             assert_same_rows(events(day(0)), harness.rows(target).select(["id", "at", "note"]))
             harness.connector.close()

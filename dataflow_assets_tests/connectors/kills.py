@@ -41,7 +41,7 @@ class KillPromises:
         for failpoint in self.failpoints[mode]:
             harness.connector.close()
             child = start(self.kind, place, mode, attempt=f"killed {failpoint}", note=failpoint, failpoints=f"publish.{failpoint}=kill")
-            output, _ = child.communicate(timeout=60)
+            output = child.communicate(timeout=60)
             assert child.returncode == KILLED, output
             committed = failpoint == "after_commit"
             if committed:
@@ -71,7 +71,7 @@ class KillPromises:
             )
             for number, note in numbers
         ]
-        outputs = [child.communicate(timeout=120)[0] for child in children]
+        outputs = [child.communicate(timeout=120) for child in children]
         for (number, _), child, output in zip(numbers, children, outputs, strict=True):
             assert child.returncode == 0 or "Fenced" in output, f"day {number}: {output}"
         target = target_of(harness, WriteMode.REPLACE_WINDOW)
@@ -86,9 +86,8 @@ class KillPromises:
         harness.publish(events(day(0), note="old"), target, day(0), "old")
         harness.connector.close()
         child = start(self.kind, place, WriteMode.REPLACE_WINDOW, attempt="slow", note="slow", failpoints="publish.mid_copy=sleep:1.5")
-        assert child.stdout is not None
         assert child.stdout.readline() == "claimed generation 2\n"
         harness.publish(events(day(0), note="quick"), target, day(0), "quick")
-        output, _ = child.communicate(timeout=60)
+        output = child.communicate(timeout=60)
         assert "Fenced" in output or child.returncode == 0, output
         assert_same_rows(events(day(0), note="quick"), harness.rows(target))

@@ -1,4 +1,4 @@
-"""A process that publishes one day, to be killed: `python -m dataflow_assets_tests.connectors.publisher KIND PLACE MODE ATTEMPT NOTE DAY`.
+"""A process that publishes one day, to be killed.
 
 Here: the child of the kill and concurrency tests. Not here: what is expected of it.
 """
@@ -6,15 +6,13 @@ Here: the child of the kill and concurrency tests. Not here: what is expected of
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from dataflow_assets.tables import SchemaPolicy, Target, WriteMode
 from dataflow_assets_tests.connectors.harness import Harness, day, events
+from dataflow_assets_tests.forked import Child
 
 ROWS = 200
 
@@ -65,22 +63,9 @@ def target_of(harness: Harness, mode: WriteMode) -> Target:
 
 def start(
     kind: str, place: str, mode: WriteMode, *, attempt: str, note: str, number: int = 0, failpoints: str = "", extra: str = ""
-) -> subprocess.Popen[str]:
+) -> Child:
     """Start a publisher of the `number`-th day; with a column more, which its target is to get."""
-    command = [
-        sys.executable,
-        "-m",
-        "dataflow_assets_tests.connectors.publisher",
-        kind,
-        place,
-        mode.value,
-        attempt,
-        note,
-        str(number),
-        extra,
-    ]
-    environment = {**os.environ, "DATAFLOW_FAILPOINTS": failpoints}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Child(main, kind, place, mode.value, attempt, note, str(number), extra, failpoints=failpoints)
 
 
 def main(kind: str, place: str, mode: str, attempt: str, note: str, number: str, extra: str) -> None:
@@ -94,7 +79,3 @@ def main(kind: str, place: str, mode: str, attempt: str, note: str, number: str,
         if extra:
             table, target = table.append_column(extra, table["note"]), replace(target, schema_policy=SchemaPolicy.EVOLVE)
         harness.connector.publish(harness.request(table, target, claim))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,11 +1,7 @@
-"""A process that publishes one unit into a file and may be killed on the way (see `test_files`).
-
-Run as `python -m dataflow_assets_tests.storage.publish_once FOLDER KIND MODE DAY NOTE`.
-"""
+"""A process that publishes one unit into a file and may be killed on the way (see `test_files`)."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from dataflow_assets.tables import Target, WriteMode
@@ -29,7 +25,7 @@ def target_of(harness: Harness, mode: WriteMode) -> Target:
     return harness.make_target("things", mode, keys=("id",), window_column="at")
 
 
-if __name__ == "__main__":
-    folder, kind, mode, number, note = sys.argv[1:]
+def main(folder: str, kind: str, mode: str, number: str, note: str) -> None:
+    """Publish the `number`-th day."""
     driven = harness_of(kind, Path(folder))
     driven.publish(events(day(int(number)), note=note), target_of(driven, WriteMode(mode)), day(int(number)), note)

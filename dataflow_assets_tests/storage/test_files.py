@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +23,8 @@ from dataflow_assets.tables import SchemaPolicy, WindowFilter, WriteMode
 from dataflow_assets.windows import Window
 from dataflow_assets_tests.connectors.contract_base import where
 from dataflow_assets_tests.connectors.harness import EVENTS, Harness, assert_same_rows, day, events, hour, unit
+from dataflow_assets_tests.forked import Child
+from dataflow_assets_tests.storage import publish_once
 from dataflow_assets_tests.storage.publish_once import harness_of, target_of
 
 PLACES = ["publish.begin", "publish.mid_copy", "publish.before_commit", "publish.after_commit"]
@@ -36,10 +36,11 @@ WAYS = [
 ]
 
 
-def publish_in_process(folder: Path, kind: str, mode: WriteMode, number: int, note: str, failpoints: str = "") -> int:
+def publish_in_process(folder: Path, kind: str, mode: WriteMode, number: int, note: str, failpoints: str = "") -> int | None:
     """Publish in a process of its own; its exit code."""
-    command = [sys.executable, "-m", "dataflow_assets_tests.storage.publish_once", str(folder), kind, mode.value, str(number), note]
-    return subprocess.run(command, env={**os.environ, "DATAFLOW_FAILPOINTS": failpoints}, check=False, stderr=subprocess.DEVNULL).returncode
+    child = Child(publish_once.main, str(folder), kind, mode.value, str(number), note, failpoints=failpoints)
+    child.communicate(timeout=60)
+    return child.returncode
 
 
 def leftovers(folder: Path) -> list[str]:
