@@ -34,6 +34,8 @@ AHEAD_BYTES = 16 << 20
 """How far staging may be ahead of the target."""
 SLOW_SECONDS = 10.0
 """A source that takes longer for the first `BEGIN_BYTES` would keep the target's locks for the sake of little."""
+READY_SECONDS = 2.0
+"""How long the source waits for a target to begin to read: for connecting and for its DELETE, not for somebody's lock."""
 STALL_SECONDS = 30.0
 """How long one side may wait for the other, before its locks are let go of."""
 
@@ -151,10 +153,11 @@ class EarlyPublish:
         self._thread.start()
 
     def _has_room(self) -> bool:
-        """Wait for the target, and say whether it takes more. One that has not begun to read waits for somebody's lock: no use."""
-        deadline = time.monotonic() + STALL_SECONDS
+        """Wait for the target, and say whether it takes more."""
+        since = time.monotonic()
         while self._thread is not None and not self._over and self._bytes >= AHEAD_BYTES:
-            if not self._asked or not self._changed.wait(deadline - time.monotonic()):
+            patience = STALL_SECONDS if self._asked else READY_SECONDS
+            if not self._changed.wait(max(since + patience - time.monotonic(), 0)):
                 self._give_up("the target does not take rows")
         return not self._over
 
@@ -206,8 +209,10 @@ class EarlyPublish:
             return batch
 
     def verdict(self) -> _Sealed:
-        """What the checked stage holds, as soon as it is known."""
+        """What the checked stage holds, as soon as it is known. Who asks before the rows have been read would keep them waiting here."""
         with self._changed:
+            if not self._asked:
+                self._give_up("the target is not to be touched before the checks")
             while self._sealed is None and not self._over:
                 self._changed.wait()
             if self._sealed is None:
