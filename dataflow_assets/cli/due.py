@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from dataflow_assets.cli.failures import UsageFailed, describe
 from dataflow_assets.cli.ranges import bounds, collapse, window_of
+from dataflow_assets.errors import DataflowError
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.plan.windows import expected_windows
 from dataflow_assets.spec.project import Project
@@ -92,18 +93,25 @@ def find_due(project: Project, pipeline: PipelinePlan, wish: Wish, *, now: datet
         return Due(pipeline)
     try:
         todos = window_status(project, pipeline, now=now, full_refresh=wish.full_refresh, start=start, end=end, keys=keys or None)
+        chosen = [todo for todo in todos if todo.run]
+        kept = chosen[: wish.max_windows] if wish.max_windows is not None else chosen
+        refusal = None if paused or keys else _refusal(project, pipeline, wish, kept, now=now)
     except Exception as error:  # noqa: BLE001 - whatever a system answers stops this pipeline only
         return Due(pipeline, error=error)
-    chosen = [todo for todo in todos if todo.run]
-    if (wish.full_refresh or start or end) and not keys and not wish.even_if_retired:
-        from dataflow_assets.plan.retention import refusal_of_losses
-
-        if refusal := refusal_of_losses(pipeline, chosen, now=now):
-            return Due(pipeline, tuple(todos), error=refusal)
+    if refusal:
+        return Due(pipeline, tuple(todos), error=refusal)
     if paused:
         return Due(pipeline, tuple(todos), (), len(chosen), paused=paused)
-    kept = chosen[: wish.max_windows] if wish.max_windows is not None else chosen
     return Due(pipeline, tuple(todos), tuple(kept), len(chosen) - len(kept))
+
+
+def _refusal(project: Project, pipeline: PipelinePlan, wish: Wish, todos: Sequence[WindowTodo], *, now: datetime) -> DataflowError | None:
+    """Why windows are not run only because a range or all of them were asked for."""
+    if wish.even_if_retired or not (wish.full_refresh or wish.start or wish.end):
+        return None
+    from dataflow_assets.execution.losses import Losses, refusal_of_losses
+
+    return refusal_of_losses(pipeline, todos, Losses(project, pipeline, now=now))
 
 
 def refuse_unknown_keys(pipelines: tuple[PipelinePlan, ...], wish: Wish, *, now: datetime) -> None:

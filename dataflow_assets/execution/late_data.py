@@ -18,6 +18,7 @@ from dataflow_assets.execution.fingerprints import Fingerprint, fingerprints_of
 from dataflow_assets.execution.late_rows import Changes, changes_of, sentence_of
 from dataflow_assets.execution.ledgers import endpoint_entries
 from dataflow_assets.execution.looking import Asked, look
+from dataflow_assets.execution.losses import Losses
 from dataflow_assets.execution.reopening import newest_of_each, published_rows
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.execution.sightings import Sighting, Sightings, read_sightings, write_sightings
@@ -77,7 +78,8 @@ def look_for_late_data(
     with closing(session):
         there = {step.id: [entry for entry in endpoint_entries(session, step) if not entry.retired] for step in pipeline.endpoints}
         entries = {name: newest_of_each(found) for name, found in there.items()}
-        units = published_units(pipeline, entries, options, now=now, windows=windows)
+        losses = Losses(project, pipeline, now=now)
+        units = published_units(pipeline, entries, options, now=now, windows=windows, why_not=losses.why_left_alone)
         known = read_sightings(project, pipeline.name)
         search = _Search(session, options, entries, known)
         found = [search.judge(key, window) for key, window in search.looked_at(units)]
@@ -95,8 +97,12 @@ def published_units(
     *,
     now: datetime,
     windows: int | None = None,
+    why_not: Callable[[Window], str] = lambda window: "",
 ) -> list[tuple[str, Window | None]]:
-    """The newest windows that every endpoint has published and still holds, and that could be made again, oldest first."""
+    """The newest windows that every endpoint has published and still holds, and that could be made again, oldest first.
+
+    `why_not` says why one could not, whatever the plan says.
+    """
     held = [{key for key, entry in found.items() if not entry.retired} for found in entries.values()]
     shared = set.intersection(*held) if held else set()
     if pipeline.windows is None:
@@ -108,7 +114,7 @@ def published_units(
         oldest = now - parse_duration(options.max_age)
         units = [unit for unit in units if unit[1].end > oldest]
         count = len(units)
-    found = list(islice((unit for unit in reversed(units) if _can_be_made_again(pipeline, unit[1], now)), count))
+    found = list(islice((unit for unit in reversed(units) if _can_be_made_again(pipeline, unit[1], now) and not why_not(unit[1])), count))
     return [*reversed(found)]
 
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.fingerprints import Fingerprint, fingerprints_of
 from dataflow_assets.execution.following import reopened_by_upstream, upstream_ledgers
+from dataflow_assets.execution.losses import Losses
 from dataflow_assets.execution.sightings import Sighting, Sightings, known_sightings
 from dataflow_assets.plan.model import PipelinePlan
 from dataflow_assets.plan.retention import reads_what_left
@@ -37,13 +38,14 @@ def reopened_windows(project: Project, pipeline: PipelinePlan, ledger: Ledger, *
         found |= reopened_by_source(pipeline, ledger, known_sightings(project, pipeline.name))
     for key, reason in _by_upstream(project, pipeline, ledger, now).items():
         found[key] = f"{found[key]}; {reason}" if key in found else reason
-    return _without_losses(pipeline, ledger, found, now) if pipeline.loses else found
+    return _without_losses(pipeline, ledger, found, Losses(project, pipeline, now=now), now) if pipeline.loses else found
 
 
-def _without_losses(pipeline: PipelinePlan, ledger: Ledger, found: Mapping[str, str], now: datetime) -> dict[str, str]:
-    """Without the windows that stay as they are because retention has taken what they were made of."""
+def _without_losses(pipeline: PipelinePlan, ledger: Ledger, found: Mapping[str, str], losses: Losses, now: datetime) -> dict[str, str]:
+    """Without the windows that stay as they are because retention has taken what they were made of, or takes it any day."""
     windows = {entry.unit.key: entry.unit.window for entries in ledger.values() for entry in entries}
-    return {key: reason for key, reason in found.items() if not reads_what_left(pipeline, windows.get(key), now=now)}
+    staying = {key for key in found if reads_what_left(pipeline, windows.get(key), now=now) or losses.why_left_alone(windows.get(key))}
+    return {key: reason for key, reason in found.items() if key not in staying}
 
 
 def _by_upstream(project: Project, pipeline: PipelinePlan, ledger: Ledger, now: datetime) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dataflow_assets.execution.attempts import unfinished
 from dataflow_assets.execution.ledgers import ledger_entries
+from dataflow_assets.execution.losses import Losses, left_alone
 from dataflow_assets.execution.reopening import reopened_windows
 from dataflow_assets.plan.late_data import may_be_reopened
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
@@ -58,4 +59,6 @@ def _judged(project: Project, pipeline: PipelinePlan, now: datetime, **asked: An
         horizon=horizon(pipeline.retention, now=now),
         **asked,
     )
-    return todos, reopened
+    if any(asked.values()):
+        return todos, reopened
+    return left_alone(todos, Losses(project, pipeline, now=now)), reopened

@@ -296,7 +296,7 @@ class PipelinePlan:
     alerts: AlertPlan = field(default_factory=AlertPlan)
     retention: RetentionPlan = field(default_factory=RetentionPlan)
     loses: tuple[PipelinePlan, ...] = ()
-    """The pipelines before it whose windows retention takes out of what this one may read."""
+    """The pipelines before it that have windows, which retention may have taken out of what this one reads."""
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:
@@ -339,3 +339,5 @@ class WindowTodo:
     reason: str = ""
     hole: bool = False
     """Missing between published windows."""
+    held: bool = False
+    """Whether a target holds rows that were published as this window."""

@@ -5,15 +5,14 @@ Here: ages as seconds, the archive, which endpoints can let windows go. Not here
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from dataflow_assets import discovery
-from dataflow_assets.errors import DataflowError
 from dataflow_assets.plan.findings import Findings
-from dataflow_assets.plan.model import ArchivePlan, PipelinePlan, RetentionPlan, WindowPlan, WindowTodo
+from dataflow_assets.plan.model import ArchivePlan, PipelinePlan, RetentionPlan, WindowPlan
 from dataflow_assets.plan.names import suggest
 from dataflow_assets.plan.steps import Draft
 from dataflow_assets.plan.writes import Writing
@@ -25,7 +24,6 @@ from dataflow_assets.tables import WriteMode
 from dataflow_assets.windows import Window, parse_duration
 
 _SECTION = "retention"
-_PUBLISHED = {"published", "stale", "reopened"}
 
 
 def retention_plan(
@@ -136,38 +134,19 @@ def horizon(plan: RetentionPlan, *, now: datetime) -> datetime | None:
 
 
 def note_losses(plans: dict[str, PipelinePlan]) -> None:
-    """Note in each pipeline which of those before it lose windows."""
+    """Note in each pipeline which of those before it may have lost windows: what the sections say now need not be what they said then."""
     for name, plan in plans.items():
-        above = tuple(other for item in plan.upstream if (other := plans.get(item)) is not None and _loses(other))
+        above = tuple(other for item in plan.upstream if (other := plans.get(item)) is not None and other.windows is not None)
         if above:
             plans[name] = replace(plan, loses=above)
 
 
-def _loses(plan: PipelinePlan) -> bool:
-    return plan.windows is not None and plan.retention.target is not None and not plan.retention.kept
-
-
 def reads_what_left(pipeline: PipelinePlan, window: Window | None, *, now: datetime) -> bool:
-    """Whether retention has taken rows, or takes them any day, that a window was made of: run again, it would be published without them."""
+    """Whether retention takes rows any day that a window was made of, as its ages say now; what has left, `execution.losses` knows."""
     if pipeline.windows is None or window is None:
         return False
     time = pipeline.windows.reads(window)
     return any(_has_left(other, time, now) for other in pipeline.loses)
-
-
-def refusal_of_losses(pipeline: PipelinePlan, todos: Sequence[WindowTodo], *, now: datetime) -> DataflowError | None:
-    """Why these windows should not run only because a range or all of them were asked for: published ones would come back without rows."""
-    losing = [todo for todo in todos if todo.state in _PUBLISHED and reads_what_left(pipeline, todo.window, now=now)]
-    if not losing:
-        return None
-    span = losing[0].key if len(losing) == 1 else f"{losing[0].key} to {losing[-1].key}"
-    names = ", ".join(other.name for other in pipeline.loses)
-    return DataflowError(
-        f"{pipeline.name}: {len(losing)} published windows ({span}) were made of rows of {names} that retention has taken away; run again, "
-        "they would be published without them",
-        hint="name later windows with --start, or publish them without these rows: --even-if-retired",
-        kind="configuration",
-    )
 
 
 def _has_left(upstream: PipelinePlan, time: Window, now: datetime) -> bool:

@@ -7,7 +7,7 @@ Here: pure decisions about one pipeline; the caller brings ledgers, failures and
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from dataflow_assets.errors import SelectionError
@@ -94,14 +94,15 @@ def windows_to_run(
         why = (reopened or {}).get(key, "") if state != "retired" else ""
         if why:
             state, reason = ("reopened", why) if state in {"published", "stale"} else (state, f"{reason}; {why}")
-        todos.append(WindowTodo(window, key, state, state in {"missing", "failed", "reopened"}, reason))
+        held = any(key in endpoint and not endpoint[key].retired for endpoint in entries)
+        todos.append(WindowTodo(window, key, state, state in {"missing", "failed", "reopened"}, reason, held=held))
     _refuse_unknown_keys(asked, todos)
     todos = with_gaps(plan, _reopened(todos, plan.lookback), now)
     if not asked.reason:
         return todos
     edge = reach_edge(plan, now) if asked.everything else None
     return [
-        WindowTodo(todo.window, todo.key, todo.state, True, asked.reason) if edge is None or todo.window.start >= edge else todo
+        replace(todo, run=True, reason=asked.reason, hole=False) if edge is None or todo.window.start >= edge else todo
         for todo in todos
         if todo.window is not None and asked.covers(todo.window, todo.key) and (todo.state != "retired" or not asked.everything)
     ]
@@ -152,7 +153,7 @@ def _reopened(todos: list[WindowTodo], lookback: int) -> list[WindowTodo]:
         if todo.state == "reopened":
             left -= 1
         elif todo.state in {"published", "stale"}:
-            todos[position] = WindowTodo(todo.window, todo.key, "reopened", True, f"{LOOKBACK} {lookback}: rows may have arrived late")
+            todos[position] = replace(todo, state="reopened", run=True, reason=f"{LOOKBACK} {lookback}: rows may have arrived late")
             left -= 1
     return todos
 

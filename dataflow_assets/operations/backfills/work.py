@@ -22,6 +22,7 @@ from dataflow_assets.assets.instance import provision_pools
 from dataflow_assets.assets.names import BACKFILL_TAG, DRIVER_TAG
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.ledgers import ledger_entries
+from dataflow_assets.execution.losses import Losses, refusal_of_losses
 from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.backfills.driving import Driving, Totals
 from dataflow_assets.operations.backfills.history import History
@@ -35,7 +36,6 @@ from dataflow_assets.plan.backfills import CHUNK, Only, Order, Piece, pieces, sp
 from dataflow_assets.plan.estimates import Estimate
 from dataflow_assets.plan.model import PipelinePlan, ProjectPlan, WindowTodo
 from dataflow_assets.plan.pools import project_pools
-from dataflow_assets.plan.retention import refusal_of_losses
 from dataflow_assets.secrets import looks_secret
 from dataflow_assets.spec.project import Project
 from dataflow_assets.tables import utc_now
@@ -93,7 +93,8 @@ def plan_pipeline(
         ledgers = list(ledger_entries(project, pipeline, now=now).values())
         todos = [todo for todo in window_status(project, pipeline, now=now) if bounds.covers(todo)]
         chosen = wanted(pipeline, todos, only=only, last=last, named=bounds != Bounds())
-        if bounds.keys is None and not even_if_retired and (refusal := refusal_of_losses(pipeline, chosen, now=now)):
+        named, losses = bounds.keys is not None, Losses(project, pipeline, now=now)
+        if not named and not even_if_retired and (refusal := refusal_of_losses(pipeline, chosen, losses)):
             return Planned(pipeline, error=refusal)
         return Planned(pipeline, tuple(chosen), history.estimate(pipeline, ledgers, windows=len(chosen)))
     except Exception as error:  # noqa: BLE001 - whatever a system answers is this pipeline's plan
