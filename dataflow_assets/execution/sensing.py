@@ -138,13 +138,16 @@ def decide(
     why_not: Callable[[str], str] = lambda unit: "",
     at_once: Callable[[Sequence[str]], Sequence[str]] = lambda units: units,
     in_order: bool = False,
+    began: Callable[[str], str] = lambda unit: unit,
+    retry: str = "dataflow retry",
 ) -> Decision:
     """What is asked for now: what was found, and what waits from earlier ticks for its window to end or after a failed run.
 
     `is_complete` says whether a window is over, `marks` how far the ledgers are with a unit, `due` which windows are due, `is_final`
     whether a unit that is published stays as it is, whatever is asked for: exactly some files, and windows that are appended. `why_not`
     says why a unit is not to be asked for, whatever came for it; `at_once` which of several go first. `in_order`: newer rows replace older
-    ones, so that nothing is asked for while something older waits after a failed run.
+    ones, so that nothing is asked for while something older waits after a failed run. `began`: by what units are ordered, since the keys of
+    an autumn hour are not in the order of time. `retry`: what to type for a run that failed.
     """
     waiting = {key: item for key, item in memory.waiting.items() if not _is_done(item, marks(key) if item.tries else (), is_final(key))}
     for key, instead in found.renamed.items():
@@ -162,12 +165,12 @@ def decide(
     left = [key for key in waiting if key != DUE and is_final(key) and _is_done(waiting[key], marks(key), True)]
     for key in left:
         del waiting[key]
-    ready = sorted(key for key, item in waiting.items() if key != DUE and item.is_due(now) and is_complete(key))
+    ready = sorted((key for key, item in waiting.items() if key != DUE and item.is_due(now) and is_complete(key)), key=began)
     refused = {key: why for key in ready if (why := why_not(key))}
     for key in refused:
         del waiting[key]
     wanted = [key for key in ready if key not in refused]
-    held = _held(waiting, wanted, is_complete) if in_order else []
+    oldest, held = _held(waiting, wanted, is_complete, began) if in_order else ("", [])
     wanted = [key for key in wanted if key not in held]
     asked = at_once(wanted)
     again = sum(waiting[key].tries > 0 for key in asked)
@@ -175,24 +178,28 @@ def decide(
         waiting[key] = replace(waiting[key], tries=waiting[key].tries + 1, asked_at=now, marks=marks(key))
     run_key = digest(f"{key} {waiting[key].what} {waiting[key].tries} {waiting[key].marks}" for key in asked) if asked else ""
     said = [found.said, f"{', '.join(left[:_NAMED])} is published, and is not appended to again" if left else "", _what_is_left(refused)]
-    said += [f"{len(held)} newer wait until what is older is published, since their rows may replace one another"] if held else []
+    named = f" ({oldest}; if its run failed: {retry})" if oldest else ""
+    said += [f"{len(held)} newer wait until what is older is published{named}, since their rows may replace one another"] if held else []
     others = {key: item for key, item in waiting.items() if key not in held}
     reason = "; ".join(filter(None, [*said, _what_waits(others, asked, again, set(wanted) - set(asked))]))
     return Decision(Memory(found.position, waiting), tuple(asked), reason, run_key)
 
 
-def _held(waiting: Mapping[str, Waiting], wanted: Sequence[str], is_complete: Callable[[str], bool]) -> list[str]:
-    """Those of some units that must not be asked for yet: what is older has failed and waits. Of sets of files only one goes at a time."""
+def _held(
+    waiting: Mapping[str, Waiting], wanted: Sequence[str], is_complete: Callable[[str], bool], began: Callable[[str], str]
+) -> tuple[str, list[str]]:
+    """Those of some units that must not be asked for yet, and the window before them that was asked for and waits; empty for a set of
+    files, whose name says nothing. Of sets of files only one goes at a time."""
 
     def age(key: str) -> tuple[bool, str]:
         item = waiting[key]
-        return (item.asked_at is None, item.what) if key.startswith(FILES) else (False, key)
+        return (item.asked_at is None, item.what) if key.startswith(FILES) else (False, began(key))
 
-    failed = [age(key) for key in waiting if key != DUE and key not in wanted and waiting[key].tries and is_complete(key)]
-    first = min(failed, default=None)
-    ahead = sorted((key for key in wanted if first is None or age(key) < first), key=age)
+    failed = [key for key in waiting if key != DUE and key not in wanted and waiting[key].tries and is_complete(key)]
+    first = min(failed, default=None, key=age)
+    ahead = sorted((key for key in wanted if first is None or age(key) < age(first)), key=age)
     ahead = ahead[:1] if ahead and ahead[0].startswith(FILES) else ahead
-    return [key for key in wanted if key not in ahead]
+    return "" if first is None or first.startswith(FILES) else first, [key for key in wanted if key not in ahead]
 
 
 def _is_done(item: Waiting, now: Marks, final: bool) -> bool:

@@ -171,7 +171,7 @@ def test_rows_that_may_replace_others_wait_for_older_ones_that_failed() -> None:
     assert first.asked == (two,)
     second = _in_order(first.memory, ledger, {one: "a", three: "a"}, minutes=0)
     assert second.asked == (one,), "what is older may go"
-    assert "1 newer wait until what is older is published" in second.reason
+    assert f"1 newer wait until what is older is published ({two}; if its run failed: dataflow retry)" in second.reason
     ledger.publish(one)
     third = _in_order(second.memory, ledger, {}, minutes=2)
     assert third.asked == (two, three), "a run of the later one follows that of the earlier one"
@@ -180,6 +180,29 @@ def test_rows_that_may_replace_others_wait_for_older_ones_that_failed() -> None:
     assert fourth.asked == (three,)
     ledger.publish(three)
     assert _in_order(fourth.memory, ledger, {}, minutes=20).asked == ()
+
+
+def test_the_hour_that_comes_twice_in_autumn_goes_in_the_order_of_time() -> None:
+    older, newer = "2026-10-25T02:00+0200", "2026-10-25T02:00+0100"
+    hours = Cadence("hour", "Europe/Berlin")
+
+    def tick(memory: Memory, units: dict[str, str], minutes: int) -> Decision:
+        return decide(
+            memory,
+            Found({}, "looked", units),
+            now=NOW + timedelta(minutes=minutes),
+            is_complete=lambda _: True,
+            marks=Ledger().of,
+            due=tuple,
+            in_order=True,
+            began=lambda unit: hours.window(unit).start.isoformat(),
+        )
+
+    assert tick(Memory(), {newer: "a", older: "a"}, 0).asked == (older, newer)
+    first = tick(Memory(), {older: "a"}, 0)
+    second = tick(first.memory, {newer: "a"}, 0)
+    assert (first.asked, second.asked) == ((older,), ()), "the older hour has failed and waits"
+    assert older in second.reason
 
 
 def test_sets_of_files_go_one_at_a_time_in_the_order_in_which_they_were_found() -> None:

@@ -118,6 +118,11 @@ class Evaluation:
     def _windows(self) -> dict[str, Window | None]:
         return {}
 
+    def began(self, unit: str) -> str:
+        """When the window of a unit began, in UTC; the unit where it has none."""
+        window = self.window(unit)
+        return window.start.isoformat() if window is not None else unit
+
     def is_complete(self, unit: str) -> bool:
         """Whether a unit can be run now: its window is over, and its lag."""
         plan, window = self.pipeline.windows, self.window(unit)
@@ -188,6 +193,8 @@ def evaluate(evaluation: Evaluation, cursor: str | None) -> Decision:
             why_not=evaluation.why_not,
             at_once=evaluation.at_once,
             in_order=any(step.mode is WriteMode.UPSERT for step in evaluation.pipeline.endpoints),
+            began=evaluation.began,
+            retry=f"dataflow retry {evaluation.pipeline.name}",
         )
     finally:
         if "session" in evaluation.__dict__:
