@@ -45,7 +45,7 @@ def old_windows(session: Session, step: StepPlan, *, now: datetime) -> list[Doom
         raise DataflowError(
             f"{session.pipeline.name}.{step.id}: its {len(found)} old windows stay: nobody can tell whether {', '.join(doubts)} writes the "
             "same table, and its rows would go as well",
-            hint="mend it first: `dataflow validate` shows what is wrong",
+            hint="mend it first: `dataflow validate` shows what is wrong, or delete the file of one that is not enabled",
             kind="configuration",
         )
     return found

@@ -5,6 +5,7 @@ Here: what `retention:` of one pipeline would do to the rows of another. Not her
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,26 +33,26 @@ def keep_what_is_shared(
     pipelines that are not enabled, whose rows are there all the same. `unread`: pipeline files that could not be loaded. What these, or
     broken endpoints, write cannot be known: that is noted as a doubt, and passes once they are mended.
     """
-    everybody = _Writers((*drafts, *beside), root, unread)
+    everybody = _Writers(drafts, beside, root, unread)
     return [_keeping(draft, everybody) if draft.retention.target is not None else draft for draft in drafts]
 
 
 class _Writers:
     """Who writes which table, as far as that is known before anything is rendered."""
 
-    def __init__(self, drafts: Sequence[PipelineDraft], root: Path, unread: Sequence[str]) -> None:
+    def __init__(self, drafts: Sequence[PipelineDraft], beside: Sequence[PipelineDraft], root: Path, unread: Sequence[str]) -> None:
         self.at: dict[tuple[str, str, str], list[Writer]] = {}
         self.partly: list[Writer] = []
         """Of whose tables a template makes the names."""
         self._obscure = [("", file) for file in unread]
-        for draft in drafts:
+        for draft, rests in [*((draft, "") for draft in drafts), *((draft, ", not enabled") for draft in beside)]:
             for writer in draft.writers():
                 self.at.setdefault(writer.table.identity, []).append(writer)
             partly = list(_partly_known(draft, root))
             self.partly += partly
             known = {writer.step for writer in (*draft.writers(), *partly)}
-            places = [(step.id, index) for index, step in enumerate(draft.model.steps) if step.role == "endpoint"]
-            obscure = [f"{draft.name}.{step} ({draft.findings.places.at(('steps', index))})" for step, index in places if step not in known]
+            places = [(step.id, index) for index, step in enumerate(draft.model.steps) if step.role == "endpoint" and step.id not in known]
+            obscure = [f"{draft.name}.{step} ({draft.findings.places.at(('steps', index))}{rests})" for step, index in places]
             self._obscure += [(draft.name, text) for text in obscure]
 
     def beside(self, writer: Writer) -> list[Writer]:
@@ -78,15 +79,17 @@ def _partly_known(draft: PipelineDraft, root: Path) -> Iterator[Writer]:
 
 
 def _may_be(first: TableRef, second: TableRef) -> bool:
-    """Whether templates can make these one table: what stands before the first template, and after the last, does not differ."""
+    """Whether templates can make these one table."""
     if (first.system, first.is_file) != (second.system, second.is_file):
         return False
     return all(_alike(one, other) for one, other in zip(first.identity[1:], second.identity[1:], strict=True))
 
 
 def _alike(first: str, second: str) -> bool:
-    if PLACEHOLDER not in first and PLACEHOLDER not in second:
-        return first == second
+    """Whether the fixed parts of one name are found in the other, in their order; of two templates, whether their ends do not differ."""
+    if PLACEHOLDER not in first or PLACEHOLDER not in second:
+        made, plain = (first, second) if PLACEHOLDER in first else (second, first)
+        return re.fullmatch(".*".join(map(re.escape, made.split(PLACEHOLDER))), plain, re.DOTALL) is not None
     heads = [text.partition(PLACEHOLDER)[0] for text in (first, second)]
     tails = [text.rpartition(PLACEHOLDER)[2] for text in (first, second)]
     return _one_begins(*heads) and _one_begins(*(text[::-1] for text in tails))
@@ -97,16 +100,17 @@ def _one_begins(first: str, second: str) -> bool:
 
 
 def _keeping(draft: PipelineDraft, everybody: _Writers) -> PipelineDraft:
-    kept = dict(_shared(draft, everybody))
+    shared = list(_shared(draft, everybody))
+    kept = {step: reason for step, reason, _ in shared}
     own = draft.model.retention
     if own is not None and own.target is not None:
-        for reason in kept.values():
+        for reason in (reason for _, reason, sure in shared if sure):
             draft.findings.add(_TARGET, f"retention: {reason}", hint="leave target: out, or write to tables of their own")
     return replace(draft, retention=replace(draft.retention, kept={**kept, **draft.retention.kept}, doubts=everybody.doubts(draft.name)))
 
 
-def _shared(draft: PipelineDraft, everybody: _Writers) -> Iterator[tuple[str, str]]:
-    """Endpoint -> who else has, or may have, rows in its windows."""
+def _shared(draft: PipelineDraft, everybody: _Writers) -> Iterator[tuple[str, str, bool]]:
+    """Endpoint, who else has, or may have, rows in its windows, and whether that is sure: what only may be refuses nobody."""
     own = [writer for writer in (*draft.writers(), *everybody.partly) if writer.pipeline == draft.name and not writer.aside]
     for writer in own:
         others = everybody.beside(writer)
@@ -114,9 +118,9 @@ def _shared(draft: PipelineDraft, everybody: _Writers) -> Iterator[tuple[str, st
         names = ", ".join(f"{other.pipeline}.{other.step}" for other in sure or others)
         said = f"endpoint {writer.step!r} writes {str(writer.table).replace(PLACEHOLDER, '{{...}}')}"
         if sure:
-            yield writer.step, f"{said} together with {names}, whose rows would go as well"
+            yield writer.step, f"{said} together with {names}, whose rows would go as well", True
         elif others:
-            yield writer.step, f"{said}, and so may {names}, whose rows would go as well: a template makes the name of a table"
+            yield writer.step, f"{said}, and so may {names}, whose rows would go as well: a template makes the name of a table", False
 
 
 def refuse_shared_archives(drafts: Sequence[PipelineDraft], root: Path) -> None:
