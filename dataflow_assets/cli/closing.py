@@ -108,14 +108,19 @@ def _windows(chosen: Chosen, wish: Wish, outcomes: Sequence[PipelineOutcome]) ->
     if len(keys) <= _NAMED_WINDOWS:
         return [word for key in keys for word in ("--window", key)]
     first, last = min(windows, key=lambda item: item[1].start), max(windows, key=lambda item: item[1].end)
-    return ["--start", _key(chosen, first[0], first[1].start), "--end", _key(chosen, last[0], last[1].end)]
+    return ["--start", _key(chosen, first[0], first[1].start), "--end", _key(chosen, last[0], last[1].end), *_retired(wish)]
 
 
 def _as_given(wish: Wish) -> list[str]:
     words = ["--full-refresh"] if wish.full_refresh else []
     words += ["--start", wish.start] if wish.start else []
     words += ["--end", wish.end] if wish.end else []
-    return words + [word for key in wish.keys for word in ("--window", key)]
+    return words + [word for key in wish.keys for word in ("--window", key)] + _retired(wish)
+
+
+def _retired(wish: Wish) -> list[str]:
+    """A range would be refused without it."""
+    return ["--even-if-retired"] if wish.even_if_retired else []
 
 
 def _key(chosen: Chosen, pipeline: str, edge: datetime) -> str:

@@ -46,9 +46,7 @@ def command(session: Session, /, **given: Any) -> int:
     For each pipeline: its windows that are missing, stale, failed or published, the write mode and the target. --json has every window.
     """
     chosen = choose(session, given["select"], given["exclude"], read_variables(given["several"], given["single"]), near=True)
-    wish = Wish(
-        **{name: given[name] for name in ("start", "end", "keys", "full_refresh", "max_windows", "even_if_paused", "even_if_retired")}
-    )
+    wish = Wish.of(given)
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)
     return print_plan(session, chosen, wish, now=now)

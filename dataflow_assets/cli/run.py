@@ -65,9 +65,7 @@ def command(session: Session, /, **given: Any) -> int:
     session.json = session.json or given["json_lines"]
     variables = read_variables(given["several"], given["single"])
     chosen = choose(session, given["select"], given["exclude"], variables, near=True)
-    wish = Wish(
-        **{name: given[name] for name in ("start", "end", "keys", "full_refresh", "max_windows", "even_if_paused", "even_if_retired")}
-    )
+    wish = Wish.of(given)
     now = utc_now()
     refuse_unknown_keys(chosen.pipelines, wish, now=now)
     if given["dry_run"]:

@@ -94,7 +94,7 @@ def windows_to_run(
         why = (reopened or {}).get(key, "") if state != "retired" else ""
         if why:
             state, reason = ("reopened", why) if state in {"published", "stale"} else (state, f"{reason}; {why}")
-        held = any(key in endpoint and not endpoint[key].retired for endpoint in entries)
+        held = any(key in endpoint and endpoint[key].rows and not endpoint[key].retired for endpoint in entries)
         todos.append(WindowTodo(window, key, state, state in {"missing", "failed", "reopened"}, reason, held=held))
     _refuse_unknown_keys(asked, todos)
     todos = with_gaps(plan, _reopened(todos, plan.lookback), now)

@@ -231,6 +231,20 @@ def test_what_was_made_of_rows_that_have_left_is_not_emptied_unasked(loaded: Pro
     assert _rows(loaded, "made") == []
 
 
+def test_what_is_typed_next_is_not_refused_for_what_has_left(loaded: ProjectFolder, call: Call) -> None:
+    where = ("--select", "second", "--project", loaded.root)
+    loaded.pipeline("second", MADE)
+    assert call("run", *where).code == 0
+    assert call("retention", "first", "--yes", "--project", loaded.root).code == 0
+    paused = call("pause", "second", "--reason", "later", "--project", loaded.root)
+    assert paused.code == 0, paused.out + paused.err
+    assert call("run", "--full-refresh", *where).code == 0, "nothing of it runs, so nothing is refused"
+    assert call("unpause", "second", "--project", loaded.root).code == 0
+    first = call("run", "--full-refresh", "--even-if-retired", "--max-windows", "1", "--json", *where).json
+    assert "--full-refresh --even-if-retired" in first["next"]
+    assert call("run", "--start", "2024-01-01", "--max-windows", "1", *where).code == 0, "the first window holds nothing any longer"
+
+
 def test_windows_that_are_named_run_again_whatever_has_left(loaded: ProjectFolder, call: Call) -> None:
     where = ("--select", "second", "--project", loaded.root)
     loaded.pipeline("second", MADE)
