@@ -41,12 +41,16 @@ class Losses:
         time = windows.reads(window)
         return tuple(other.name for other in self._pipeline.loses if _meets(time, self._gone_of(other)))
 
+    def sentence(self, window: Window | None) -> str:
+        """What has left of that time, in words; empty for nothing. Raises ConnectionFailed."""
+        names = ", ".join(self.of(window))
+        return f"retention of {names} has taken rows that it was made of; --window runs it all the same" if names else ""
+
     def why_left_alone(self, window: Window | None) -> str:
         """Why a window that nobody asked for stays as it is: rows of it have left, or nobody can tell; empty where it may run."""
         if not self._silent:
             try:
-                names = ", ".join(self.of(window))
-                return f"retention of {names} has taken rows that it was made of; --window runs it all the same" if names else ""
+                return self.sentence(window)
             except DataflowError as error:
                 self._silent = mask(str(error))
                 _log.warning("what has left the pipelines before %s cannot be asked: %s", self._pipeline.name, self._silent)

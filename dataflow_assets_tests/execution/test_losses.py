@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from dataflow_assets.execution.losses import Losses, refusal_of_losses
 from dataflow_assets.execution.run import RunRequest, run
 from dataflow_assets.execution.status import window_status
 from dataflow_assets.operations.retention import remove_old
+from dataflow_assets.operations.sensors.tick import Evaluation
 from dataflow_assets.plan.build import build_plan
 from dataflow_assets.plan.model import PipelinePlan, WindowTodo
 from dataflow_assets.spec.load import load
@@ -130,6 +132,13 @@ def test_windows_that_a_ledger_has_let_go_of_count_as_left(pair: Pair, monkeypat
     monkeypatch.setattr("dataflow_assets.execution.losses.ledger_entries", lambda *_, **__: {"write": []})
     assert [Losses(project, plan, now=NOW).of(window) for window in windows] == [(), (), ()]
     assert [Losses(project, forgetful, now=NOW).of(window) for window in windows] == [("up",), (), ()]
+
+
+def test_a_sensor_leaves_them_alone_too(pair: Pair) -> None:
+    project, plan = pair.load("down")
+    evaluation = Evaluation(build_plan(project), project, plan, cast(Any, None), cast(Any, None), NOW)
+    assert "retention of up has taken rows" in evaluation.why_not("2024-01-01")
+    assert evaluation.why_not("2024-01-03") == ""
 
 
 def test_what_cannot_be_asked_stops_nobody_and_empties_nothing(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

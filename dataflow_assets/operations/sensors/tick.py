@@ -19,6 +19,7 @@ from dataflow_assets.assets.partitions import pieces
 from dataflow_assets.assets.values import Values
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.ledgers import ledger_entries
+from dataflow_assets.execution.losses import Losses
 from dataflow_assets.execution.sensing import DUE, FILES, Decision, Found, Marks, Memory, Waiting, decide, digest, ledger_marks
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.execution.status import window_status
@@ -129,7 +130,10 @@ class Evaluation:
         return plan is None or window is None or window.end <= self.now - timedelta(seconds=plan.lag_seconds)
 
     def why_not(self, unit: str) -> str:
-        """Why a window is not asked for, whatever came for it: its source may have the rest of it no more, or it is not kept."""
+        """Why a window is not asked for, whatever came for it: its source may have the rest of it no more, or it is not kept.
+
+        Raises ConnectionFailed when a pipeline before it cannot say whether it has let go of rows of that time.
+        """
         plan, window = self.pipeline.windows, self.window(unit)
         if plan is None or window is None:
             return ""
@@ -139,7 +143,16 @@ class Evaluation:
         if edge is not None and window.start < edge:
             return "out of reach; name it with dataflow run --window to load it all the same"
         retired = unit in self._retired or (kept_from is not None and window.end <= kept_from)
-        return "older than retention keeps" if retired else ""
+        return "older than retention keeps" if retired else self._losses.sentence(window) if unit in self._held else ""
+
+    @cached_property
+    def _losses(self) -> Losses:
+        return Losses(self.project, self.pipeline, now=self.now)
+
+    @cached_property
+    def _held(self) -> set[str]:
+        """The windows of which a target holds rows."""
+        return {entry.unit.key for entries in self.ledgers.values() for entry in entries if entry.rows and not entry.retired}
 
     @cached_property
     def _edges(self) -> tuple[datetime | None, datetime | None]:
