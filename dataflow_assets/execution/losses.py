@@ -110,9 +110,9 @@ def refusal_of_losses(pipeline: PipelinePlan, todos: Sequence[WindowTodo], losse
         return None
     first, last = losing[0][0], losing[-1][0]
     span = first if first == last else f"{first} to {last}"
-    names = ", ".join(dict.fromkeys(name for _, found in losing for name in found))
+    whose = ", ".join(dict.fromkeys(name for _, found in losing for name in found))
     return DataflowError(
-        f"{pipeline.name}: {len(losing)} published windows ({span}) were made of rows of {names} that retention has taken away; run again, "
+        f"{pipeline.name}: {len(losing)} published windows ({span}) were made of rows of {whose} that retention has taken away; run again, "
         "they would be published without them",
         hint="name later windows with --start, or publish them without these rows: --even-if-retired",
         kind="configuration",
