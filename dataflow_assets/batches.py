@@ -73,6 +73,7 @@ def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 def open_parquet(paths: Sequence[str], schema: pa.Schema, *, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
     """Stream Parquet files of one schema, one row group in memory at a time. Raises StageCorrupt on a damaged file."""
     wanted = pa.schema([schema.field(name) for name in columns]) if columns is not None else schema
+    know_nanoseconds(wanted)
     return pa.RecordBatchReader.from_batches(wanted, _read_batches(paths, wanted))
 
 
@@ -90,6 +91,15 @@ def _read_batches(paths: Sequence[str], schema: pa.Schema) -> Iterator[pa.Record
                     )
         except (OSError, pa.ArrowException) as error:
             raise StageCorrupt(f"stage file {path} cannot be read: {error}", hint="run the window again: it is extracted anew") from error
+
+
+def know_nanoseconds(kind: object) -> None:
+    """To be called before values of a type or schema go to Python: Arrow makes nanoseconds pandas' objects, or refuses them without pandas.
+
+    Those who never imported pandas would get other values, and other checksums of nested ones, than those who did.
+    """
+    if "[ns" in str(kind):
+        import pandas  # noqa: F401 - Arrow takes notice
 
 
 def choose_allocator() -> None:
@@ -223,6 +233,7 @@ def _hash_values(column: pa.Array, nulls: Mask | None) -> Hashes:
     if str(kind) in {"string_view", "binary_view"}:
         return hash_bytes(column.cast(pa.large_binary() if str(kind) == "binary_view" else pa.large_string()), nulls)
     if pa.types.is_nested(kind):
+        know_nanoseconds(kind)
         return _hash_each([repr(value).encode() for value in column.to_pylist()])
     raise ValueRefused(f"rows with a column of type {kind} have no checksum", hint="cast the column in the query")
 

@@ -16,6 +16,7 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import ModuleType
@@ -52,6 +53,8 @@ def _limit_arenas() -> None:
 
 def _let_arrow_do_without_pandas() -> None:
     """Let Arrow look for pandas in vain, and again once something has imported it."""
+    if "pandas" in sys.modules:  # perhaps in the middle of its own import, which has brought Arrow
+        return
     hidden = _Hidden()
     sys.meta_path.insert(0, hidden)
     try:
@@ -70,10 +73,13 @@ def _tell_arrow_of_pandas() -> None:
 
 
 class _Hidden(importlib.abc.MetaPathFinder):
-    """Pandas cannot be found."""
+    """Pandas cannot be found by the thread that asks on Arrow's behalf."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        if fullname == "pandas":
+        if fullname == "pandas" and threading.get_ident() == self._thread:
             raise ModuleNotFoundError("pandas is not wanted yet", name=fullname)
 
 

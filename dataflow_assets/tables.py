@@ -286,6 +286,9 @@ class PublishRequest:
         To be called before a change that others would see or wait for, such as DDL on a table that they use.
         """
 
+    def require_wanted(self) -> None:
+        """To be called in long work before the rows are read: raises where they were still being staged and nobody waits any more."""
+
     def with_schema(self, schema: pa.Schema) -> PublishRequest:
         """The request for the columns that go in; its stage still has all of them."""
         return replace(self, schema=schema)

@@ -1,5 +1,5 @@
-"""What all tests share. Here: the services that they can ask for, each in a module under `services`; secrets end with their test; the gate
-draws the same examples each time.
+"""What all tests share. Here: the services that they can ask for, each in a module under `services`; secrets and visits of failpoints
+end with their test; the gate draws the same examples each time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from dataflow_assets import secrets
+from dataflow_assets import failpoints, secrets
 
 pytest_plugins = [
     "dataflow_assets_tests.services.bigquery",
@@ -38,3 +38,9 @@ def no_secrets_of_others() -> Iterator[None]:
     yield
     secrets._registered.clear()
     secrets._registered.update(before)
+
+
+@pytest.fixture(autouse=True)
+def no_visits_of_others() -> None:
+    """Let failpoints count from the start in each test."""
+    failpoints._visits.clear()

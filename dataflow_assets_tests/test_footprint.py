@@ -38,6 +38,23 @@ def test_arrow_treats_pandas_objects_as_ever(before: str, code: str) -> None:
     assert said(asked + code, start=before + START) == "1"
 
 
+@pytest.mark.parametrize("module", ["pandas", "pandera", "snowflake.connector"])
+def test_pandas_may_come_before_arrow(module: str) -> None:
+    """Such as in a plugin that begins with it: it brings Arrow while it is itself half imported."""
+    start = f"from dataflow_assets.footprint import start_lean; start_lean(); import {module}; import pandas as pd, pyarrow as pa; "
+    assert said("print(pa.array(pd.Series([1.0, float('nan')])).null_count)", start=start) == "1"
+
+
+def test_nanoseconds_are_what_they_are_with_pandas() -> None:
+    """Nested values are hashed as Python writes them; a preview shows them."""
+    code = (
+        "from dataflow_assets.batches import hash_column, know_nanoseconds; kind = pa.timestamp('ns'); "
+        "nested = lambda: str(hash_column(pa.array([[1_700_000_000_000_000_001]], pa.list_(kind)))); "
+        "first = nested(); know_nanoseconds(kind); pa.array([1_700_000_000_000_000_001], kind).to_pylist(); print(first == nested())"
+    )
+    assert said(code) == "True"
+
+
 def test_polars_and_pandas_may_both_come_later() -> None:
     code = "import polars as pl; frame = pl.DataFrame({'a': [1, None]}).to_pandas(); print(pa.array(frame['a']).null_count)"
     assert said(code) == "1"

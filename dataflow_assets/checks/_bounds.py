@@ -5,7 +5,7 @@ Here: one array in, its ends or its lengths out. Not here: which rules ask (`che
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from dataflow_assets.batches import null_mask
 
 _DIGITS = 18
 """Decimals of so many digits fit 64 bits without their scale."""
+_EXACT = Context(prec=_DIGITS + 1)
+"""The thread's own context may be anything: a user's transform sets it too."""
 
 
 def bounds_of(values: pa.Array) -> tuple[Any, Any, bool]:
@@ -33,7 +35,7 @@ def bounds_of(values: pa.Array) -> tuple[Any, Any, bool]:
 
 
 def _scaled(number: Any, kind: pa.DataType) -> Any:
-    return Decimal(number).scaleb(-kind.scale) if pa.types.is_decimal(kind) else number
+    return Decimal(number).scaleb(-kind.scale, _EXACT) if pa.types.is_decimal(kind) else number
 
 
 def _numbers(values: pa.Array) -> NDArray[Any] | None:

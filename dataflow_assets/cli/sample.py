@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_assets.batches import know_nanoseconds
 from dataflow_assets.execution.session import RunRequest, Session
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
 from dataflow_assets.spec.project import Project
@@ -46,6 +47,7 @@ def _read(session: Session, pipeline: PipelinePlan, step: StepPlan, newest: Ledg
     only = WindowFilter(target.window_column, window, target.timezone) if target.window_column and window else None
     rows: list[dict[str, Any]] = []
     with session.connector(step).read_target(target, only) as reader:
+        know_nanoseconds(reader.schema)
         columns = list(reader.schema.names)
         for batch in reader:
             rows += batch.slice(0, limit - len(rows)).to_pylist()

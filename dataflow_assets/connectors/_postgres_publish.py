@@ -34,6 +34,8 @@ from dataflow_assets.storage.sql import Statement
 from dataflow_assets.tables import Published, PublishRequest, TableName, Target, WriteMode
 
 SYSTEM = System(POSTGRES, lambda kind, column: sql_type(kind, name=column.name))
+EARLY_LOCK_SECONDS = 2.0
+"""How long a publish of rows that are still being staged waits for somebody's lock."""
 COPY_ROWS = 4_096  # measured: the server need not wait for the next batch, and 5 million rows take 0.3 s less than in batches of 16k rows
 _INCOMING = "_dataflow_incoming"
 _GONE = {
@@ -49,6 +51,10 @@ SELECT a.attname::text, t.typname::text, format_type(t.oid, NULL), CASE WHEN d.t
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_type d ON d.oid = a.atttypid JOIN pg_type t ON t.oid = CASE WHEN d.typtype = 'd' THEN d.typbasetype ELSE d.oid END
 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'f') AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_HANDS_ON = """
+SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2
+AND (c.relkind NOT IN ('r', 'p') OR EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal))
 """
 _UNIQUE = """
 SELECT (SELECT array_agg(a.attname::text) FROM pg_attribute a
@@ -108,6 +114,8 @@ class _Publication:
         Upsert and replace touch rows of other units, so they have the table to themselves; windows run side by side.
         `_GONE` ends a session whose client is gone without a word, which would hold its locks for hours.
         """
+        if self.request.known_rows is None:
+            seconds = min(seconds, EARLY_LOCK_SECONDS)
         shared = "_shared" if self._target.mode in {WriteMode.APPEND, WriteMode.REPLACE_WINDOW} else ""
         settings = {"TimeZone": "UTC", "lock_timeout": f"{int(seconds * 1000)}ms", **_GONE}
         calls = [f"set_config('{name}', '{value}', true)" for name, value in settings.items()]
@@ -123,11 +131,12 @@ class _Publication:
 
     def write(self) -> Published:
         """Delete, copy and count."""
+        self._require_undoable()
         columns, agreement = self._agreed(self._columns_or_create())
         by_name = {column.name: column for column in columns}
         routes = self.routes = {item.name: route(item.name, item.type, by_name[item.name]) for item in self.request.schema}
-        self.registry.keep(self.request, map(held_column, columns), POSTGRES, partial(run, self.connection))
         mode = self._target.mode
+        self.request.require_wanted()
         deleted = None
         if mode in {WriteMode.REPLACE, WriteMode.REPLACE_WINDOW}:
             deleted = 0 if self.created else count_affected(self.connection, sql.delete_rows(POSTGRES, self._table, self._predicate).text)
@@ -135,17 +144,24 @@ class _Publication:
         failpoint("publish.after_delete")
         identity = any(column.always_identity and column.name in self.request.schema.names for column in columns)
         written = self._copy(routes, overriding=" OVERRIDING SYSTEM VALUE" if identity else "")
+        self.registry.keep(self.request, map(held_column, columns), POSTGRES, partial(run, self.connection))
         self._index()
         done = Published(self.request.rows, self.request.claim.generation, deleted=deleted, target_rows=self._count(written))
         return agreement.reported(done)
+
+    def _require_undoable(self) -> None:
+        """Rows that a trigger or a foreign table hands on are not taken back by a rollback: they wait for their checks."""
+        early = self.request.known_rows is None
+        if early and run(self.connection, Statement(_HANDS_ON, (self._table.schema, self._table.name))):
+            self.request.require_checked()
 
     def _columns_or_create(self) -> list[TargetColumn]:
         if found := self._columns():
             return found
         if not self._target.options.auto_create:
             raise WriteFailed(f"table {self._table} does not exist and auto_create is off", hint=f"{self._create_table().text};")
-        if self._target.mode is WriteMode.REPLACE_WINDOW:
-            self.request.require_checked()
+        if self._target.mode is not WriteMode.REPLACE or run(self.connection, ledger.published_keys(POSTGRES, self._table)):
+            self.request.require_checked()  # what follows is locked until the commit, and others want it
         # Taken after table and unit, and only while the table is missing: neighbours then wait for its creator to commit.
         run(self.connection, Statement(f"SELECT pg_advisory_xact_lock({lock_key('create', str(self._table))})::text"))
         if found := self._columns():

@@ -34,10 +34,10 @@ AHEAD_BYTES = 16 << 20
 """How far staging may be ahead of the target."""
 SLOW_SECONDS = 10.0
 """A source that takes longer for the first `BEGIN_BYTES` would keep the target's locks for the sake of little."""
-READY_SECONDS = 2.0
-"""How long the source waits for a target to begin to read: for connecting and for its DELETE, not for somebody's lock."""
 STALL_SECONDS = 30.0
 """How long one side may wait for the other, before its locks are let go of."""
+VERDICT_SECONDS = 60.0
+"""How long the target waits for checks that take their time when every row has been staged."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +93,9 @@ class _EarlyRequest(PublishRequest):
     def require_checked(self) -> None:
         self._sealed()
 
+    def require_wanted(self) -> None:
+        self._early.require_wanted()  # type: ignore[attr-defined]
+
     def with_schema(self, schema: pa.Schema) -> PublishRequest:
         return _EarlyRequest(self._early, schema)  # type: ignore[attr-defined]
 
@@ -126,9 +129,9 @@ class EarlyPublish:
         self._since = time.monotonic()
         self._changed = threading.Condition()
         self._waiting: deque[pa.RecordBatch] = deque()
-        self._bytes = 0
+        self._bytes = self._seen = 0
         self._schema: pa.Schema | None = None
-        self._asked = self._complete = self._over = False
+        self._asked = self._complete = self._over = self._ended = False
         self._sealed: _Sealed | None = None
         self._published: Published | None = None
         self._thread: threading.Thread | None = None
@@ -136,6 +139,7 @@ class EarlyPublish:
     def update(self, batch: pa.RecordBatch) -> None:
         """Take the next staged batch; waits while the target is far behind."""
         with self._changed:
+            self._seen += batch.nbytes
             if self._over or not self._has_room():
                 return
             self._schema = batch.schema
@@ -146,18 +150,21 @@ class EarlyPublish:
                 self._begin()
 
     def _begin(self) -> None:
-        if time.monotonic() - self._since > SLOW_SECONDS:
-            self._give_up("the source is slow")
-            return
-        self._thread = threading.Thread(target=self._publish, name="early-publish", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._publish, name="early-publish", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads
+            self._give_up(str(error))
+        else:
+            self._thread = thread
 
     def _has_room(self) -> bool:
         """Wait for the target, and say whether it takes more."""
-        since = time.monotonic()
+        if self._seen < (time.monotonic() - self._since) / SLOW_SECONDS * BEGIN_BYTES - BEGIN_BYTES:
+            self._give_up("the source is slow")
+        until = time.monotonic() + STALL_SECONDS
         while self._thread is not None and not self._over and self._bytes >= AHEAD_BYTES:
-            patience = STALL_SECONDS if self._asked else READY_SECONDS
-            if not self._changed.wait(max(since + patience - time.monotonic(), 0)):
+            if not self._changed.wait(max(until - time.monotonic(), 0)):
                 self._give_up("the target does not take rows")
         return not self._over
 
@@ -179,6 +186,7 @@ class EarlyPublish:
             _log.debug("early publish of %s failed: %s", self.claim.unit, type(error).__name__)
         finally:
             with self._changed:
+                self._ended = True
                 self._give_up("it has ended")
 
     def open_reader(self) -> pa.RecordBatchReader:
@@ -214,10 +222,17 @@ class EarlyPublish:
             if not self._asked:
                 self._give_up("the target is not to be touched before the checks")
             while self._sealed is None and not self._over:
-                self._changed.wait()
-            if self._sealed is None:
+                if not self._changed.wait(VERDICT_SECONDS if self._complete else None):
+                    self._give_up("the checks take long")
+            if self._over or self._sealed is None:
                 raise _GivenUp
             return self._sealed
+
+    def require_wanted(self) -> None:
+        """Raise unless the rows are still wanted, and have not been read."""
+        with self._changed:
+            if self._over or self._asked:
+                raise _GivenUp
 
     def complete(self) -> None:
         """Every batch has been staged."""
@@ -248,5 +263,6 @@ class EarlyPublish:
         self._join()
 
     def _join(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
+        with self._changed:  # not Thread.join: Python 3.11 takes a living thread for a stopped one after an interrupt in it
+            while self._thread is not None and not self._ended:
+                self._changed.wait()

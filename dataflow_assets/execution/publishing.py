@@ -83,8 +83,10 @@ def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
 
 def _begun_early(work: Work, step: StepPlan, request: PublishRequest) -> Published | None:
     """What a publish that followed the staging has made of it, None when there was none or it failed."""
-    early = work.early.pop(step.id, None)
-    return early.conclude(request) if early else None
+    early = work.early.get(step.id)
+    published = early.conclude(request) if early else None
+    work.early.pop(step.id, None)  # not before: an interrupt in between must find it
+    return published
 
 
 def _published_before(work: Work, step: StepPlan, stage: Stage, claim: Claim) -> tuple[Published, dict[str, str]] | None:

@@ -161,6 +161,7 @@ def longest_texts(request: PublishRequest, names: Sequence[str]) -> dict[str, in
     found = dict.fromkeys(wanted, 0)
     if not wanted:
         return found
+    request.require_checked()
     with open_parquet(request.paths, request.schema, columns=wanted) if request.paths else request.open_reader() as reader:
         for batch in reader:
             for name in wanted:

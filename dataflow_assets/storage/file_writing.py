@@ -122,11 +122,11 @@ def write_file(file: BinaryIO, request: PublishRequest, format: Format, slot: Sl
         if request.target.mode is WriteMode.UPSERT:
             keys = stack.enter_context(file_rows.keys_of(_staged(request, schema), request.target.keys))
         if ranges is not None:
-            _copy(slot.path, file, ranges)
+            _copy(slot.path, file, ranges, request)
         writer = format.create(file, schema, entries) if ranges is None else format.extend(file, schema)
         stack.callback(writer.abandon)
         if ranges is None:
-            _keep(writer, _kept(format, slot, old, window, keys), schema, counts)
+            _keep(writer, _kept(format, slot, old, window, keys), schema, counts, request)
         start = file.tell()
         _add(writer, _staged(request, schema), counts, window=window, keys=keys)
         writer.close()
@@ -194,10 +194,11 @@ def window_of(request: PublishRequest, schema: pa.Schema) -> WindowFilter | None
     return WindowFilter(target.window_column, unit.window, target.timezone)
 
 
-def _copy(path: FilePath, file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> None:
+def _copy(path: FilePath, file: BinaryIO, ranges: Sequence[tuple[int, int]], request: PublishRequest) -> None:
     with path.open("rb") as old:
         for start, length in ranges:
             old.seek(start)
+            request.require_wanted()
             while length > 0 and (block := old.read(min(length, _COPY_BYTES))):
                 file.write(block)
                 length -= len(block)
@@ -237,8 +238,9 @@ def _kept(format: Format, slot: Slot, schema: pa.Schema, window: WindowFilter | 
         yield kept, batch.num_rows - kept.num_rows
 
 
-def _keep(writer: Writer, old: _Old, schema: pa.Schema, counts: Counts) -> None:
+def _keep(writer: Writer, old: _Old, schema: pa.Schema, counts: Counts, request: PublishRequest) -> None:
     for batch, deleted in old:
+        request.require_wanted()
         counts.kept += batch.num_rows
         counts.deleted += deleted
         if batch.num_rows:

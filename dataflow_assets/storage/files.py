@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cache, partial
 
@@ -76,10 +76,12 @@ def publish(site: Site, request: PublishRequest, format: Format, *, declared: pa
     Raises Fenced, WriteFailed or ValueRefused with the file as it was.
     """
     failpoint("publish.begin")
-    with _as_write_failed(site), writer_lock(site) as alone:
+    # rows that are still being staged would keep others waiting; whoever is first commits
+    with _as_write_failed(site), nullcontext(False) if request.known_rows is None else writer_lock(site) as alone:
         if alone:
             site.place.sweep(site.prefix)
         for tried in range(_TRIES):
+            request.require_wanted()
             journal = known(site, format)
             if done := _already(request, journal):
                 return done

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol
@@ -223,6 +223,7 @@ class LocalPlace:
         temporary = self.folder / f"{prefix}.dataflow.data-{os.getpid()}-{secrets.token_hex(4)}.tmp"
         try:
             with temporary.open("w+b") as file:
+                _take(file)  # which tells `sweep` that its writer lives
                 yield NewFile(file, temporary.name, "")
         finally:
             temporary.unlink(missing_ok=True)
@@ -245,7 +246,22 @@ class LocalPlace:
 
     def sweep(self, prefix: str) -> None:
         for path in self.folder.glob(f"{glob.escape(prefix)}.dataflow.data-*.tmp"):
-            path.unlink(missing_ok=True)
+            with suppress(OSError), path.open("rb") as file:
+                if _take(file):
+                    path.unlink(missing_ok=True)
+
+
+def _take(file: BinaryIO) -> bool:
+    """Lock a file unless somebody else holds it; where files cannot be locked, nobody does."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 _writers: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)

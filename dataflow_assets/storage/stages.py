@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Protocol
 
 import pyarrow as pa
 
-from dataflow_assets.batches import CHECKSUM_VERSION, Checksum, open_parquet, resize, trimmed
+from dataflow_assets.batches import CHECKSUM_VERSION, Checksum, know_nanoseconds, open_parquet, resize, trimmed
 from dataflow_assets.error_kinds import kind_of
 from dataflow_assets.errors import StageCorrupt, ValueRefused, WriteFailed
 from dataflow_assets.failpoints import failpoint
@@ -115,6 +115,7 @@ def write_stage(
     with _disk_errors(folder):
         folder.mkdir(parents=True)
     schema = reader.schema
+    know_nanoseconds(schema)
     checksum, size, files = Checksum(), 0, {}
     with _Parts(folder, schema) as parts:
         for rows in trimmed(resize(reader)):

@@ -147,6 +147,14 @@ def test_a_decimal_with_more_digits_than_its_type_is_refused(text: str, kind: pa
     assert infer(pa.array([text])) == (pa.float64() if "e" in text else pa.string())
 
 
+@pytest.mark.parametrize("text", ["1_000", " 12 ", "\uff11\uff12", "-0_1", "NaN", "1e1000000", "1e-999999999"])
+def test_what_is_no_decimal_is_none_beside_others_either(text: str) -> None:
+    for strict in (False, True):
+        with pytest.raises(Unfit) as refused:
+            parse(pa.array(["1e2", text, "5"]), pa.decimal128(38, 2), strict=strict)
+        assert (refused.value.index, refused.value.text) == (1, text)
+
+
 def test_decimals_of_all_their_digits_are_kept() -> None:
     texts = ["-" + "9" * 12 + "." + "9" * 26, "123456789012.5", "0.5", None]
     values = parse(pa.array(texts), pa.decimal128(38, 26), strict=True).to_pylist()

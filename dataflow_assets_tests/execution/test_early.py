@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from dataflow_assets.batches import cut
+from dataflow_assets.connectors import _postgres_publish
 from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution import early
 from dataflow_assets.execution.early import EarlyPublish
@@ -135,7 +136,7 @@ def test_a_target_that_is_locked_does_not_keep_the_source_waiting(
 ) -> None:
     """Staging goes on past what may be held in memory; once the lock is gone, the strict publish does it."""
     monkeypatch.setattr(early, "AHEAD_BYTES", 1)
-    monkeypatch.setattr(early, "READY_SECONDS", 0.05)
+    monkeypatch.setattr(_postgres_publish, "EARLY_LOCK_SECONDS", 0.05)
     arena = arena_of("postgres", tmp_path, request, mode="replace")
     shop = workshop_of(arena)
     assert failures(shop.run()) == []
@@ -181,10 +182,52 @@ def test_small_windows_and_slow_sources_are_published_after_their_checks(
     assert failures(shop.run()) == []
     assert outcomes == ["nothing"]
     shop.write("dataflow_project.yml", "project_name: test\nstages: {publish_early: always}\n")
-    monkeypatch.setattr(early, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(early, "SLOW_SECONDS", 1e-9)
     assert failures(shop.run()) == []
     assert outcomes == ["nothing", "nothing"]
     assert [row["id"] for row in shop.rows("out.parquet")] == list(range(12))
+
+
+def test_rows_that_a_trigger_hands_on_wait_for_their_checks(tmp_path: Path, request: pytest.FixtureRequest, outcomes: list[str]) -> None:
+    """A rollback does not take back what a trigger did outside of its transaction, such as to draw from a sequence."""
+    arena = arena_of("postgres", tmp_path, request, mode="replace")
+    with psycopg.connect(arena.dsn) as connection:
+        connection.execute("CREATE TABLE events (id bigint, ts timestamptz, amount numeric(12, 2), note text); CREATE SEQUENCE drawn")
+        connection.execute("CREATE FUNCTION draw() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM nextval(''drawn''); RETURN NEW; END'")
+        connection.execute("CREATE TRIGGER draws BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION draw()")
+    change(arena, "unique: true", "unique: true, max_value: 3999")
+    assert len(failures(workshop_of(arena).run())) == 1
+    with psycopg.connect(arena.dsn) as connection:
+        assert connection.execute("SELECT is_called FROM drawn").fetchone() == (False,)
+    assert outcomes == ["abandoned"]
+
+
+def test_an_interrupt_while_it_commits_finds_it_and_ends_it(tmp_path: Path, outcomes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Workshop(tmp_path)
+    shop.write("in.parquet", days())
+    shop.write("dataflow_project.yml", "project_name: test\nstages: {publish_early: always}\n")
+    shop.pipeline(PIPELINE)
+
+    def interrupted(self: EarlyPublish, request: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EarlyPublish, "conclude", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shop.run()
+    assert outcomes == ["abandoned"]
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_checks_that_take_long_do_not_hold_the_targets_locks(tmp_path: Path, outcomes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(early, "VERDICT_SECONDS", 0.05)
+    monkeypatch.setenv("DATAFLOW_FAILPOINTS", "publish.ready=sleep:0.5")
+    shop = Workshop(tmp_path)
+    shop.write("in.parquet", days())
+    shop.write("dataflow_project.yml", "project_name: test\nstages: {publish_early: always}\n")
+    shop.pipeline(PIPELINE)
+    assert failures(shop.run()) == []
+    assert outcomes == ["nothing"]
+    assert len(shop.rows("out.parquet")) == 12
 
 
 def test_a_source_that_stands_still_does_not_hold_the_targets_locks(

@@ -220,6 +220,9 @@ class _Rows:
     def of(cls, evaluation: Evaluation, source: _Source, reader: pa.RecordBatchReader) -> _Rows:
         import pyarrow.compute as pc
 
+        from dataflow_assets.batches import know_nanoseconds
+
+        know_nanoseconds(reader.schema)
         count, newest, windows = 0, None, set[Window]()
         plan = evaluation.pipeline.windows
         edges = Edges(plan, evaluation.now) if plan is not None else None
