@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from dataflow_assets.execution.phases import AUDIT, CHECK, CLAIM, PUBLISH, RETAIN, STAGE, SWEEP, Phase
 from dataflow_assets.execution.reconciling import options_of
-from dataflow_assets.execution.work import Work, producer_of, upstream_of
+from dataflow_assets.execution.work import Work, producer_of, sources_of
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.tables import WriteMode
 
@@ -55,7 +55,7 @@ def _endpoints(work: Work) -> list[StepPlan]:
 
 
 def _sources_of(work: Work, step: StepPlan) -> list[str]:
-    return [name for name in sorted(upstream_of(work.pipeline, step)) if work.pipeline.by_id[name].role == "source"]
+    return sorted(sources_of(work.pipeline, step))
 
 
 def _extracted(work: Work, step: StepPlan) -> int:

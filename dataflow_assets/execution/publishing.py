@@ -25,7 +25,7 @@ from dataflow_assets.execution.quarantine import HELD, TABLE, claim_quarantine, 
 from dataflow_assets.execution.reconciling import options_of, reconcile_target
 from dataflow_assets.execution.reporting import finished
 from dataflow_assets.execution.shared_state import BATCH
-from dataflow_assets.execution.work import Work, producer_of
+from dataflow_assets.execution.work import Work, producer_of, sources_of, upstream_of
 from dataflow_assets.failpoints import failpoint
 from dataflow_assets.plan.model import StepPlan
 from dataflow_assets.plan.windows import FINGERPRINT, WHOLE
@@ -108,7 +108,7 @@ def _published_before(work: Work, step: StepPlan, stage: Stage, claim: Claim) ->
 
 
 def _claim_batch(work: Work, step: StepPlan, stage: Stage, target: Target) -> Claim:
-    unit = Unit(work.pipeline.name, step.id, batch_for(work, stage).name)
+    unit = Unit(work.pipeline.name, step.id, batch_for(work, step, stage).name)
     claim_quarantine(work, step, unit.key)
     return work.session.connector(step).claim(target, unit, attempt=work.attempt.record.attempt)
 
@@ -124,7 +124,7 @@ def _request(work: Work, step: StepPlan, stage: Stage, claim: Claim, aside: Mapp
         paths=stage.paths,
         metrics=dict(work.metrics),
         state={
-            **_state(work, stage),
+            **_state(work, step, stage),
             FINGERPRINT: step.fingerprint,
             **aside,
             **fingerprint_state(work, step),
@@ -133,24 +133,24 @@ def _request(work: Work, step: StepPlan, stage: Stage, claim: Claim, aside: Mapp
     )
 
 
-def _state(work: Work, stage: Stage) -> dict[str, str]:
+def _state(work: Work, step: StepPlan, stage: Stage) -> dict[str, str]:
     """What `state.get` gives the next run, and which batch that is: it advances only because it commits with the rows."""
     zone = work.pipeline.windows.cadence.zone if work.pipeline.windows else None
     if work.window is not None:
         last = (work.window.end - timedelta(microseconds=1)).astimezone(zone)
         return {"last_processed_date": last.date().isoformat(), "last_microbatch_timestamp": work.window.end.isoformat()}
-    batch = batch_for(work, stage)
-    reached = _newest_published(work)
+    batch = batch_for(work, step, stage)
+    reached = _newest_published(work, step)
     if reached is None:
-        known = work.session.state.get("last_processed_date")
+        known = work.session.state_of(step).get("last_processed_date")
         reached = known if known and work.pipeline.event_time_column else _yesterday(work)
     # a name alone would not do: read once more in one run, a batch may hold newer rows
     return {"last_processed_date": reached, BATCH: batch.label or f"{batch.name} to {reached}"}
 
 
-def _newest_published(work: Work) -> str | None:
-    """Of the rows of all endpoints: what one of them filters out, another has published, and must not get again."""
-    stages = {work.stage_of(step).folder: work.stage_of(step) for step in work.steps if step.role == "endpoint" and _is_staged(work, step)}
+def _newest_published(work: Work, step: StepPlan) -> str | None:
+    """Of the rows of all endpoints that share a source: what one of them filters out, another has published, and must not get again."""
+    stages = {stage.folder: stage for stage in _read_together(work, work.session.state_of(step).endpoints)}
     found = [newest for stage in stages.values() if (newest := _newest_event(stage, work.pipeline.event_time_column)) is not None]
     if not found:
         return None
@@ -158,8 +158,17 @@ def _newest_published(work: Work) -> str | None:
     return str(max(found) if same else max(found, key=str))
 
 
-def _is_staged(work: Work, step: StepPlan) -> bool:
-    return step.id in work.chosen and producer_of(work.pipeline, step).id in work.stages
+def _read_together(work: Work, endpoints: tuple[StepPlan, ...]) -> Iterator[Stage]:
+    """What these endpoints get. Of those that are not loaded now: what lies on the way to one that is, made of the same sources.
+
+    So an endpoint behind a filter comes as far alone as with the one that takes all rows.
+    """
+    chosen = [step for step in endpoints if step.id in work.chosen]
+    above = {(name, sources_of(work.pipeline, step)) for step in chosen for name in upstream_of(work.pipeline, step)}
+    for step in endpoints:
+        producer = producer_of(work.pipeline, step).id
+        if producer in work.stages and (producer, sources_of(work.pipeline, step)) in above:
+            yield work.stage_of(step)
 
 
 def _yesterday(work: Work) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from dataflow_assets.errors import DataflowError
 from dataflow_assets.execution.connections import mark_of, open_connector, validated
 from dataflow_assets.execution.shared_state import Shared, shared
 from dataflow_assets.plan.model import PipelinePlan, StepPlan
+from dataflow_assets.plan.shared_sources import tied_to
 from dataflow_assets.protocols import Connector
 from dataflow_assets.spec.base import sql_fields
 from dataflow_assets.spec.project import Project
@@ -65,10 +66,10 @@ class Rendered:
 
 
 class LedgerState(Mapping[str, str]):
-    """`state` of the newest batch that every endpoint of this run has published; the ledgers are read when a template first asks."""
+    """`state` of the newest batch that each of these `endpoints` has, as far as they are loaded; read when a template first asks."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, endpoints: tuple[StepPlan, ...]) -> None:
+        self._session, self.endpoints = session, endpoints
 
     @property
     def ahead(self) -> Mapping[str, tuple[LedgerEntry, ...]]:
@@ -77,11 +78,11 @@ class LedgerState(Mapping[str, str]):
 
     @cached_property
     def _shared(self) -> Shared:
-        request, endpoints = self._session.request, self._session.pipeline.endpoints
+        request = self._session.request
         if request.full_refresh:
             return Shared()
-        chosen = [step for step in endpoints if request.steps is None or step.id in request.steps]
-        return shared({step.id: self._session.ledger(step, window=None) for step in chosen or endpoints})
+        chosen = [step for step in self.endpoints if request.steps is None or step.id in request.steps]
+        return shared({step.id: self._session.ledger(step, window=None) for step in chosen or self.endpoints})
 
     @property
     def _values(self) -> Mapping[str, str]:
@@ -107,7 +108,7 @@ class Session:
         self._ledgers: dict[tuple[str, str], list[LedgerEntry]] = {}
         self._marks: dict[str | None, str] = {}
         self._shared: dict[str, Any] = {}
-        self.state = LedgerState(self)
+        self._states: dict[tuple[str, ...], LedgerState] = {}
 
     def close(self) -> None:
         """Close every connector, and what else was opened for the run."""
@@ -124,10 +125,16 @@ class Session:
         self._connectors.clear()
         self._shared.clear()
         self._ledgers.clear()
-        self.state = LedgerState(self)
+        self._states.clear()
 
-    def context(self, window: Window | None, *, steps: Mapping[str, Any] | None = None) -> TemplateContext:
-        """The values that templates see in one window."""
+    def state_of(self, step: StepPlan | None) -> LedgerState:
+        """What a step's templates see as state: of the endpoints that share a source with it; of all where there is none, or no step."""
+        tied = tied_to(self.pipeline, step) if step else frozenset()
+        endpoints = tuple(item for item in self.pipeline.endpoints if item.id in tied) or self.pipeline.endpoints
+        return self._states.setdefault(tuple(item.id for item in endpoints), LedgerState(self, endpoints))
+
+    def context(self, window: Window | None, *, steps: Mapping[str, Any] | None = None, step: StepPlan | None = None) -> TemplateContext:
+        """The values that the templates of a step see in one window; `render` sees to the step by itself."""
         plan, cadence = self.pipeline, self.pipeline.windows.cadence if self.pipeline.windows else None
         return TemplateContext(
             project_variables=self.project.model.vars,
@@ -140,7 +147,7 @@ class Session:
             window_key=cadence.key(window) if cadence and window else None,
             batch_period=cadence.every if cadence else None,
             event_time_column=plan.event_time_column,
-            state=self.state,
+            state=self.state_of(step),
             steps=steps or {},
         )
 
@@ -169,7 +176,8 @@ class Session:
         self, step: StepPlan, model: type[BaseModel], context: TemplateContext, *, config: Mapping[str, Any] | None = None
     ) -> Rendered:
         """The step's options for one window. Raises TemplateError or DataflowError."""
-        raw = rendered_config(step.config if config is None else config, context, sql_fields=sql_fields(model), quote_identifier=_quote)
+        context, given = replace(context, state=self.state_of(step)), step.config if config is None else config
+        raw = rendered_config(given, context, sql_fields=sql_fields(model), quote_identifier=_quote)
         where = f"{step.place} step {self.pipeline.name}.{step.id}"
         return Rendered(validated(model, raw.options, where=where), raw.queries, raw)
 

@@ -56,6 +56,11 @@ def upstream_of(pipeline: PipelinePlan, step: StepPlan) -> frozenset[str]:
     return frozenset(found)
 
 
+def sources_of(pipeline: PipelinePlan, step: StepPlan) -> frozenset[str]:
+    """The sources upstream of the step."""
+    return frozenset(name for name in upstream_of(pipeline, step) if pipeline.by_id[name].role == "source")
+
+
 def looked_at(pipeline: PipelinePlan, chosen: frozenset[str]) -> frozenset[str]:
     """The steps that the checks of the chosen ones look at."""
     return frozenset(name for step in chosen for name in pipeline.by_id[step].looks_at)
@@ -99,8 +104,8 @@ class Work:
     phases: Phases = field(default_factory=Phases)
     fingerprints: dict[str, Any] = field(default_factory=dict)
     """What each source held, as far as it was asked for."""
-    ahead: Mapping[str, tuple[LedgerEntry, ...]] | None = None
-    """What endpoints have published that others lack, once that was asked."""
+    ahead: dict[tuple[str, ...], Mapping[str, tuple[LedgerEntry, ...]]] = field(default_factory=dict)
+    """Endpoints that share a source -> what some of them have published that others lack, once that was asked."""
     upstream: Mapping[str, str] | None = None
     """What was rewritten of the pipelines that this one follows, before its rows were read; None where that was not asked."""
 
@@ -150,7 +155,7 @@ def step_context(work: Work, step: StepPlan, rendered: Rendered | None = None) -
         scratch=work.attempt.scratch,
         window=work.window,
         window_key=work.key,
-        variables=_Variables(work.session.context(work.window)),
+        variables=_Variables(work.session.context(work.window, step=step)),
         queries=rendered.queries if rendered else {},
         published=work.session.request.checks_only and step.role == "endpoint",
         now=work.session.request.now,
