@@ -12,8 +12,7 @@ from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pyarrow as pa
-
+from dataflow_assets.batches import release
 from dataflow_assets.errors import AuditFailed
 from dataflow_assets.execution.attempts import dead_attempts
 from dataflow_assets.execution.catching_up import batch_for
@@ -65,7 +64,7 @@ def publish(work: Work, step: StepPlan, *, started: float) -> Iterator[Event]:
             request = _request(work, step, stage, claim, aside)
             failpoint("publish.ready")
             # what staging has freed goes back to the system before the target's driver asks for more
-            pa.default_memory_pool().release_unused()
+            release()
             published = _begun_early(work, step, request) or work.session.connector(step).publish(request)
             failpoint("publish.done")
         else:
