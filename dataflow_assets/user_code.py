@@ -12,7 +12,9 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -43,15 +45,25 @@ def importable(folder: Path) -> Iterator[None]:
             sys.path.remove(entry)
 
 
+class _FromSource(SourceFileLoader):
+    """Compiles the text as it stands: bytecode kept beside it is taken for current as long as second and size are the same."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
 def load_file(path: Path) -> Any:
     """Run the file as a module of a private name, so that it can clash with none; anew each time, so that edits are seen."""
     if not path.is_file():
         raise FileNotFoundError(path)
     name = f"_dataflow_file_{path.stem}_{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
+    loader = _FromSource(name, str(path))
+    module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(path)))
+    module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses and pickle look a class's module up here
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
