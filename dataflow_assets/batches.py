@@ -19,7 +19,7 @@ from dataflow_assets.errors import StageCorrupt, ValueRefused
 
 BATCH_ROWS = 32_768
 READ_ROWS = 16_384
-TRIM_BATCHES = 32
+TRIM_BATCHES = 8
 DECAY_MS = 100
 """How long jemalloc keeps what is free; at 0 each batch would pay for its pages anew."""
 BATCH_BYTES = 16 * 1024 * 1024

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SETTINGS = {"TimeZone": "UTC", "IntervalStyle": "iso_8601", "DateStyle": "ISO"}
 TEXT_SETTINGS = Statement("SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _SETTINGS.items()))
 """Says, for one transaction, how Postgres prints what is read as its text."""
-_FETCH_BYTES = 6 * 1024 * 1024
+_FETCH_BYTES = 7 * 512 * 1024  # half a stage's batch of common rows: measured, less costs time and more only memory
 
 
 def _text_of(source: TableName | Query, connection: psycopg.Connection[Any]) -> str:
@@ -50,7 +50,7 @@ def stream(sessions: Sessions, source: TableName | Query, doing: str, wanted: Wa
             cursor.execute(statement)
             raw = cursor.fetch_record_batch()
         schema = pa.schema([pa.field(column.name, column.kind or raw.schema.field(column.name).type) for column in selected])
-        with read_ahead(_restored(bulk, raw, selected, schema, doing, wanted.batch_rows), cancel=cursor.adbc_cancel) as batches:
+        with read_ahead(_restored(bulk, raw, selected, schema, doing, wanted.batch_rows), depth=1, cancel=cursor.adbc_cancel) as batches:
             yield pa.RecordBatchReader.from_batches(schema, batches)
     # Arrow's pool keeps what was freed: 30 to 60 MB that whoever comes next would add to.
     release()

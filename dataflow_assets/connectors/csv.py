@@ -105,5 +105,5 @@ steps:
             require(plan.schema, [*columns, *([window.column] if window else [])])
             wanted = plan.only([name for name in plan.schema.names if name in columns or (window and name == window.column)])
             batches = (batch for file in files for batch in read_rows(file, wanted))
-            with read_ahead(batches, depth=4) as ahead:
+            with read_ahead(batches) as ahead:
                 yield reader_of(wanted.schema, ahead, window=window, columns=columns, rows=request.batch_rows)

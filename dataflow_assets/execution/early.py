@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BEGIN_BYTES = 8 << 20
 """Rows held in memory before an early publish begins; a smaller window is published after its checks."""
-AHEAD_BYTES = 16 << 20
+AHEAD_BYTES = 8 << 20
 """How far staging may be ahead of the target."""
 SLOW_SECONDS = 10.0
 """A source that takes longer for the first `BEGIN_BYTES` would keep the target's locks for the sake of little."""
