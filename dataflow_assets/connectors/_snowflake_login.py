@@ -86,6 +86,7 @@ def login(connection: SnowflakeConnection, context: ConnectionContext) -> dict[s
         "autocommit": False,
         "paramstyle": "qmark",
         "arrow_number_to_decimal": True,
+        "platform_detection_timeout_seconds": 0.0,  # else six requests ask at each start which cloud this is, to tell Snowflake
         "session_parameters": {**_SESSION, "LOCK_TIMEOUT": _seconds(connection.lock_timeout)},
     }
 

@@ -297,4 +297,5 @@ def test_the_keys_reach_the_driver(tmp_path: Path) -> None:
     assert (found["authenticator"], found["token"], found["autocommit"]) == ("oauth", "t", False)
     assert found["session_parameters"]["TIMEZONE"] == "UTC"
     assert found["session_parameters"]["LOCK_TIMEOUT"] == 600
+    assert found["platform_detection_timeout_seconds"] == 0
     assert "host" not in found
