@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -53,6 +57,24 @@ def run_windows(
     step = chunk or max(len(windows), 1)
     for start in range(0, len(windows), step):
         yield from run(RunRequest(project, plan, tuple(windows[start : start + step]), f"{attempt}-{start}", NOW))
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_what_the_demo_says_to_type_can_be_typed(*, active: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the environment on the PATH it names the program by its place."""
+    monkeypatch.syspath_prepend(EXAMPLE)
+    place = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", str(place) if active else "/nowhere")
+    demo = importlib.import_module("demo")
+    for name in ("demo", "prepare"):
+        sys.modules.pop(name)  # names that a project may have too
+    program = demo._program()
+    assert (program == "dataflow") is active
+    for typed in demo.LOOK:
+        if "{dataflow}" in typed:
+            words = typed.format(dataflow=program, here=EXAMPLE).split()
+            told = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True, env={**os.environ, "PATH": str(place)})
+            assert "Usage" in told.stdout
 
 
 def test_its_unit_tests_pass_without_the_data() -> None:

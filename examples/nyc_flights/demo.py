@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,13 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from prepare import prepare
 
 HERE = Path(__file__).parent
-LOOK = """
-Look at it:
-  dataflow --project {here} status                 what is published, window by window
-  dataflow --project {here} show flights           one pipeline, resolved
-  dataflow --project {here} dev                    the Dagster UI on http://127.0.0.1:3000  (make dev)
-  {here}/reports/punctuality.csv                   what the reports say
-"""
+LOOK = {
+    "{dataflow} --project {here} status": "what is published, window by window",
+    "{dataflow} --project {here} show flights": "one pipeline, resolved",
+    "{dataflow} --project {here} dev": "the Dagster UI on http://127.0.0.1:3000  (make dev)",
+    "{here}/reports/punctuality.csv": "what the reports say",
+}
 
 
 def main() -> int:
@@ -34,13 +34,22 @@ def main() -> int:
     else:
         code = 0
     if code == 0:
-        print(LOOK.format(here=_relative(HERE)))
+        print("\nLook at it:")
+        for typed, shown in LOOK.items():
+            print(f"  {typed.format(dataflow=_program(), here=_relative(HERE)):<60} {shown}")
     return code
+
+
+def _program() -> str:
+    """What to type for `dataflow`: its path, where the environment is not active."""
+    beside = Path(sys.executable).with_name("dataflow")
+    found = shutil.which("dataflow")
+    return _relative(beside) if beside.exists() and not (found and beside.samefile(found)) else "dataflow"
 
 
 def _relative(path: Path) -> str:
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
+        return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
 
