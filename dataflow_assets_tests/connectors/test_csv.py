@@ -183,14 +183,16 @@ def test_text_that_is_no_plain_number_stays(values: list[str]) -> None:
         assert parse(column, kind, strict=True).cast(pa.string()).to_pylist() == values
 
 
-def test_a_late_value_that_does_not_fit_is_refused_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("before", [1000, 40_000])
+def test_a_late_value_that_does_not_fit_is_refused_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    """In the first batch, which is joined from many blocks, and in a later one."""
     monkeypatch.setattr(_csv_reading, "_SAMPLE_BYTES", 1)
     monkeypatch.setattr(_csv_reading, "_BLOCK", 4096)
-    rows = "".join(f'{n},"two\nlines"\n' for n in range(1000))
+    rows = "".join(f'{n},"two\nlines"\n' for n in range(before))
     for late in ("00123", "abc", "1.5", "99999999999999999999"):
         with pytest.raises(ValueRefused) as caught:
             read(tmp_path, f"id,note\n{rows}{late},x\n")
-        assert f"in.csv:{2 + 2000}:" in str(caught.value)
+        assert f"in.csv:{2 + 2 * before}:" in str(caught.value)
         assert repr(late) in str(caught.value)
         assert "column_types: {id: string}" in caught.value.hint
 

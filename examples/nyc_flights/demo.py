@@ -35,8 +35,9 @@ def main() -> int:
         code = 0
     if code == 0:
         print("\nLook at it:")
-        for typed, shown in LOOK.items():
-            print(f"  {typed.format(dataflow=_program(), here=_relative(HERE)):<60} {shown}")
+        lines = {typed.format(dataflow=_program(), here=_relative(HERE)): shown for typed, shown in LOOK.items()}
+        for typed, shown in lines.items():
+            print(f"  {typed:<{max(map(len, lines))}}  {shown}")
     return code
 
 
